@@ -1,0 +1,33 @@
+# Two doors: `make demo` and `make test`. Each sets up what it needs in $(VENV), from Python >= 3.10 and pip alone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PYTHONWARNINGS ?= ignore
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/shacira demo --output-dir demo_output
+
+test: $(VENV)/.installed-dev lint
+	SHACIRA_TEST_BACKENDS=reference,cpu_numba $(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) demo_output build *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; assert (3, 10) <= sys.version_info < (3, 13), f"expected Python 3.10 to 3.12, found {sys.version}"'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@

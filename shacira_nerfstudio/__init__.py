@@ -1,0 +1,3 @@
+"""Compressed radiance fields for Nerfstudio."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,17 @@
+"""The hot operations behind one seam: the same functions, with several implementations."""
+
+from shacira_nerfstudio.backends.base import (
+    Backend as Backend,
+)
+from shacira_nerfstudio.backends.base import (
+    MarchSettings as MarchSettings,
+)
+from shacira_nerfstudio.backends.base import (
+    Samples as Samples,
+)
+from shacira_nerfstudio.backends.base import (
+    available_backends as available_backends,
+)
+from shacira_nerfstudio.backends.base import (
+    get_backend as get_backend,
+)

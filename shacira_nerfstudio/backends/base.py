@@ -1,0 +1,273 @@
+"""What a backend is, and how one is chosen.
+
+A backend implements the operations that take nearly all the time of training and rendering.
+`reference` is plain torch on any device and any dtype, and is the truth; every other backend has
+the same signatures and is tested against it, values and gradients. Requirements on an
+implementation:
+
+- `interpolate` is linear in ``table``, and a constant table interpolates to that constant;
+- `march` returns samples ray after ray, front to back, and the very same set of samples as
+  `reference`;
+- `composite` has exact gradients in ``sigmas`` and ``rgbs``;
+- empty inputs (no ray, no sample) are legal everywhere.
+
+Notation: R rays, S packed samples, E entries, C channels, L levels, D axes, G occupancy cells per
+axis.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from shacira_nerfstudio.grid import GridSpec
+
+logger = logging.getLogger(__name__)
+
+Contraction = Literal["affine", "contracted"]
+
+
+@dataclass(frozen=True)
+class MarchSettings:
+    """Where a ray is sampled. Lengths are in world units.
+
+    The samples of a ray are equal steps of a spacing function g with ``g(t) = t`` up to ``knee``
+    and ``g(t) = knee * (2 - knee / t)`` beyond, so that steps are constant near the camera and grow
+    with the square
+    of the distance: what a contraction of the same form needs (Barron et al., "Mip-NeRF 360", CVPR
+        2022, Sec. 2).
+    """
+
+    contraction: Contraction
+    """``affine`` maps ``box`` to the unit cube and ends rays at the box; ``contracted`` maps
+    ``box`` to [-1, 1]^3, contracts what lies outside into [-2, 2]^3 with the L-infinity norm, and
+    maps that to the unit cube."""
+    box: tuple[tuple[float, float, float], tuple[float, float, float]]
+    """Lower and upper corner."""
+    near: float
+    far: float
+    step_size: float
+    """Distance between two samples up to ``knee``."""
+    knee: float = 0.0
+    """Distance from which steps grow; 0 means never."""
+
+    def __post_init__(self) -> None:
+        if self.contraction not in ("affine", "contracted"):
+            raise ValueError(f"expected contraction affine or contracted, got {self.contraction!r}")
+        if not all(low < high for low, high in zip(*self.box, strict=True)):
+            raise ValueError(f"expected a box with lower < upper corner, got {self.box}")
+        if not 0 <= self.near < self.far:
+            raise ValueError(f"expected 0 <= near < far, got {self.near} and {self.far}")
+        if not self.step_size > 0 or self.knee < 0:
+            raise ValueError(
+                f"expected step_size > 0 and knee >= 0, got {self.step_size} and {self.knee}"
+            )
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Packed samples: those of ray 0 first, front to back, then those of ray 1, ..."""
+
+    t_starts: Float[Tensor, " S"]
+    t_ends: Float[Tensor, " S"]
+    positions: Float[Tensor, "S 3"]
+    """The middle of each sample, in the unit cube."""
+    packed_info: Int[Tensor, "R 2"]
+    """First sample and number of samples of each ray (nerfacc's name and layout)."""
+    next_step: Int[Tensor, " R"]
+    """Where to go on when ``max_samples`` cut a ray short; -1 for rays that are done."""
+
+    @property
+    def ray_indices(self) -> Int[Tensor, " S"]:
+        rays = torch.arange(len(self.packed_info), device=self.packed_info.device)
+        return torch.repeat_interleave(rays, self.packed_info[:, 1])
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """The operations; see the module docstring for what every implementation must hold."""
+
+    name: str
+
+    def interpolate(
+        self,
+        x: Float[Tensor, "S D"],
+        table: Shaped[Tensor, "E C"],
+        grid: GridSpec,
+        *,
+        values: Float[Tensor, "S L C"] | None = None,
+    ) -> Float[Tensor, "S L C"]:
+        """Interpolates a multi-resolution hash grid linearly in each dimension.
+
+        For level l, cell coordinates are ``x * (N_l - 1) + 0.5`` and the 2^D corners are looked up
+        with :meth:`GridSpec.vertex_index`. Weights sum to one. Differentiable in ``table``; no
+        gradient to ``x``.
+
+        Args:
+            x: Positions in the unit cube; values outside are clamped.
+            table: One row per entry, level after level.
+            values: The result for the same ``x`` and ``table`` if it is known already; then only
+                the gradient is
+                computed anew.
+
+        References:
+            Müller et al., "Instant Neural Graphics Primitives", SIGGRAPH 2022, Sec. 3.
+        """
+        ...
+
+    def march(
+        self,
+        origins: Float[Tensor, "R 3"],
+        directions: Float[Tensor, "R 3"],
+        occupancy: Bool[Tensor, "G G G"],
+        settings: MarchSettings,
+        *,
+        jitter: Float[Tensor, " R"] | None = None,
+        first_step: Int[Tensor, " R"] | None = None,
+        max_samples: int = 0,
+    ) -> Samples:
+        """Samples rays where ``occupancy`` says that there may be something. No gradient.
+
+        Args:
+            directions: Unit vectors.
+            jitter: Shift of a ray's samples in steps, in [0, 1); none means 0.
+            first_step: Step to begin with, from :attr:`Samples.next_step`; rays with -1 get no
+                sample.
+            max_samples: At most so many samples per ray; 0 means no limit.
+        """
+        ...
+
+    def composite(
+        self,
+        sigmas: Float[Tensor, " S"],
+        rgbs: Float[Tensor, "S C"],
+        t_starts: Float[Tensor, " S"],
+        t_ends: Float[Tensor, " S"],
+        packed_info: Int[Tensor, "R 2"],
+    ) -> tuple[Float[Tensor, "R C"], Float[Tensor, " R"], Float[Tensor, " R"]]:
+        """Alpha-composites packed samples front to back.
+
+        ``w_i = T_i (1 - exp(-sigma_i (t_end_i - t_start_i)))`` with transmittance ``T_i``.
+        Differentiable in ``sigmas`` and ``rgbs``.
+
+        Returns:
+            ``sum w_i rgb_i``, accumulation ``sum w_i`` and ``sum w_i t_i`` with t_i the middle of
+            the sample.
+
+        References:
+            Mildenhall et al., "NeRF", ECCV 2020, Eq. 3.
+        """
+        ...
+
+    def visible(
+        self,
+        sigmas: Float[Tensor, " S"],
+        t_starts: Float[Tensor, " S"],
+        t_ends: Float[Tensor, " S"],
+        packed_info: Int[Tensor, "R 2"],
+        *,
+        early_stop: float,
+    ) -> Bool[Tensor, " S"]:
+        """Which samples light still reaches: transmittance in front of them of at least
+        ``early_stop``."""
+        ...
+
+    def add_noise(self, latents: Float[Tensor, "E C"]) -> Float[Tensor, "E C"]:
+        """Adds uniform noise in [-0.5, 0.5); identity gradient. Governed by torch's seed."""
+        ...
+
+    def logistic_bits(
+        self,
+        latents: Float[Tensor, "E C"],
+        scale: Float[Tensor, "L C"],
+        shift: Float[Tensor, "L C"],
+        grid: GridSpec,
+        *,
+        first: int = 0,
+        stride: int = 1,
+    ) -> Float[Tensor, ""]:
+        """Sum of estimated bits of rows ``first::stride`` under a logistic density.
+
+        With v a latent plus fresh noise, a = scale and b = shift of its level:
+        ``-log2(sigmoid((v + 1/2) a + b) - sigmoid((v - 1/2) a + b) + 1e-10)``. Differentiable in
+        ``latents``, ``scale`` and ``shift``. One row of scale and shift serves all levels.
+        """
+        ...
+
+    def map_chunks(self, function: Callable[[int, int], Any], count: int, chunk: int) -> list[Any]:
+        """Calls ``function(begin, end)`` for ranges that cover ``range(count)``; results in order.
+
+        A CPU backend takes ranges of ``chunk`` in several threads; elsewhere one range is best.
+        """
+        ...
+
+
+_MODULES = {
+    "reference": "shacira_nerfstudio.backends.reference",
+    "cpu_numba": "shacira_nerfstudio.backends.cpu_numba",
+    "cuda_tcnn": "shacira_nerfstudio.backends.cuda_tcnn",
+}
+_AUTO = {"cpu": ("cpu_numba", "reference"), "cuda": ("cuda_tcnn", "reference")}
+_announced: set[tuple[str, str]] = set()
+
+
+def _load(name: str, device: torch.device) -> Backend:
+    """Imports one backend; raises RuntimeError with the reason if it cannot run on ``device``."""
+    try:
+        module = importlib.import_module(_MODULES[name])
+    except ImportError as error:
+        raise RuntimeError(f"backend {name} cannot be imported: {error}") from error
+    return module.create(device)
+
+
+def available_backends(device: torch.device | str = "cpu") -> dict[str, str | None]:
+    """Names of all backends, each with None if it runs on ``device``, else with the reason why
+    not."""
+    reasons: dict[str, str | None] = {}
+    for name in _MODULES:
+        try:
+            _load(name, torch.device(device))
+            reasons[name] = None
+        except RuntimeError as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def get_backend(name: str, device: torch.device | str = "cpu") -> Backend:
+    """Loads a backend.
+
+    Args:
+        name: ``auto`` takes the fastest that loads on ``device`` and logs which; any other name is
+            taken at its
+            word.
+
+    Raises:
+        ValueError: the name is unknown.
+        RuntimeError: the named backend cannot run here; the message says why. Never substituted
+        silently.
+    """
+    device = torch.device(device)
+    if name != "auto":
+        if name not in _MODULES:
+            raise ValueError(f"expected a backend of auto, {', '.join(_MODULES)}, got {name!r}")
+        return _load(name, device)
+    reasons = []
+    for candidate in _AUTO.get(device.type, ("reference",)):
+        try:
+            backend = _load(candidate, device)
+        except RuntimeError as error:
+            reasons.append(str(error))
+            continue
+        if (candidate, device.type) not in _announced:
+            _announced.add((candidate, device.type))
+            because = f" ({'; '.join(reasons)})" if reasons else ""
+            logger.warning("shacira backend on %s: %s%s", device.type, candidate, because)
+        return backend
+    raise RuntimeError(f"no backend runs on {device}: {'; '.join(reasons)}")

@@ -1,0 +1,277 @@
+"""Torch in, torch out: splits work over threads, wraps kernels in autograd.
+
+Kernels release the GIL and run on a pool of plain threads instead of numba's own parallel layer:
+that layer may not be entered from two threads at once, which the web viewer does while training
+goes on, and its spinning workers take cores from torch. No two threads write the same memory
+(samples by block in the forward pass, whole levels in the backward pass), so results do not depend
+on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shacira_nerfstudio.backends.base import MarchSettings, Samples
+from shacira_nerfstudio.backends.cpu_numba import interpolate_kernels, render_kernels
+from shacira_nerfstudio.backends.cpu_numba.latents import AddNoise, LogisticBits
+from shacira_nerfstudio.backends.cpu_numba.threads import blocks, default_num_threads, run
+from shacira_nerfstudio.backends.reference import ray_bounds, spacing
+from shacira_nerfstudio.grid import GridSpec
+
+SAMPLE_BLOCK = 65536
+"""Largest number of samples per task. A task goes level by level, so a large block pays for
+bringing each level's table into the cache once; a fine level's table alone fills the second-level
+cache."""
+RAY_BLOCK = 1024
+
+
+def _array(tensor: Tensor, dtype: torch.dtype = torch.float32) -> np.ndarray:
+    return tensor.detach().to(dtype).contiguous().numpy()
+
+
+class _Interpolate(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, table: Tensor, grid: GridSpec, values: Tensor | None, num_threads: int
+    ) -> Tensor:
+        ctx.num_threads = num_threads
+        ctx.grid, ctx.table_shape, ctx.table_dtype = grid, table.shape, table.dtype
+        ctx.save_for_backward(x)
+        if values is not None:
+            return values.view_as(values)
+        positions = _array(x)
+        rows = table.detach().contiguous()
+        if rows.dtype not in (torch.int8, torch.int16):
+            rows = rows.float()
+        out = np.empty((grid.num_levels, table.shape[1], len(positions)), np.float32)
+        rows, offsets = rows.numpy(), grid.offsets
+
+        def levels(begin: int, end: int) -> None:
+            for level in range(grid.num_levels):
+                interpolate_kernels.interpolate_forward(
+                    positions,
+                    rows[offsets[level] : offsets[level + 1]],
+                    grid.resolutions[level],
+                    grid.table_sizes[level],
+                    out[level],
+                    begin,
+                    end,
+                )
+
+        share = -(-len(positions) // num_threads)
+        run(levels, blocks(len(positions), max(min(share, SAMPLE_BLOCK), 1)), num_threads)
+        return torch.from_numpy(out).permute(2, 0, 1)
+
+    @staticmethod
+    def backward(ctx, grad_out: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,) = ctx.saved_tensors
+        grid: GridSpec = ctx.grid
+        positions = _array(x)
+        upstream = _array(grad_out.permute(1, 2, 0))  # [L, C, S]
+        grad_table = np.zeros(ctx.table_shape, np.float32)
+        offsets = grid.offsets
+        kernel = interpolate_kernels.interpolate_backward
+        # Fine levels take longest (cache misses); they start first so that threads finish together.
+        tasks = [(level,) for level in reversed(range(grid.num_levels))]
+        run(
+            lambda level: kernel(
+                positions,
+                upstream[level],
+                grid.resolutions[level],
+                grid.table_sizes[level],
+                grad_table[offsets[level] : offsets[level + 1]],
+            ),
+            tasks,
+            ctx.num_threads,
+        )
+        return None, torch.from_numpy(grad_table).to(ctx.table_dtype), None, None, None
+
+
+class _Composite(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx,
+        sigmas: Tensor,
+        rgbs: Tensor,
+        t_starts: Tensor,
+        t_ends: Tensor,
+        packed_info: Tensor,
+        num_threads: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.num_threads = num_threads
+        ctx.save_for_backward(sigmas, rgbs, t_starts, t_ends, packed_info)
+        inputs = [_array(v) for v in (sigmas, rgbs, t_starts, t_ends)]
+        info = _array(packed_info, torch.int64)
+        color = np.empty((len(info), rgbs.shape[1]), np.float32)
+        accumulation, distance = np.empty(len(info), np.float32), np.empty(len(info), np.float32)
+        kernel = render_kernels.composite_forward
+        run(
+            lambda b, e: kernel(*inputs, info, color, accumulation, distance, b, e),
+            blocks(len(info), RAY_BLOCK),
+            num_threads,
+        )
+        outputs = (torch.from_numpy(v) for v in (color, accumulation, distance))
+        return tuple(v.to(sigmas.dtype) for v in outputs)  # pyright: ignore[reportReturnType]
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        sigmas, rgbs, t_starts, t_ends, packed_info = ctx.saved_tensors
+        inputs = [_array(v) for v in (sigmas, rgbs, t_starts, t_ends)]
+        info = _array(packed_info, torch.int64)
+        upstream = [_array(g) for g in grads]
+        # Samples that no ray owns keep a gradient of zero.
+        grad_sigmas, grad_rgbs = (
+            np.zeros(sigmas.shape, np.float32),
+            np.zeros(rgbs.shape, np.float32),
+        )
+        kernel = render_kernels.composite_backward
+        run(
+            lambda b, e: kernel(*inputs, info, *upstream, grad_sigmas, grad_rgbs, b, e),
+            blocks(len(info), RAY_BLOCK),
+            ctx.num_threads,
+        )
+        return (
+            torch.from_numpy(grad_sigmas).to(sigmas.dtype),
+            torch.from_numpy(grad_rgbs).to(rgbs.dtype),
+            *([None] * 4),
+        )
+
+
+class CpuNumbaBackend:
+    """See :class:`shacira_nerfstudio.backends.base.Backend` for the contract of each method."""
+
+    name = "cpu_numba"
+
+    def __init__(self, num_threads: int | None = None) -> None:
+        self.num_threads = default_num_threads() if num_threads is None else num_threads
+
+    def map_chunks(self, function: Callable[[int, int], Any], count: int, chunk: int) -> list[Any]:
+        # Several chunks per task would balance worse and gain nothing.
+        return run(function, blocks(count, chunk), self.num_threads)
+
+    def add_noise(self, latents: Tensor) -> Tensor:
+        return AddNoise.apply(latents, self.num_threads)  # pyright: ignore[reportReturnType]
+
+    def logistic_bits(
+        self,
+        latents: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        grid: GridSpec,
+        *,
+        first: int = 0,
+        stride: int = 1,
+    ) -> Tensor:
+        return LogisticBits.apply(  # pyright: ignore[reportReturnType]
+            latents, scale, shift, grid, first, stride, self.num_threads
+        )
+
+    def interpolate(
+        self, x: Tensor, table: Tensor, grid: GridSpec, *, values: Tensor | None = None
+    ) -> Tensor:
+        if x.shape[1] != grid.num_dims or table.shape[0] != grid.num_entries:
+            raise ValueError(
+                f"expected x [S, {grid.num_dims}] and table [{grid.num_entries}, C], got "
+                f"{tuple(x.shape)} and {tuple(table.shape)}"
+            )
+        return _Interpolate.apply(x, table, grid, values, self.num_threads)  # pyright: ignore[reportReturnType]
+
+    @torch.no_grad()
+    def march(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: Tensor,
+        settings: MarchSettings,
+        *,
+        jitter: Tensor | None = None,
+        first_step: Tensor | None = None,
+        max_samples: int = 0,
+    ) -> Samples:
+        o, d = origins.double(), directions.double()
+        t_min, t_max = ray_bounds(o, d, settings)
+        u_min, u_max = spacing(t_min, settings.knee), spacing(t_max, settings.knee)
+        num_steps = ((u_max - u_min) / settings.step_size).ceil().clamp_min(0)
+        num_steps = torch.where(t_max > t_min, num_steps, 0).long()
+        first = first_step if first_step is not None else torch.zeros(len(o), dtype=torch.long)
+        begin = jitter if jitter is not None else torch.zeros(len(o))
+        cells = occupancy.numpy().view(np.bool_)
+        low, high = np.array(settings.box[0], np.float64), np.array(settings.box[1], np.float64)
+        f64 = torch.float64
+        rays = [_array(v, f64) for v in (o, d, t_min, u_min, t_max)]
+        rays += [_array(num_steps, torch.int64), _array(begin, f64), _array(first, torch.int64)]
+        common = (cells, _coarse(cells), settings.contraction == "contracted", low, high - low)
+        common += (settings.step_size, settings.knee, max_samples)
+        parts = run(
+            lambda b, e: render_kernels.march(*rays, *common, b, e),
+            blocks(len(o), RAY_BLOCK),
+            self.num_threads,
+        )
+        return _join(parts, origins.dtype)
+
+    def composite(
+        self, sigmas: Tensor, rgbs: Tensor, t_starts: Tensor, t_ends: Tensor, packed_info: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _Composite.apply(sigmas, rgbs, t_starts, t_ends, packed_info, self.num_threads)  # pyright: ignore
+
+    @torch.no_grad()
+    def visible(
+        self,
+        sigmas: Tensor,
+        t_starts: Tensor,
+        t_ends: Tensor,
+        packed_info: Tensor,
+        *,
+        early_stop: float,
+    ) -> Tensor:
+        inputs = [_array(v) for v in (sigmas, t_starts, t_ends)]
+        info = _array(packed_info, torch.int64)
+        mask = np.zeros(len(sigmas), np.bool_)
+        limit = -math.log(early_stop) if early_stop > 0 else math.inf
+        kernel = render_kernels.visible
+        run(
+            lambda b, e: kernel(*inputs, info, limit, mask, b, e),
+            blocks(len(info), RAY_BLOCK),
+            self.num_threads,
+        )
+        return torch.from_numpy(mask)
+
+
+def _coarse(cells: np.ndarray) -> np.ndarray:
+    """Which blocks of cells hold an occupied one; empty where blocks would straddle a contraction's
+    border."""
+    blocks, rest = divmod(cells.shape[0], render_kernels.BLOCK)
+    if rest or blocks % 4:
+        return np.zeros((0, 0, 0), np.bool_)
+    split = (blocks, render_kernels.BLOCK) * 3
+    return cells.reshape(split).any(axis=(1, 3, 5))
+
+
+def _join(parts: list, dtype: torch.dtype) -> Samples:
+    """Concatenates what the blocks of rays returned."""
+    if not parts:
+        empty, none = torch.zeros(0, dtype=dtype), torch.zeros(0, dtype=torch.long)
+        return Samples(empty, empty, torch.zeros(0, 3, dtype=dtype), none.view(0, 2), none)
+    t_starts, t_ends, positions, counts, next_step = (
+        torch.from_numpy(np.concatenate(column)) for column in zip(*parts, strict=True)
+    )
+    return Samples(
+        t_starts=t_starts.to(dtype),
+        t_ends=t_ends.to(dtype),
+        positions=positions.to(dtype),
+        packed_info=torch.stack([counts.cumsum(0) - counts, counts], 1),
+        next_step=next_step,
+    )
+
+
+def create(device: torch.device) -> CpuNumbaBackend:
+    """Raises RuntimeError elsewhere than on a CPU."""
+    if device.type != "cpu":
+        raise RuntimeError(f"backend cpu_numba runs on the CPU, not on {device}")
+    return CpuNumbaBackend()

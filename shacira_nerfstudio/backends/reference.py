@@ -1,0 +1,220 @@
+"""Plain torch on any device and any dtype: the truth that every other backend is tested against.
+
+Written to be read: one line per step of the mathematics, no fusing. Notation as in :mod:`base`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shacira_nerfstudio.backends.base import MarchSettings, Samples
+from shacira_nerfstudio.grid import GridSpec
+
+
+def contract(points: Tensor, settings: MarchSettings) -> Tensor:
+    """World to unit cube.
+
+    ``affine``: the box to [0, 1]^3. ``contracted``: with y = position in the box scaled to [-1,
+    1]^3 and r = max |y|, ``y`` inside and ``(2 - 1/r) y / r`` outside, then [-2, 2]^3 to [0, 1]^3.
+
+    Args:
+        points: World positions, [..., 3].
+    """
+    low, high = (torch.tensor(c, dtype=points.dtype, device=points.device) for c in settings.box)
+    unit = (points - low) / (high - low)
+    if settings.contraction == "affine":
+        return unit
+    y = unit * 2 - 1
+    r = y.abs().amax(-1, keepdim=True).clamp_min(1.0)
+    return (y * ((2 - 1 / r) / r) + 2) / 4
+
+
+def uncontract(x: Tensor, settings: MarchSettings) -> Tensor:
+    """Unit cube to world: the inverse of :func:`contract` (the boundary of the cube is at
+    infinity)."""
+    low, high = (torch.tensor(c, dtype=x.dtype, device=x.device) for c in settings.box)
+    if settings.contraction == "contracted":
+        z = x * 4 - 2
+        m = z.abs().amax(-1, keepdim=True).clamp(1.0, 2 - 1e-6)
+        # m = 2 - 1/r for r >= 1, and z = m y / r.
+        x = (z / (m * (2 - m)) + 1) / 2
+    return low + x * (high - low)
+
+
+def spacing(t: Tensor, knee: float) -> Tensor:
+    """The spacing function g of :class:`MarchSettings`."""
+    return t if knee == 0 else torch.where(t <= knee, t, knee * (2 - knee / t.clamp_min(knee)))
+
+
+def spacing_inverse(u: Tensor, knee: float) -> Tensor:
+    """t with ``spacing(t) == u``."""
+    if knee == 0:
+        return u
+    return torch.where(u <= knee, u, knee * knee / (2 * knee - u).clamp_min(1e-6 * knee))
+
+
+def ray_bounds(
+    origins: Tensor, directions: Tensor, settings: MarchSettings
+) -> tuple[Tensor, Tensor]:
+    """Where each ray begins and ends, [R] each: near and far, cut by the box of an affine scene."""
+    t_min = torch.full_like(origins[:, 0], settings.near)
+    t_max = torch.full_like(t_min, settings.far)
+    if settings.contraction == "affine":
+        low, high = (
+            torch.tensor(c, dtype=origins.dtype, device=origins.device) for c in settings.box
+        )
+        # A component of 0 divides to infinities of the right sign; 1e-12 keeps 0/0 away.
+        inverse = 1 / torch.where(
+            directions.abs() < 1e-12, torch.full_like(directions, 1e-12), directions
+        )
+        a, b = (low - origins) * inverse, (high - origins) * inverse
+        t_min = torch.maximum(t_min, torch.minimum(a, b).amax(-1))
+        t_max = torch.minimum(t_max, torch.maximum(a, b).amin(-1))
+    return t_min, t_max
+
+
+class ReferenceBackend:
+    """See :class:`shacira_nerfstudio.backends.base.Backend` for the contract of each method."""
+
+    name = "reference"
+
+    def interpolate(
+        self, x: Tensor, table: Tensor, grid: GridSpec, *, values: Tensor | None = None
+    ) -> Tensor:
+        del values  # autograd needs the forward pass
+        x = x.detach().clamp(0, 1)
+        corners = torch.cartesian_prod(*[torch.tensor([0, 1], device=x.device)] * grid.num_dims)
+        levels = []
+        for level, (resolution, offset) in enumerate(
+            zip(grid.resolutions, grid.offsets, strict=False)
+        ):
+            cell = x * (resolution - 1) + 0.5
+            low = cell.floor()
+            fraction = (cell - low)[:, None]  # [S, 1, D]
+            weights = torch.where(corners.bool(), fraction, 1 - fraction).prod(-1)  # [S, 2^D]
+            index = grid.vertex_index(level, low.long()[:, None] + corners)  # [S, 2^D]
+            levels.append((weights[..., None] * table[offset + index]).sum(1))
+        return torch.stack(levels, 1)
+
+    def march(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: Tensor,
+        settings: MarchSettings,
+        *,
+        jitter: Tensor | None = None,
+        first_step: Tensor | None = None,
+        max_samples: int = 0,
+    ) -> Samples:
+        dtype = origins.dtype
+        o, d = origins.double(), directions.double()
+        begin = jitter.double() if jitter is not None else torch.zeros_like(o[:, 0])
+        first = (
+            first_step if first_step is not None else torch.zeros_like(o[:, 0], dtype=torch.long)
+        )
+        t_min, t_max = ray_bounds(o, d, settings)
+        u_min, u_max = spacing(t_min, settings.knee), spacing(t_max, settings.knee)
+        num_steps = ((u_max - u_min) / settings.step_size).ceil().clamp_min(0).long()
+        num_steps = torch.where((t_max > t_min) & (first >= 0), num_steps, 0)
+        longest = int(num_steps.max()) if len(o) else 0
+        step = torch.arange(longest, device=o.device)
+        edge = u_min[:, None] + (step + begin[:, None]) * settings.step_size  # [R, K]
+        t_mid = spacing_inverse(edge + 0.5 * settings.step_size, settings.knee)
+        x = contract(o[:, None] + t_mid[..., None] * d[:, None], settings)
+        size = occupancy.shape[0]
+        cell = (x * size).floor().long().clamp(0, size - 1)
+        keep = occupancy[cell[..., 0], cell[..., 1], cell[..., 2]].bool()
+        keep &= (t_mid < t_max[:, None]) & (step < num_steps[:, None]) & (step >= first[:, None])
+        next_step = torch.full_like(first, -1)
+        if max_samples:
+            rank = keep.cumsum(1)
+            over = keep & (rank > max_samples)
+            next_step = torch.where(over.any(1), over.int().argmax(1), -1) if longest else next_step
+            keep &= rank <= max_samples
+        counts = keep.sum(1)
+        return Samples(
+            t_starts=spacing_inverse(edge, settings.knee)[keep].to(dtype),
+            t_ends=spacing_inverse(edge + settings.step_size, settings.knee)[keep].to(dtype),
+            positions=x[keep].to(dtype),
+            packed_info=torch.stack([counts.cumsum(0) - counts, counts], 1),
+            next_step=next_step,
+        )
+
+    def _transmittance(
+        self, sigmas: Tensor, t_starts: Tensor, t_ends: Tensor, packed_info: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Transmittance in front of each sample [S] and optical depth of each sample [S]."""
+        depth = sigmas * (t_ends - t_starts)
+        # A running sum over all rays in double, minus its value where the ray begins.
+        total = torch.cat([depth.new_zeros(1), depth]).double().cumsum(0)
+        begin = torch.repeat_interleave(packed_info[:, 0], packed_info[:, 1])
+        return torch.exp(-(total[:-1] - total[begin])).to(sigmas.dtype), depth
+
+    def composite(
+        self, sigmas: Tensor, rgbs: Tensor, t_starts: Tensor, t_ends: Tensor, packed_info: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        transmittance, depth = self._transmittance(sigmas, t_starts, t_ends, packed_info)
+        weights = transmittance * -torch.expm1(-depth)
+        rays = torch.repeat_interleave(
+            torch.arange(len(packed_info), device=sigmas.device), packed_info[:, 1]
+        )
+        t = (t_starts + t_ends) / 2
+        color = rgbs.new_zeros(len(packed_info), rgbs.shape[1]).index_add(
+            0, rays, weights[:, None] * rgbs
+        )
+        accumulation = sigmas.new_zeros(len(packed_info)).index_add(0, rays, weights)
+        distance = sigmas.new_zeros(len(packed_info)).index_add(0, rays, weights * t)
+        return color, accumulation, distance
+
+    def visible(
+        self,
+        sigmas: Tensor,
+        t_starts: Tensor,
+        t_ends: Tensor,
+        packed_info: Tensor,
+        *,
+        early_stop: float,
+    ) -> Tensor:
+        return self._transmittance(sigmas, t_starts, t_ends, packed_info)[0] >= early_stop
+
+    def add_noise(self, latents: Tensor) -> Tensor:
+        return latents + (torch.rand_like(latents) - 0.5)
+
+    def logistic_bits(
+        self,
+        latents: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        grid: GridSpec,
+        *,
+        first: int = 0,
+        stride: int = 1,
+    ) -> Tensor:
+        total = latents.new_zeros(())
+        for level, (begin, end) in enumerate(itertools.pairwise(grid.offsets)):
+            row = min(level, len(scale) - 1)
+            # Rows of the whole table: a stride goes on across levels.
+            v = self.add_noise(latents[begin + (first - begin) % stride : end : stride])
+            upper = (v + 0.5) * scale[row] + shift[row]
+            lower = (v - 0.5) * scale[row] + shift[row]
+            # In the upper tail both sigmoids are near 1; mirrored, the difference keeps its digits.
+            sign = torch.where((upper + lower).detach() > 0, -1.0, 1.0)
+            probability = sign * (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower))
+            total = total - torch.log2(probability + 1e-10).sum()
+        return total
+
+    def map_chunks(self, function: Callable[[int, int], Any], count: int, chunk: int) -> list[Any]:
+        del chunk
+        return [function(0, count)] if count else []
+
+
+def create(device: torch.device) -> ReferenceBackend:
+    """Runs everywhere."""
+    del device
+    return ReferenceBackend()

@@ -1,0 +1,1 @@
+"""Measurements: speed, rate and distortion."""

@@ -1,0 +1,94 @@
+"""The command `shacira`. Heavy packages load when a sub-command needs them, not for `--help`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import tyro
+
+from shacira_nerfstudio import cli_tools
+from shacira_nerfstudio.plugin.export_command import ExportShacira
+
+
+@dataclass
+class Import:
+    """Make the folder that ns-viewer, ns-eval and ns-render open, from a lone .shacira file."""
+
+    file: cli_tools.File
+    """The .shacira file."""
+    output_dir: Path
+    """Folder for scene.shacira, config.yml and ckpt/; made if it is not there."""
+    data: Path | None = None
+    """The data set. Without it the cameras stored in the file are used: enough for ns-viewer and
+    ns-render, not for ns-eval."""
+    dataparser: str | None = None
+    """Data parser of the data set; the one named in the file by default, else nerfstudio-data."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.plugin.import_scene import import_scene
+
+        print(import_scene(self.file, self.output_dir, data=self.data, dataparser=self.dataparser))
+        return 0
+
+
+@dataclass
+class Eval:
+    """Evaluate a run or an export folder on its test images, as ns-eval does."""
+
+    load_config: Path
+    """Path to the config YAML file."""
+    output_path: Path | None = None
+    """JSON file to write the metrics to."""
+    render_output_path: Path | None = None
+    """Folder for the rendered images."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.plugin.evaluation import evaluate_run
+
+        results = evaluate_run(
+            self.load_config,
+            output_path=self.output_path,
+            render_output_path=self.render_output_path,
+        )
+        for name, value in results.items():
+            print(f"{name}: {value:.6g}")
+        return 0
+
+
+COMMANDS: dict[str, Any] = {
+    # The same options as ns-export, so the same way to write booleans.
+    "export": tyro.conf.FlagConversionOff[ExportShacira],
+    "import": Import,
+    "info": cli_tools.Info,
+    "verify": cli_tools.Verify,
+    "truncate": cli_tools.Truncate,
+    "render": cli_tools.Render,
+    "eval": Eval,
+    "decompress": cli_tools.Decompress,
+    "diff": cli_tools.Diff,
+}
+"""Sub-commands: dataclasses with ``main() -> int | None``, the exit status."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one sub-command and returns the exit status: 2 for wrong input, in one line."""
+    members = tuple(
+        Annotated[command, tyro.conf.subcommand(name=name)] for name, command in COMMANDS.items()
+    )
+    union: Any = Union[members]  # noqa: UP007  there is no | over a tuple
+    command = tyro.cli(
+        union, prog="shacira", description="Compressed radiance fields in one file.", args=args
+    )
+    try:
+        return command.main() or 0
+    except (ValueError, OSError) as error:
+        print(f"shacira: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,273 @@
+"""Range asymmetric numeral systems: symbols to bytes and back, in parallel lanes.
+
+Duda, "Asymmetric numeral systems", 2013; the interleaving follows Giesen, "Interleaved entropy
+coders", 2014.
+
+Notation: p = precision, K = number of lanes, f and c = frequency of a symbol and the sum of those
+before it, x = state of a lane, always in [2^16, 2^32) between two steps. A stream is a row of
+*segments*; symbol i of a segment belongs to lane i mod K, and every segment starts at lane 0.
+Decoding one symbol is
+
+    s = x mod 2^p → symbol, f, c
+    x = f · floor(x / 2^p) + s - c
+    if x < 2^16: x = 2^16 x + next word
+
+and lanes take their words in order. Encoding does the same backwards, from states 2^16 and from the
+last symbol, so a decoder must end with every state at 2^16 and no word left: damage rarely passes
+that check. Symbols of a table with one letter cost nothing and never reach the coder.
+
+The functions in numpy define the bytes; ``kernels_numba`` gives the same ones faster.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+
+from shacira_nerfstudio.codec.tables import TableSet
+from shacira_nerfstudio.codec.wire import SceneFormatError
+
+START = 1 << 16
+"""State before the first symbol is encoded, and after the last is decoded."""
+
+MAX_LANES = 1024
+
+
+def kernels(fast: bool | None) -> ModuleType | None:
+    """The numba twins, or None for plain numpy.
+
+    Args:
+        fast: True demands them, False forbids them, None takes them where numba can be imported.
+    """
+    if fast is False:
+        return None
+    try:
+        return importlib.import_module("shacira_nerfstudio.codec.kernels_numba")
+    except (ImportError, RuntimeError):  # RuntimeError: numba finds no folder for its cache
+        if fast:
+            raise
+        return None
+
+
+def choose_lanes(num_bits: int, num_symbols: int) -> int:
+    """Lanes of a stream: states below 1 % of its bytes, but a few more if it is long and cheap."""
+    return max(1, min(256, num_bits // 3200), min(16, num_symbols >> 13))
+
+
+def letters_of(values: np.ndarray, table_index: np.ndarray, tables: TableSet) -> np.ndarray:
+    """Position of each value in the tables laid end to end; raises where a table lacks the
+    value."""
+    letters = tables.first[table_index] + (values - tables.minimums[table_index])
+    known = (letters >= tables.first[table_index]) & (letters < tables.first[1:][table_index])
+    if not known.all() or not tables.freqs[letters].all():
+        raise ValueError("expected symbols that occur in their table, got others")
+    return letters
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Symbols as a coder sees them: slots from ``starts`` on, ``freqs`` of all 2^precision."""
+
+    freqs: np.ndarray
+    """uint32 [n], from 1 to 2^precision."""
+    starts: np.ndarray
+    """uint32 [n]."""
+    precision: int
+
+    @classmethod
+    def from_symbols(cls, values: np.ndarray, table_index: np.ndarray, tables: TableSet) -> Segment:
+        """Symbols that follow frequency tables; those of one-letter tables are left out.
+
+        Args:
+            table_index: Position of each value's table in ``tables``.
+        """
+        first, end = tables.first[table_index], tables.first[1:][table_index]
+        letters = first + (np.asarray(values, dtype=np.int64) - tables.minimums[table_index])
+        known = (letters >= first) & (letters < end)
+        if not known.all() or not tables.freqs[letters].all():
+            raise ValueError("expected symbols that occur in their table, got others")
+        letters = letters[~tables.is_certain[table_index]]
+        return cls(tables.freqs[letters], tables.starts[letters], tables.precision)
+
+    @classmethod
+    def from_bits(cls, bits: np.ndarray, freqs_of_one: np.ndarray, precision: int) -> Segment:
+        """Bits with a probability each; a 0 has the lower slots, a 1 the upper ones."""
+        freqs_of_zero = ((1 << precision) - freqs_of_one).astype(np.uint32)
+        freqs = np.where(bits, freqs_of_one, freqs_of_zero).astype(np.uint32)
+        return cls(freqs, np.where(bits, freqs_of_zero, 0).astype(np.uint32), precision)
+
+
+def encode(segments: Sequence[Segment], *, num_lanes: int, fast: bool | None = None) -> bytes:
+    """Encodes segments into one stream.
+
+    Returns:
+        K states of 32 bits, then the words of 16 bits in the order a decoder takes them,
+        little-endian. Empty if there is no symbol at all.
+    """
+    if not 1 <= num_lanes <= MAX_LANES:
+        raise ValueError(f"expected 1 to {MAX_LANES} lanes, got {num_lanes}")
+    if not any(len(segment.freqs) for segment in segments):
+        return b""
+    twin = kernels(fast)
+    push = twin.push if twin else _push
+    states = np.full(num_lanes, START, dtype=np.uint64)
+    words = [push(s.freqs, s.starts, s.precision, states) for s in reversed(segments)]
+    reverse = np.concatenate(words)[::-1]
+    return states.astype("<u4").tobytes() + reverse.astype("<u2").tobytes()
+
+
+def _push(freqs: np.ndarray, starts: np.ndarray, precision: int, states: np.ndarray) -> np.ndarray:
+    """Encodes one segment onto ``states`` [K], in place; returns its words, last first."""
+    num_lanes = len(states)
+    f, c = freqs.astype(np.uint64), starts.astype(np.uint64)
+    bound = f << np.uint64(32 - precision)
+    words = [np.zeros(0, dtype=np.uint64)]
+    for begin in range((len(f) - 1) // num_lanes * num_lanes, -1, -num_lanes):
+        step = slice(begin, begin + num_lanes)
+        x = states[: len(f[step])]
+        full = x >= bound[step]
+        words.append((x[full] & np.uint64(0xFFFF))[::-1])
+        x[full] >>= np.uint64(16)
+        quotient = x // f[step]
+        x[:] = (quotient << np.uint64(precision)) + (x - quotient * f[step]) + c[step]
+    return np.concatenate(words).astype(np.uint16)
+
+
+class Decoder:
+    """Takes the segments of one stream, in the order they were given to :func:`encode`."""
+
+    def __init__(
+        self,
+        payload: bytes | memoryview,
+        *,
+        num_lanes: int,
+        section: str = "stream",
+        fast: bool | None = None,
+    ) -> None:
+        self._section = section
+        twin = kernels(fast)
+        self._pull = twin.pull if twin else _pull
+        self._pull_bits = twin.pull_bits if twin else _pull_bits
+        if len(payload) and (len(payload) < 4 * num_lanes or len(payload) % 2):
+            raise SceneFormatError(
+                section, f"{num_lanes} states and whole words", f"{len(payload)} bytes"
+            )
+        count = num_lanes if len(payload) else 0
+        self._states = np.frombuffer(payload, "<u4", count).astype(np.uint64)
+        self._words = np.frombuffer(payload, "<u2", offset=4 * count).astype(np.uint16)
+        self._position = 0
+        if (self._states < START).any():
+            raise SceneFormatError(section, f"states of at least {START}", int(self._states.min()))
+
+    def take(self, table_index: np.ndarray, tables: TableSet) -> np.ndarray:
+        """Decodes the next segment.
+
+        Args:
+            table_index: Which table each symbol has, int [n].
+
+        Returns:
+            Symbols, int16 [n].
+        """
+        letters = tables.first[table_index]
+        uncertain = ~tables.is_certain[table_index]
+        bases = table_index[uncertain].astype(np.int32) << tables.precision
+        if len(bases):
+            arrays = tables.lookup, tables.freqs, tables.starts
+            letters[uncertain] = self._run(self._pull, bases, *arrays, tables.precision)
+        return tables.symbols[letters]
+
+    def take_bits(self, freqs_of_one: np.ndarray, precision: int) -> np.ndarray:
+        """Decodes the next segment of bits, bool [n]."""
+        freqs_of_zero = ((1 << precision) - freqs_of_one).astype(np.uint32)
+        return self._run(self._pull_bits, freqs_of_zero, precision)
+
+    def _run(self, pull: Callable, symbols: np.ndarray, *arguments) -> np.ndarray:
+        if not len(self._states):
+            raise SceneFormatError(self._section, f"{len(symbols)} coded symbols", "no stream")
+        found, self._position = pull(symbols, *arguments, self._states, self._words, self._position)
+        if self._position > len(self._words):
+            raise SceneFormatError(self._section, "words for every symbol", "the end of the stream")
+        return found
+
+    def finish(self) -> None:
+        """Checks that the stream ends exactly where its encoder began."""
+        if (self._states != START).any():
+            raise SceneFormatError(self._section, f"final states of {START}", "others")
+        if self._position != len(self._words):
+            left = len(self._words) - self._position
+            raise SceneFormatError(self._section, "the end of the stream", f"{left} more words")
+
+
+def _pull(
+    bases: np.ndarray,
+    lookup: np.ndarray,
+    freqs: np.ndarray,
+    starts: np.ndarray,
+    precision: int,
+    states: np.ndarray,
+    words: np.ndarray,
+    position: int,
+) -> tuple[np.ndarray, int]:
+    """Decodes one segment from ``states`` [K], in place.
+
+    Args:
+        bases: First slot of each symbol's table in ``lookup``.
+
+    Returns:
+        Letters, int32 [n], and the position of the next word; one past the last word means that
+        they ran out.
+    """
+    num_lanes = len(states)
+    letters = np.zeros(len(bases), dtype=np.int32)
+    mask, shift = np.uint64((1 << precision) - 1), np.uint64(precision)
+    for begin in range(0, len(bases), num_lanes):
+        base = bases[begin : begin + num_lanes]
+        x = states[: len(base)]
+        slot = x & mask
+        letter = lookup[base + slot.astype(np.int32)]
+        letters[begin : begin + num_lanes] = letter
+        x[:] = freqs[letter] * (x >> shift) + slot - starts[letter]
+        position = _refill(x, words, position)
+        if position > len(words):
+            break
+    return letters, position
+
+
+def _pull_bits(
+    freqs_of_zero: np.ndarray,
+    precision: int,
+    states: np.ndarray,
+    words: np.ndarray,
+    position: int,
+) -> tuple[np.ndarray, int]:
+    """Decodes one segment of bits from ``states`` [K], in place; otherwise as :func:`_pull`."""
+    num_lanes = len(states)
+    bits = np.zeros(len(freqs_of_zero), dtype=bool)
+    mask, shift = np.uint64((1 << precision) - 1), np.uint64(precision)
+    zeros = freqs_of_zero.astype(np.uint64)
+    for begin in range(0, len(bits), num_lanes):
+        zero = zeros[begin : begin + num_lanes]
+        x = states[: len(zero)]
+        slot = x & mask
+        bit = slot >= zero
+        bits[begin : begin + num_lanes] = bit
+        freq = np.where(bit, (mask + np.uint64(1)) - zero, zero)
+        x[:] = freq * (x >> shift) + slot - np.where(bit, zero, np.uint64(0))
+        position = _refill(x, words, position)
+        if position > len(words):
+            break
+    return bits, position
+
+
+def _refill(states: np.ndarray, words: np.ndarray, position: int) -> int:
+    """Gives a word to every state below 2^16, in order of lanes; returns the next position."""
+    hungry = np.flatnonzero(states < START)
+    end = position + len(hungry)
+    if end > len(words):
+        return len(words) + 1
+    states[hungry] = states[hungry] << np.uint64(16) | words[position:end]
+    return end

@@ -1,0 +1,323 @@
+"""PackedScene to bytes and back: which sections there are and what is checked before what.
+
+FORMAT.md is the specification; this module is its table of contents in code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from shacira_nerfstudio.codec.container import Section, pack_sections, unpack_sections
+from shacira_nerfstudio.codec.contexts import (
+    Features,
+    entry_magnitudes,
+    is_crowded,
+    level_features,
+)
+from shacira_nerfstudio.codec.latents import LevelParts, decode_level, encode_level
+from shacira_nerfstudio.codec.model_choice import choose_models
+from shacira_nerfstudio.codec.occupancy import MAX_CELLS, decode_occupancy, encode_occupancy
+from shacira_nerfstudio.codec.packed_scene import CameraSet, PackedScene, RenderSettings
+from shacira_nerfstudio.codec.side_info import (
+    decode_cameras,
+    decode_grid,
+    decode_rendering,
+    decode_weights,
+    encode_cameras,
+    encode_grid,
+    encode_rendering,
+    encode_weights,
+)
+from shacira_nerfstudio.codec.wire import SceneFormatError
+from shacira_nerfstudio.grid import GridSpec
+
+KNOWN = frozenset(["HEAD", "GRID", "RNDR", "OCCU", "WGTS", "LATN"])
+ORDER = ("HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta")
+"""Sections before the levels; a file lacks those it does not need. Small and useful ones come
+first."""
+
+MAX_ENTRIES = 1 << 27
+MAX_SYMBOLS = 1 << 24, 2048
+"""A file may ask for 2^24 symbols (32 MB) or for 2048 per byte of its own, whichever is more."""
+
+MAX_LEVEL = 1 << 20, 64
+"""Likewise for the entries of one level that is present: decoding takes some 30 bytes for each."""
+
+MAX_OCCUPANCY = 1 << 21, 128
+"""Likewise for cells of the occupancy grid."""
+
+MAX_HEAD_BYTES, MAX_META_BYTES = 1 << 16, 1 << 20
+
+
+def encode_scene(scene: PackedScene, *, fast: bool | None = None) -> bytes:
+    """The bytes of a scene; the same scene always gives the same bytes.
+
+    Args:
+        fast: True demands numba, False forbids it, None uses it where it can be imported. The bytes
+            are the same.
+    """
+    parts = {
+        "HEAD": encode_head(scene),
+        "GRID": encode_grid(scene.grid, scene.latent_dim),
+        "WGTS": encode_weights(scene.weights, fast=fast),
+    }
+    if scene.rendering is not None:
+        parts["RNDR"] = encode_rendering(scene.rendering)
+    if scene.occupancy is not None:
+        parts["OCCU"] = encode_occupancy(scene.occupancy, fast=fast)
+    if scene.cameras is not None:
+        parts["cams"] = encode_cameras(scene.cameras, fast=fast)
+    if scene.meta:
+        parts["meta"] = canonical_json(scene.meta)
+    sections = [(tag, parts[tag]) for tag in ORDER if tag in parts]
+    coarser = None
+    for level in range(scene.num_coded_levels):
+        symbols = scene.level_symbols(level)
+        reached, features = known_of_level(scene.grid, level, scene.occupancy, coarser, fast=fast)
+        if symbols[~reached].any():
+            raise ValueError(f"expected 0 in entries of level {level} that nothing reaches")
+        models = choose_models(symbols[reached], features)
+        sections.append(("LATN", encode_level(symbols[reached], features, models, fast=fast)))
+        coarser = entry_magnitudes(symbols)
+    data = pack_sections(sections)
+    _check_size(scene.grid, scene.latent_dim, scene.num_coded_levels, len(data), MAX_ENTRIES)
+    return data
+
+
+def decode_scene(
+    data: bytes | memoryview,
+    *,
+    allow_truncated: bool = False,
+    max_entries: int = MAX_ENTRIES,
+    fast: bool | None = None,
+) -> PackedScene:
+    """The scene of :func:`encode_scene`, or a SceneFormatError.
+
+    Args:
+        allow_truncated: Accept a file that was cut off after its first level or later, and decode
+            its whole levels.
+        max_entries: Largest grid to accept; a larger one is refused before anything is allocated.
+        fast: As in :func:`encode_scene`.
+    """
+    return read_file(
+        data, allow_truncated=allow_truncated, max_entries=max_entries, fast=fast
+    ).scene
+
+
+@dataclass
+class FileContent:
+    """A decoded file and where its bytes go."""
+
+    scene: PackedScene
+    sections: list[Section]
+    levels: list[LevelParts] = field(default_factory=list)
+    num_reached: list[int] = field(default_factory=list)
+
+
+def read_file(
+    data: bytes | memoryview,
+    *,
+    allow_truncated: bool = False,
+    max_entries: int = MAX_ENTRIES,
+    fast: bool | None = None,
+) -> FileContent:
+    """:func:`decode_scene` with the sections it was made from."""
+    data = memoryview(data).cast("B")
+    sections = unpack_sections(data, allow_truncated=allow_truncated, known=KNOWN)
+    parts, levels = _sort_sections(sections)
+    head = decode_head(parts["HEAD"])
+    grid, latent_dim = decode_grid(parts["GRID"])
+    _check_head(head, grid, latent_dim)
+    num_stored = head["num_levels_present"]
+    if len(levels) > num_stored or not levels or (len(levels) < num_stored and not allow_truncated):
+        raise SceneFormatError("LATN", f"{num_stored} levels", len(levels))
+    _check_size(grid, latent_dim, len(levels), len(data), max_entries)
+    occupancy, rendering, cameras = _decode_side(parts, grid.num_dims, len(data), fast)
+    weights = decode_weights(parts["WGTS"], fast=fast)
+    meta = decode_json(parts["meta"], "meta", MAX_META_BYTES) if "meta" in parts else {}
+    symbols = np.zeros((grid.num_entries, latent_dim), dtype=np.int16)
+    level_parts, num_reached, coarser = [], [], None
+    for level, payload in enumerate(levels):
+        reached, features = known_of_level(grid, level, occupancy, coarser, fast=fast)
+        found, part = decode_level(payload, features, latent_dim, f"LATN {level}", fast=fast)
+        rows = symbols[grid.offsets[level] : grid.offsets[level + 1]]
+        rows[reached] = found
+        coarser = entry_magnitudes(rows)
+        level_parts.append(part)
+        num_reached.append(len(found))
+    if len(levels) == num_stored:
+        found = symbols_digest(symbols[: grid.offsets[num_stored]])
+        if found != head["digest"]:
+            raise SceneFormatError("HEAD", f"digest {head['digest']}", found)
+    try:
+        scene = PackedScene(
+            kind=head["kind"],
+            architecture=head["architecture"],
+            grid=grid,
+            symbols=symbols,
+            occupancy=occupancy,
+            weights=weights,
+            rendering=rendering,
+            cameras=cameras,
+            meta=meta,
+            num_levels_present=len(levels) if len(levels) < grid.num_levels else None,
+        )
+    except ValueError as error:
+        raise SceneFormatError("file", "a valid scene", error) from None
+    return FileContent(scene, sections, level_parts, num_reached)
+
+
+def known_of_level(
+    grid: GridSpec,
+    level: int,
+    occupancy: np.ndarray | None,
+    coarser: np.ndarray | None,
+    *,
+    fast: bool | None,
+) -> tuple[np.ndarray, Features]:
+    """Reached entries of a level, bool [T], and the features of these alone."""
+    size = grid.table_sizes[level]
+    if is_crowded(grid, level, occupancy):
+        nothing = np.zeros(size, dtype=np.uint8)
+        return np.ones(size, dtype=bool), Features(nothing, nothing)
+    features = level_features(grid, level, occupancy, coarser, fast=fast)
+    reached = features.support > 0 if occupancy is not None else np.ones(size, dtype=bool)
+    return reached, Features(features.support[reached], features.magnitude[reached])
+
+
+def symbols_digest(symbols: np.ndarray) -> str:
+    """SHA-256 of the symbols of the levels present, as little-endian int16, entry by entry."""
+    return hashlib.sha256(np.ascontiguousarray(symbols, dtype="<i2").data).hexdigest()
+
+
+def canonical_json(facts: Mapping) -> bytes:
+    """JSON with sorted keys, no spaces and \\u escapes: one text per content."""
+    return json.dumps(_plain(facts), sort_keys=True, separators=(",", ":")).encode()
+
+
+def _plain(facts: Mapping) -> dict:
+    return {k: _plain(v) if isinstance(v, Mapping) else v for k, v in facts.items()}
+
+
+def decode_json(payload: memoryview, section: str, max_bytes: int) -> dict:
+    """Inverse of :func:`canonical_json`; anything that is not canonical is refused."""
+    if len(payload) > max_bytes:
+        raise SceneFormatError(section, f"at most {max_bytes} bytes", len(payload))
+    try:
+        facts = json.loads(bytes(payload))
+        if isinstance(facts, dict) and canonical_json(facts) == payload:
+            return facts
+    except (ValueError, RecursionError) as error:
+        raise SceneFormatError(section, "canonical JSON", error) from None
+    raise SceneFormatError(section, "canonical JSON", "other JSON")
+
+
+def encode_head(scene: PackedScene) -> bytes:
+    grid = scene.grid
+    end = grid.offsets[scene.num_coded_levels]
+    return canonical_json(
+        {
+            "architecture": scene.architecture,
+            "digest": symbols_digest(scene.symbols[:end]),
+            "kind": scene.kind,
+            "latent_dim": scene.latent_dim,
+            "num_dims": grid.num_dims,
+            "num_entries": grid.num_entries,
+            "num_levels": grid.num_levels,
+            "num_levels_present": scene.num_coded_levels,
+        }
+    )
+
+
+def decode_head(payload: memoryview) -> dict:
+    head = decode_json(payload, "HEAD", MAX_HEAD_BYTES)
+    types = {
+        "architecture": dict,
+        "digest": str,
+        "kind": str,
+        "latent_dim": int,
+        "num_dims": int,
+        "num_entries": int,
+        "num_levels": int,
+        "num_levels_present": int,
+    }
+    if {key: type(value) for key, value in head.items()} != types:
+        raise SceneFormatError("HEAD", f"the keys {sorted(types)}", sorted(head))
+    return head
+
+
+def _check_head(head: dict, grid: GridSpec, latent_dim: int) -> None:
+    """HEAD repeats GRID for people; both must say the same."""
+    facts = {
+        "latent_dim": latent_dim,
+        "num_dims": grid.num_dims,
+        "num_entries": grid.num_entries,
+        "num_levels": grid.num_levels,
+    }
+    for key, value in facts.items():
+        if head[key] != value:
+            raise SceneFormatError("HEAD", f"{key} {value} as in GRID", head[key])
+    if not 1 <= head["num_levels_present"] <= grid.num_levels:
+        raise SceneFormatError(
+            "HEAD", f"1 to {grid.num_levels} levels present", head["num_levels_present"]
+        )
+
+
+def _most(limit: tuple[int, int], file_bytes: int) -> int:
+    """What a file of this length may ask for: so much in any case, or so much per byte."""
+    return max(limit[0], limit[1] * file_bytes)
+
+
+def _check_size(
+    grid: GridSpec, latent_dim: int, num_levels: int, file_bytes: int, max_entries: int
+) -> None:
+    if grid.num_entries > max_entries:
+        raise SceneFormatError(
+            "GRID",
+            f"at most {max_entries} entries (max_entries= accepts more)",
+            grid.num_entries,
+        )
+    checks = {
+        "symbols": (MAX_SYMBOLS, grid.num_entries * latent_dim),
+        "entries in a level": (MAX_LEVEL, max(grid.table_sizes[:num_levels])),
+    }
+    for what, (limit, found) in checks.items():
+        most = _most(limit, file_bytes)
+        if found > most:
+            raise SceneFormatError(
+                "GRID", f"at most {most} {what} in a file of {file_bytes} bytes", found
+            )
+
+
+def _sort_sections(sections: list[Section]) -> tuple[dict[str, memoryview], list[memoryview]]:
+    """Sections before the levels by tag, and the levels; checks order and what is missing."""
+    known = [section for section in sections if section.tag in (*ORDER, "LATN")]
+    levels = [section.payload for section in known if section.tag == "LATN"]
+    parts = {section.tag: section.payload for section in known if section.tag != "LATN"}
+    tags = [section.tag for section in known]
+    expected = [tag for tag in ORDER if tag in parts] + ["LATN"] * len(levels)
+    if tags != expected:
+        raise SceneFormatError("contents", f"sections {' '.join(expected)}", " ".join(tags))
+    for tag in ("HEAD", "GRID", "WGTS"):
+        if tag not in parts:
+            raise SceneFormatError("contents", f"a section {tag}", " ".join(tags) or "none")
+    return parts, levels
+
+
+def _decode_side(
+    parts: dict[str, memoryview], num_dims: int, file_bytes: int, fast: bool | None
+) -> tuple[np.ndarray | None, RenderSettings | None, CameraSet | None]:
+    most = min(MAX_CELLS, _most(MAX_OCCUPANCY, file_bytes))
+    occupancy = rendering = cameras = None
+    if "OCCU" in parts:
+        occupancy = decode_occupancy(parts["OCCU"], num_dims, max_cells=most, fast=fast)
+    if "RNDR" in parts:
+        rendering = decode_rendering(parts["RNDR"], num_dims)
+    if "cams" in parts:
+        cameras = decode_cameras(parts["cams"], fast=fast)
+    return occupancy, rendering, cameras

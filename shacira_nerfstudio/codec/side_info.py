@@ -1,0 +1,171 @@
+"""The small sections: GRID, RNDR, WGTS and cams, each to bytes and back."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+
+from shacira_nerfstudio.codec.arrays import decode_array, encode_array
+from shacira_nerfstudio.codec.packed_scene import (
+    BACKGROUNDS,
+    CONTRACTIONS,
+    MAX_CAMERAS,
+    MAX_LATENT_DIM,
+    CameraSet,
+    QuantizedTensor,
+    RenderSettings,
+)
+from shacira_nerfstudio.codec.wire import ByteReader, SceneFormatError, varint
+from shacira_nerfstudio.grid import MAX_NUM_LEVELS, GridSpec
+
+MAX_WEIGHTS = 1 << 22
+"""All weights of a file together; a constant tensor costs no bytes, so the file's length cannot
+bound them."""
+
+MAX_TENSORS = 4096
+PER_TENSOR, PER_ROW, SAME_PER_ROW = 0, 1, 2
+"""How steps are stored: one; one per row; one per row, but all equal and stored once."""
+
+_NUMBERS = ("near", "far", "step_size", "knee", "early_stop")
+
+
+def encode_grid(grid: GridSpec, latent_dim: int) -> bytes:
+    head = struct.pack("<BBB", grid.num_dims, grid.num_levels, latent_dim)
+    pairs = zip(grid.resolutions, grid.table_sizes, strict=True)
+    return head + b"".join(struct.pack("<II", resolution, size) for resolution, size in pairs)
+
+
+def decode_grid(payload: memoryview) -> tuple[GridSpec, int]:
+    """Returns the grid and the number of channels."""
+    reader = ByteReader(payload, "GRID")
+    num_dims = reader.byte("axes", 2, 3)
+    num_levels = reader.byte("levels", 1, MAX_NUM_LEVELS)
+    latent_dim = reader.byte("channels", 1, MAX_LATENT_DIM)
+    pairs = reader.array("<u4", 2 * num_levels, "levels").reshape(-1, 2).tolist()
+    reader.finish()
+    resolutions, sizes = zip(*pairs, strict=True)
+    try:
+        return GridSpec(num_dims, resolutions, sizes), latent_dim
+    except ValueError as error:
+        raise SceneFormatError("GRID", "a valid grid", error) from None
+
+
+def encode_rendering(rendering: RenderSettings) -> bytes:
+    codes = [CONTRACTIONS.index(rendering.contraction), BACKGROUNDS.index(rendering.background)]
+    numbers = [getattr(rendering, name) for name in _NUMBERS]
+    floats = np.array([*rendering.box.ravel(), *numbers, *rendering.background_color], dtype="<f4")
+    return bytes(codes) + floats.tobytes()
+
+
+def decode_rendering(payload: memoryview, num_dims: int) -> RenderSettings:
+    reader = ByteReader(payload, "RNDR")
+    contraction = CONTRACTIONS[reader.byte("contraction", 0, len(CONTRACTIONS) - 1)]
+    background = BACKGROUNDS[reader.byte("background", 0, len(BACKGROUNDS) - 1)]
+    box = reader.array("<f4", 2 * num_dims, "box").reshape(2, num_dims)
+    numbers = dict(
+        zip(_NUMBERS, reader.array("<f4", len(_NUMBERS), "numbers").tolist(), strict=True)
+    )
+    color = tuple(reader.array("<f4", 3, "background colour").tolist())
+    reader.finish()
+    try:
+        return RenderSettings(
+            contraction=contraction,
+            box=box,
+            background=background,
+            background_color=color,
+            **numbers,
+        )
+    except ValueError as error:
+        raise SceneFormatError("RNDR", "valid render settings", error) from None
+
+
+def encode_weights(weights: Mapping[str, QuantizedTensor], *, fast: bool | None = None) -> bytes:
+    """Tensors in order of their names."""
+    parts = [varint(len(weights))]
+    for name in sorted(weights):
+        tensor = weights[name]
+        steps = tensor.steps.astype("<f4")
+        mode = PER_TENSOR if len(steps) == 1 else PER_ROW
+        if mode == PER_ROW and (steps == steps[0]).all():
+            mode, steps = SAME_PER_ROW, steps[:1]
+        shape = b"".join(varint(length) for length in tensor.values.shape)
+        head = bytes([len(name)]) + name.encode() + bytes([tensor.values.ndim]) + shape
+        parts += [head, bytes([mode]), steps.tobytes(), encode_array(tensor.values, fast=fast)]
+    return b"".join(parts)
+
+
+def decode_weights(payload: memoryview, *, fast: bool | None = None) -> dict[str, QuantizedTensor]:
+    reader = ByteReader(payload, "WGTS")
+    weights: dict[str, QuantizedTensor] = {}
+    previous, left = "", MAX_WEIGHTS
+    for _ in range(reader.varint("tensors", 0, MAX_TENSORS)):
+        name = bytes(reader.take(reader.byte("length of a name", 1), "name")).decode("latin-1")
+        if name <= previous:
+            reader.fail(f"a name after {previous!r}", repr(name))
+        shape = [reader.varint("length of an axis", 1) for _ in range(reader.byte("axes", 1, 3))]
+        count = 1
+        for length in shape:
+            count *= length
+        left -= count
+        if left < 0:
+            reader.fail(f"at most {MAX_WEIGHTS} weights", f"shape {shape} of {name!r}")
+        mode = reader.byte("steps", PER_TENSOR, SAME_PER_ROW)
+        if mode != PER_TENSOR and shape[0] == 1:
+            reader.fail("one step for a tensor of one row", mode)
+        steps = reader.array("<f4", shape[0] if mode == PER_ROW else 1, "steps")
+        if mode == SAME_PER_ROW:
+            steps = np.repeat(steps, shape[0])
+        values = decode_array(reader, count, fast=fast).reshape(shape)
+        try:
+            weights[name] = QuantizedTensor(values, steps)
+        except ValueError as error:
+            raise SceneFormatError("WGTS", f"a valid tensor {name!r}", error) from None
+        previous = name
+    reader.finish()
+    return weights
+
+
+def encode_cameras(cameras: CameraSet, *, fast: bool | None = None) -> bytes:
+    """Optics once if all cameras share them; poses as four planes of bytes, column by column of the
+    matrix."""
+    count = len(cameras.sizes)
+    optics = [
+        row.tobytes() + size.tobytes()
+        for row, size in zip(
+            cameras.intrinsics.astype("<f4"), cameras.sizes.astype("<u4"), strict=True
+        )
+    ]
+    is_shared = len(set(optics)) == 1
+    poses = np.ascontiguousarray(cameras.camera_to_worlds.reshape(count, 12).T.astype("<f4"))
+    planes = poses.reshape(-1).view(np.uint8).reshape(-1, 4)
+    parts = [varint(count), bytes([is_shared]), *(optics[:1] if is_shared else optics)]
+    parts += [encode_array(planes[:, i], fast=fast) for i in range(4)]
+    return b"".join(parts)
+
+
+def decode_cameras(payload: memoryview, *, fast: bool | None = None) -> CameraSet:
+    reader = ByteReader(payload, "cams")
+    count = reader.varint("cameras", 1, MAX_CAMERAS)
+    num_optics = 1 if reader.byte("whether optics are shared", 0, 1) else count
+    optics = reader.take(24 * num_optics, "optics")
+    intrinsics = np.frombuffer(optics, dtype=[("f", "<f4", 4), ("n", "<u4", 2)])
+    if num_optics == 1:
+        intrinsics = np.repeat(intrinsics, count)
+    planes = np.zeros((12 * count, 4), dtype=np.uint8)
+    for i in range(4):
+        plane = decode_array(reader, 12 * count, fast=fast)
+        if plane.min() < 0 or plane.max() > 255:
+            reader.fail("bytes", "values outside 0 to 255")
+        planes[:, i] = plane
+    reader.finish()
+    poses = planes.reshape(-1).view("<f4").reshape(12, count).T.reshape(count, 3, 4)
+    try:
+        return CameraSet(
+            poses.astype(np.float32),
+            intrinsics["f"].astype(np.float32),
+            intrinsics["n"].astype(np.uint32),
+        )
+    except ValueError as error:
+        raise SceneFormatError("cams", "valid cameras", error) from None

@@ -1,0 +1,252 @@
+"""Frequency tables: what a symbol is worth, as integers that every machine agrees on.
+
+A table covers the symbols ``minimum … minimum + K - 1`` with integer frequencies f_i that sum to
+2^precision; f_i = 0 marks a symbol that does not occur. What a file stores are not the frequencies
+but their *roots* r_i, small integers on a square-root scale: r_i = 0 for a symbol that does not
+occur, else weight w_i = (r_i - 1)^2 and
+
+    f_i = 1 + floor(w_i (2^precision - k) / Σ w),   k = number of symbols that occur,
+
+where what is missing from the sum goes to the first largest f_i. The square root is the scale on
+which an error of one step costs the same number of bits for frequent and for rare symbols, so few
+and small roots are enough. Everything is integer arithmetic, the encoder's choices included:
+encoding what was decoded gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import isqrt
+
+import numpy as np
+
+from shacira_nerfstudio.codec.wire import BitReader, BitWriter, SceneFormatError
+
+PRECISION = 14
+"""Frequencies in our files sum to 2^14: at most 0.01 bit lost on a symbol of probability 1/100."""
+
+MIN_PRECISION, MAX_PRECISION = 8, 16
+MAX_ROOT = 1024
+MAX_SYMBOL = 4095
+"""Largest magnitude of a symbol. An alphabet then has at most 8191 letters, half of 2^14."""
+
+FIXED = 16
+"""Costs are integers in units of 2^-16 bit."""
+
+_ROOT_SCALES = (4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512)
+"""Roots of probability 1 that the encoder tries: steps of sqrt(2)."""
+
+
+def log2_fixed(numbers: np.ndarray) -> np.ndarray:
+    """``floor(2^16 log2 n)`` of integers from 1 to 2^53, by repeated squaring: exact on every
+    machine.
+
+    ``frexp`` and the scaling by 2^32 only move bits, so no rounding of a maths library enters.
+    """
+    mantissa, exponent = np.frexp(np.asarray(numbers, dtype=np.float64))
+    x = np.ldexp(mantissa, 32).astype(np.uint64)
+    result = exponent.astype(np.int64) - 1
+    for _ in range(FIXED):
+        x = x * x >> np.uint64(31)
+        carry = x >> np.uint64(32)
+        result = result * 2 + carry.astype(np.int64)
+        x = x >> carry
+    return result
+
+
+@lru_cache(maxsize=8)
+def symbol_costs(precision: int) -> np.ndarray:
+    """Cost of a symbol of frequency f = 0 … 2^precision, in 2^-16 bit; an impossible one costs 64
+    bits."""
+    logs = log2_fixed(np.arange(1, (1 << precision) + 1))
+    return np.concatenate([[64 << FIXED], (precision << FIXED) - logs])
+
+
+def frequencies(roots: np.ndarray, precision: int) -> np.ndarray:
+    """Frequencies of the given roots: minimum 1 where a root is not 0, sum 2^precision."""
+    roots = np.asarray(roots, dtype=np.int64)
+    present = roots > 0
+    count = int(present.sum())
+    if not 1 <= count <= 1 << precision:
+        raise ValueError(f"expected 1 to {1 << precision} symbols that occur, got {count}")
+    weights = np.where(present, (roots - 1) ** 2, 0)
+    if not weights.any():
+        weights = present.astype(np.int64)
+    total = int(weights.sum())
+    freqs = present + weights * ((1 << precision) - count) // total
+    freqs[int(freqs.argmax())] += (1 << precision) - int(freqs.sum())
+    return freqs.astype(np.uint32)
+
+
+@dataclass(frozen=True)
+class FrequencyTable:
+    """Roots of one table; the alphabet starts and ends with a symbol that occurs."""
+
+    minimum: int
+    """First symbol of the alphabet."""
+    roots: tuple[int, ...]
+    """One per symbol from ``minimum`` on, 0 to 1024."""
+    precision: int = PRECISION
+
+    def __post_init__(self) -> None:
+        last = self.minimum + len(self.roots) - 1
+        if not MIN_PRECISION <= self.precision <= MAX_PRECISION:
+            raise ValueError(f"expected precision 8 to 16, got {self.precision}")
+        if not self.roots or not -MAX_SYMBOL <= self.minimum <= last <= MAX_SYMBOL:
+            raise ValueError(f"expected symbols in ±{MAX_SYMBOL}, got {self.minimum} to {last}")
+        if not self.roots[0] or not self.roots[-1] or max(self.roots) > MAX_ROOT:
+            raise ValueError(f"expected roots from 0 to {MAX_ROOT}, not 0 at the ends")
+        _ = self.freqs
+
+    @cached_property
+    def freqs(self) -> np.ndarray:
+        return frequencies(np.array(self.roots), self.precision)
+
+    @classmethod
+    def from_counts(
+        cls, counts: np.ndarray, *, minimum: int = 0, precision: int = PRECISION
+    ) -> FrequencyTable:
+        """The table that makes its own bits plus the coded symbols' bits fewest.
+
+        Args:
+            counts: How often each symbol from ``minimum`` on occurs, at least one of them once.
+        """
+        counts = np.asarray(counts, dtype=np.int64)
+        occurring = np.flatnonzero(counts)
+        if not len(occurring):
+            raise ValueError("expected a symbol that occurs, got none")
+        counts = counts[occurring[0] : occurring[-1] + 1]
+        minimum += int(occurring[0])
+        best: tuple[int, FrequencyTable] | None = None
+        reach = 4 * isqrt(int(counts.sum()))
+        for scale in _ROOT_SCALES:
+            if best is not None and scale > reach:
+                break
+            table = cls(minimum, _roots(counts, scale, precision), precision)
+            bits = table.cost(counts) + (table.num_stored_bits << FIXED)
+            if best is None or bits < best[0]:
+                best = bits, table
+        assert best is not None
+        return best[1]
+
+    def cost(self, counts: np.ndarray) -> int:
+        """Ideal length of the counted symbols under this table, in 2^-16 bit."""
+        return int((counts * symbol_costs(self.precision)[self.freqs]).sum())
+
+    @property
+    def num_stored_bits(self) -> int:
+        writer = BitWriter()
+        self.write(writer)
+        return writer.num_bits
+
+    def write(self, writer: BitWriter) -> None:
+        """Stores minimum, length and roots; each root relative to the one before it."""
+        writer.signed(self.minimum, 2)
+        writer.golomb(len(self.roots) - 1, 2)
+        previous, zeros = 0, 0
+        for root in self.roots:
+            if root == 0:
+                zeros += 1
+                continue
+            if zeros:
+                _write_root(writer, 0, previous)
+                writer.golomb(zeros - 1, 1)
+                previous, zeros = 0, 0
+            _write_root(writer, root, previous)
+            previous = root
+
+    @classmethod
+    def read(cls, reader: BitReader, section: str, precision: int) -> FrequencyTable:
+        minimum = reader.signed(2)
+        length = reader.golomb(2) + 1
+        if abs(minimum) > MAX_SYMBOL or minimum + length - 1 > MAX_SYMBOL:
+            raise SceneFormatError(
+                section, f"symbols in ±{MAX_SYMBOL}", f"{length} from {minimum} on"
+            )
+        roots: list[int] = []
+        previous = 0
+        while len(roots) < length:
+            root = _read_root(reader, previous)
+            previous = root
+            roots += [root] if root else [0] * (reader.golomb(1) + 1)
+            if len(roots) > length or root > MAX_ROOT:
+                raise SceneFormatError(section, f"{length} roots up to {MAX_ROOT}", root)
+        try:
+            return cls(minimum, tuple(roots), precision)
+        except ValueError as error:
+            raise SceneFormatError(section, "a valid frequency table", error) from None
+
+
+def _roots(counts: np.ndarray, scale: int, precision: int) -> tuple[int, ...]:
+    """Roots whose frequencies come closest to the counts, when a root of ``scale`` means
+    probability 1.
+
+    Inverts ``f = 1 + w (2^precision - k) / Σ w`` with Σ w about scale²; isqrt rounds to the nearest
+    root.
+    """
+    total = int(counts.sum())
+    room = total * ((1 << precision) - int((counts > 0).sum()))
+    if room <= 0:
+        return tuple(1 if count else 0 for count in counts.tolist())
+    roots = []
+    for count in counts.tolist():
+        weight_x4 = 4 * max((count << precision) - total, 0) * scale * scale // room
+        roots.append(1 + (isqrt(weight_x4) + 1) // 2 if count else 0)
+    return tuple(roots)
+
+
+def _order(previous: int) -> int:
+    """Golomb order after a root: about as many bits as the root itself varies by."""
+    return max(previous.bit_length() - 2, 0)
+
+
+def _write_root(writer: BitWriter, root: int, previous: int) -> None:
+    writer.golomb(_fold(root - previous, previous), _order(previous))
+
+
+def _read_root(reader: BitReader, previous: int) -> int:
+    return previous + _unfold(reader.golomb(_order(previous)), previous)
+
+
+def _fold(delta: int, previous: int) -> int:
+    """Numbers differences 0, -1, 1, -2, 2, … without those that would make the root negative."""
+    if delta > previous:
+        return delta + previous
+    return 2 * delta if delta >= 0 else -2 * delta - 1
+
+
+def _unfold(number: int, previous: int) -> int:
+    if number > 2 * previous:
+        return number - previous
+    return number >> 1 if number % 2 == 0 else -(number + 1 >> 1)
+
+
+class TableSet:
+    """Tables of one stream, laid end to end so that a coder can index all of them at once.
+
+    Table t owns the letters ``first[t] … first[t + 1] - 1``; letter a of it means symbol
+    ``symbols[first[t] + a]``.
+    """
+
+    def __init__(self, tables: Sequence[FrequencyTable]) -> None:
+        if not tables or len({table.precision for table in tables}) != 1:
+            raise ValueError("expected at least one table, all of one precision")
+        self.tables = tuple(tables)
+        self.precision = tables[0].precision
+        sizes = [len(table.roots) for table in tables]
+        self.first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+        self.minimums = np.array([table.minimum for table in tables], dtype=np.int32)
+        self.freqs = np.concatenate([table.freqs for table in tables])
+        ends = np.concatenate([np.cumsum(table.freqs, dtype=np.uint32) for table in tables])
+        self.starts = ends - self.freqs
+        self.symbols = np.concatenate(
+            [np.arange(n, dtype=np.int16) + t.minimum for n, t in zip(sizes, tables, strict=True)]
+        ).astype(np.int16)
+        self.is_certain = np.array([len(table.roots) == 1 for table in tables])
+
+    @cached_property
+    def lookup(self) -> np.ndarray:
+        """Letter of each slot, int32 [num_tables · 2^precision]."""
+        return np.repeat(np.arange(len(self.freqs), dtype=np.int32), self.freqs)

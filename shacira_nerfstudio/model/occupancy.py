@@ -1,0 +1,149 @@
+"""Which cells of the unit cube may hold something: what lets the marcher skip empty space.
+
+A running maximum of density per cell, as in Instant-NGP (Müller et al., 2022, Appendix E.2). A cell
+is occupied if one march step through it could be seen. The bit grid is side information that the
+file codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shacira_nerfstudio.backends import MarchSettings
+from shacira_nerfstudio.backends.reference import uncontract
+
+
+class OccupancyGrid(nn.Module):
+    """Opacity of one march step per cell, and the bits derived from it.
+
+    Args:
+        resolution: G, cells per axis.
+        decay: Factor on the running maximum at each update.
+        threshold: Opacity of one step from which a cell counts; the mean over cells if that is
+            smaller, so that
+            a scene that is still faint is not lost.
+    """
+
+    def __init__(self, resolution: int, *, decay: float = 0.95, threshold: float = 0.01) -> None:
+        super().__init__()
+        if not 2 <= resolution <= 512:
+            raise ValueError(f"expected a resolution of 2 to 512 cells, got {resolution}")
+        self.resolution, self.decay, self.threshold = resolution, decay, threshold
+        self.opacity: Tensor
+        self.occupied: Tensor
+        self.seen: Tensor
+        size = (resolution,) * 3
+        self.register_buffer("opacity", torch.zeros(resolution**3))
+        self.register_buffer("occupied", torch.ones(size, dtype=torch.bool))
+        self.register_buffer("seen", torch.ones(size, dtype=torch.bool))
+
+    @property
+    def occupied_fraction(self) -> float:
+        return self.occupied.float().mean().item()
+
+    def _positions(self, cells: Tensor) -> Float[Tensor, "N 3"]:
+        """A random position in each cell, given by its flat index."""
+        g = self.resolution
+        index = torch.stack([cells // (g * g), cells // g % g, cells % g], -1)
+        return (index + torch.rand(len(cells), 3, device=cells.device)) / g
+
+    def _cells_to_update(self, everywhere: bool) -> Tensor:
+        """All seen cells, or a sample: some of all, some of the occupied."""
+        flat = self.seen.view(-1)
+        if everywhere:
+            return flat.nonzero()[:, 0]
+        count = max(1, self.resolution**3 // 8)
+        anywhere = torch.randint(len(flat), (count,), device=flat.device)
+        anywhere = anywhere[flat[anywhere]]
+        occupied = self.occupied.view(-1).nonzero()[:, 0]
+        if len(occupied) > count:
+            occupied = occupied[torch.randint(len(occupied), (count,), device=flat.device)]
+        return torch.cat([anywhere, occupied])
+
+    @torch.no_grad()
+    def update(
+        self,
+        opacity_fn: Callable[[Tensor], Tensor],
+        *,
+        everywhere: bool,
+        chunk: int = 1 << 18,
+    ) -> None:
+        """Looks at cells again and derives the bits anew.
+
+        Args:
+            opacity_fn: Opacity of one march step at positions in the unit cube, [N, 3] -> [N].
+            everywhere: All cells (for the first updates) instead of a sample.
+        """
+        cells = self._cells_to_update(everywhere)
+        self.opacity *= self.decay
+        for part in cells.split(chunk):
+            value = opacity_fn(self._positions(part))
+            # A cell may be drawn twice: keep the larger.
+            self.opacity.scatter_reduce_(0, part, value, "amax")
+        limit = min(self.threshold, self.opacity[self.seen.view(-1)].mean().item())
+        occupied = (self.opacity > limit).view_as(self.occupied) & self.seen
+        if bool(occupied.any()):  # never lose everything
+            self.occupied = occupied
+
+    @torch.no_grad()
+    def mark_unseen(self, seen: Tensor) -> None:
+        """Cells that no camera sees are empty for good: nothing there could be learned."""
+        self.seen = seen.view_as(self.seen)
+        self.occupied = self.occupied & self.seen
+
+
+def step_growth(x: Float[Tensor, "N 3"], settings: MarchSettings) -> Float[Tensor, " N"]:
+    """How many times longer than ``step_size`` a march step is about a position of the unit cube.
+
+    In contracted space at r = max |y| > 1 the radial scale is 1 / r^2, and the marcher's steps
+    follow it.
+    """
+    if settings.contraction == "affine":
+        return torch.ones_like(x[:, 0])
+    m = (x * 4 - 2).abs().amax(-1).clamp(1.0, 2 - 1e-3)
+    return 1 / (2 - m).square()
+
+
+@torch.no_grad()
+def seen_cells(
+    resolution: int,
+    settings: MarchSettings,
+    camera_to_worlds: Float[Tensor, "N 3 4"],
+    intrinsics: Float[Tensor, "N 4"],
+    sizes: Float[Tensor, "N 2"],
+    *,
+    margin: float = 0.1,
+) -> Tensor:
+    """Which cells some camera may see, bool [G, G, G].
+
+    A cell counts if its centre projects into an image widened by ``margin`` (for lens distortion)
+    and by the cell's own size as the camera sees it.
+
+    Args:
+        camera_to_worlds: OpenGL axes, as everywhere in the host.
+        intrinsics: fx, fy, cx, cy in pixels.
+        sizes: Width and height in pixels.
+    """
+    g = resolution
+    axis = (torch.arange(g) + 0.5) / g
+    x = torch.cartesian_prod(axis, axis, axis)
+    world = uncontract(x, settings)
+    low, high = torch.tensor(settings.box)
+    width = (high - low).max() / g * (2 if settings.contraction == "contracted" else 1)
+    radius = width * step_growth(x, settings) * 3**0.5 / 2
+    seen = torch.zeros(len(x), dtype=torch.bool)
+    for pose, (fx, fy, cx, cy), (w, h) in zip(
+        camera_to_worlds.cpu(), intrinsics.cpu().tolist(), sizes.cpu().tolist(), strict=True
+    ):
+        local = (world - pose[:, 3]) @ pose[:, :3]
+        depth = -local[:, 2]
+        near = depth.clamp_min(1e-6)
+        slack_x, slack_y = fx * radius / near + margin * w, fy * radius / near + margin * h
+        u, v = cx + fx * local[:, 0] / near, cy - fy * local[:, 1] / near
+        inside = (u > -slack_x) & (u < w + slack_x) & (v > -slack_y) & (v < h + slack_y)
+        seen |= inside & (depth > -radius)
+    return seen.view(g, g, g)

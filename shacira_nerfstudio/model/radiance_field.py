@@ -1,0 +1,178 @@
+"""Density and colour of a radiance field over a grid of quantised latents.
+
+The latent decoder is folded into the first layer of the density network, in training as in
+inference: exact, because nothing but linear maps lies between (see :class:`LatentDecoder`), and
+four times cheaper. From ``qat_start`` on, the weights that the file will hold are quantised in the
+loop as well.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shacira_nerfstudio.model.encoding import LatentHashEncoding
+from shacira_nerfstudio.model.shading import density_of
+
+
+@dataclass(frozen=True)
+class FieldShape:
+    """Sizes of the two networks."""
+
+    hidden_dim: int = 64
+    geo_feat_dim: int = 15
+    """Channels that the density network hands to the colour network."""
+    num_color_layers: int = 2
+    """Hidden layers of the colour network."""
+    sh_degree: int = 4
+    """View directions enter as spherical harmonics of this many bands, 1 to 4."""
+    appearance_dim: int = 0
+    """Channels of a code per image (exposure, white balance); 0 means none."""
+
+
+def spherical_harmonics(directions: Float[Tensor, "S 3"], degree: int) -> Float[Tensor, "S B"]:
+    """Real spherical harmonics of unit vectors, ``degree ** 2`` of them (degree 1 to 4)."""
+    x, y, z = directions.unbind(-1)
+    xx, yy, zz = x * x, y * y, z * z
+    basis = [torch.full_like(x, 0.28209479177387814)]
+    if degree > 1:
+        basis += [0.4886025119029199 * v for v in (-y, z, -x)]
+    if degree > 2:
+        basis += [1.0925484305920792 * x * y, -1.0925484305920792 * y * z]
+        basis += [0.9461746957575601 * zz - 0.31539156525251999, -1.0925484305920792 * x * z]
+        basis += [0.5462742152960396 * (xx - yy)]
+    if degree > 3:
+        basis += [0.5900435899266435 * y * (yy - 3 * xx), 2.890611442640554 * x * y * z]
+        basis += [0.4570457994644658 * y * (1 - 5 * zz), 0.3731763325901154 * z * (5 * zz - 3)]
+        basis += [0.4570457994644658 * x * (1 - 5 * zz), 1.445305721320277 * z * (xx - yy)]
+        basis += [0.5900435899266435 * x * (3 * yy - xx)]
+    return torch.stack(basis, -1)
+
+
+def weight_steps(weight: Tensor, bits: int) -> Tensor:
+    """Quantisation step of each row [rows]: the largest magnitude becomes the largest integer."""
+    rows = weight.detach().reshape(len(weight), -1)
+    largest = rows.abs().amax(1)
+    return torch.where(largest > 0, largest, torch.ones_like(largest)) / (2 ** (bits - 1) - 1)
+
+
+def fake_quantize(weight: Tensor, bits: int) -> Tensor:
+    """What the file will hold of a weight, with the gradient of the identity. Vectors are one
+    row."""
+    rows = weight if weight.ndim > 1 else weight[None]
+    steps = weight_steps(rows, bits)[:, None]
+    quantized = ((rows.detach() / steps).round() * steps).view_as(weight)
+    return weight + (quantized - weight.detach())
+
+
+class RadianceField(nn.Module):
+    """Encoding, density network and colour network.
+
+    Args:
+        weight_bits: Bits per weight in the file; 0 leaves weights alone.
+    """
+
+    def __init__(
+        self,
+        encoding: LatentHashEncoding,
+        shape: FieldShape,
+        *,
+        weight_bits: int = 8,
+        first_layer_bits: int = 12,
+    ) -> None:
+        super().__init__()
+        if not 1 <= shape.sh_degree <= 4:
+            raise ValueError(f"expected sh_degree from 1 to 4, got {shape.sh_degree}")
+        self.encoding, self.shape = encoding, shape
+        self.weight_bits, self.first_layer_bits = weight_bits, first_layer_bits
+        self.quantize_weights = False
+        self.packed_weights: dict | None = None
+        """The integers that the weights came from, if they came from a file: packing again must not
+        drift."""
+        decoder, hidden = encoding.latent_decoder, shape.hidden_dim
+        num_features = decoder.num_levels * decoder.features_per_level
+        self.density_mlp = nn.ModuleList(
+            [nn.Linear(num_features, hidden), nn.Linear(hidden, 1 + shape.geo_feat_dim)]
+        )
+        sizes = [shape.sh_degree**2 + shape.appearance_dim + shape.geo_feat_dim]
+        sizes += [hidden] * shape.num_color_layers + [3]
+        self.color_mlp = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        for layer in (*self.density_mlp, *self.color_mlp):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")  # pyright: ignore
+            nn.init.zeros_(layer.bias)  # pyright: ignore
+
+    def layers(self) -> dict[str, Tensor]:
+        """The weights as rendering uses them, latent decoder folded in, by name. Differentiable."""
+        weights: dict[str, Tensor] = {}
+        for name, mlp in (("density_mlp", self.density_mlp), ("color_mlp", self.color_mlp)):
+            for index, layer in enumerate(mlp):
+                weight, bias = layer.weight, layer.bias
+                if name == "density_mlp" and index == 0:
+                    fold = self.encoding.latent_decoder.fold
+                    weight, bias = fold(weight, bias)  # pyright: ignore
+                weights[f"{name}.{index}.weight"] = weight  # pyright: ignore
+                weights[f"{name}.{index}.bias"] = bias  # pyright: ignore
+        return weights
+
+    def bits_of(self, name: str) -> int:
+        """Bits per weight of a layer. The first layer holds the scale of every level and gets
+        more."""
+        return self.first_layer_bits if name.startswith("density_mlp.0") else self.weight_bits
+
+    def effective_layers(self) -> dict[str, Tensor]:
+        """:meth:`layers`, quantised in the loop once that has been switched on."""
+        weights = self.layers()
+        if self.quantize_weights and self.weight_bits:
+            weights = {name: fake_quantize(w, self.bits_of(name)) for name, w in weights.items()}
+        return weights
+
+    def density_from_latents(
+        self, latents: Float[Tensor, "S L d"], weights: dict[str, Tensor]
+    ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S geo"]]:
+        """Density (1 / world unit) and geometry features from interpolated latents."""
+        # The backend lays latents out so that this reshape copies nothing.
+        x = latents.reshape(len(latents), latents.shape[1] * latents.shape[2])
+        # In place: no layer needs its own output for the gradient, and fresh memory is slow on a
+        # CPU.
+        x = F.linear(x, weights["density_mlp.0.weight"], weights["density_mlp.0.bias"]).relu_()
+        x = F.linear(x, weights["density_mlp.1.weight"], weights["density_mlp.1.bias"])
+        return density_of(x), x[:, 1:]
+
+    def density(
+        self,
+        x: Float[Tensor, "S 3"],
+        weights: dict[str, Tensor] | None = None,
+        table: Tensor | None = None,
+    ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S geo"]]:
+        """Density and geometry features at positions in the unit cube."""
+        weights = self.effective_layers() if weights is None else weights
+        return self.density_from_latents(self.encoding(x, table), weights)
+
+    def ray_features(
+        self, directions: Float[Tensor, "R 3"], appearance: Float[Tensor, "R A"] | None = None
+    ) -> Float[Tensor, "R B"]:
+        """What the colour network sees of a ray: harmonics of its direction, appearance code."""
+        harmonics = spherical_harmonics(directions, self.shape.sh_degree)
+        return harmonics if appearance is None else torch.cat([harmonics, appearance], -1)
+
+    def color(
+        self,
+        ray_features: Float[Tensor, "S B"],
+        geo: Float[Tensor, "S geo"],
+        weights: dict[str, Tensor] | None = None,
+    ) -> Float[Tensor, "S 3"]:
+        """Colour in [0, 1] from :meth:`ray_features` and geometry features of each sample."""
+        weights = self.effective_layers() if weights is None else weights
+        x = torch.cat([ray_features, geo], -1)
+        last = self.shape.num_color_layers
+        for index in range(last + 1):
+            x = F.linear(
+                x, weights[f"color_mlp.{index}.weight"], weights[f"color_mlp.{index}.bias"]
+            )
+            x = x.relu_() if index < last else x.sigmoid_()
+        return x

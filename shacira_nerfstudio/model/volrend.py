@@ -1,0 +1,178 @@
+"""Rendering of rays: march, look up, composite. One way to train, one to look, both with every
+backend.
+
+Notation as in :mod:`shacira_nerfstudio.backends.base`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from shacira_nerfstudio.backends import MarchSettings, Samples
+from shacira_nerfstudio.backends.reference import ray_bounds
+from shacira_nerfstudio.model.radiance_field import RadianceField
+from shacira_nerfstudio.model.shading import density_of, raw_density, shade
+
+FIRST_ROUND = 16
+"""Samples per ray of the first round of rendering; later rounds double it. Most rays end at the
+first surface."""
+MAX_EMPTY_DEPTH = 1e3
+_OPAQUE_ENOUGH = 1e-3
+
+
+@dataclass(frozen=True)
+class RenderedRays:
+    """What comes out of a bundle of rays."""
+
+    color: Float[Tensor, "R 3"]
+    """Without background."""
+    accumulation: Float[Tensor, " R"]
+    depth: Float[Tensor, " R"]
+    """Expected distance along the ray, world units; where the ray ends if it met nothing."""
+    last_color: Float[Tensor, "R 3"]
+    """Colour of the last sample of each ray, black if it has none."""
+    num_samples: int
+    """Samples that both networks saw."""
+    num_marched: int
+    """Samples that the marcher returned."""
+
+
+def blend_background(
+    rendered: RenderedRays, background: Float[Tensor, " 3"] | str
+) -> Float[Tensor, "R 3"]:
+    """Puts a background behind the rays: a colour, [3] or one per ray, or ``last_sample``."""
+    behind = rendered.last_color if isinstance(background, str) else background
+    return rendered.color + (1 - rendered.accumulation)[:, None] * behind
+
+
+def _last_color(rgbs: Tensor, packed_info: Tensor) -> Tensor:
+    index = packed_info.sum(1) - 1
+    if not len(rgbs):
+        return rgbs.new_zeros(len(packed_info), 3)
+    return torch.where((packed_info[:, 1] > 0)[:, None], rgbs[index.clamp_min(0)], 0.0)
+
+
+def _depth(distance: Tensor, accumulation: Tensor, t_end: Tensor) -> Tensor:
+    empty = t_end.clamp(0, MAX_EMPTY_DEPTH).to(distance.dtype)
+    expected = distance / accumulation.clamp_min(1e-10)
+    return torch.where(accumulation > _OPAQUE_ENOUGH, expected, empty)
+
+
+def _keep(samples: Samples, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Packed info of the kept samples, their indices, and the ray of each."""
+    rays = samples.ray_indices
+    counts = torch.zeros_like(samples.packed_info[:, 1]).index_add(0, rays, mask.long())
+    info = torch.stack([counts.cumsum(0) - counts, counts], 1)
+    index = mask.nonzero()[:, 0]
+    return info, index, rays[index]
+
+
+def render_train(
+    field: RadianceField,
+    occupancy: Tensor,
+    settings: MarchSettings,
+    origins: Float[Tensor, "R 3"],
+    directions: Float[Tensor, "R 3"],
+    *,
+    early_stop: float = 1e-4,
+    max_samples: int = 0,
+    appearance: Float[Tensor, "R A"] | None = None,
+) -> tuple[RenderedRays, Float[Tensor, " R"]]:
+    """Renders rays with gradients.
+
+    Samples behind an opaque surface are found with a pass that keeps no graph, and dropped: both
+    networks and all gradients see only samples that light reaches (transmittance of at least
+    ``early_stop``).
+
+    Args:
+        appearance: A code per ray, if the field was made for one.
+
+    Returns:
+        The rays, and for each ray 1 if it was cut short by ``max_samples`` (its loss should not
+        count), else 0.
+    """
+    backend = field.encoding.backend
+    jitter = torch.rand(len(origins), device=origins.device)
+    samples = backend.march(
+        origins, directions, occupancy, settings, jitter=jitter, max_samples=max_samples
+    )
+    table, weights = field.encoding.table(), field.effective_layers()
+    with torch.no_grad():
+        latents = field.encoding(samples.positions, table)
+        raw = raw_density(latents, weights, backend)
+        spans = (samples.t_starts, samples.t_ends, samples.packed_info)
+        mask = backend.visible(density_of(raw), *spans, early_stop=early_stop)
+    info, index, rays = _keep(samples, mask)
+    t_starts, t_ends = samples.t_starts[index], samples.t_ends[index]
+    # Indexed in the backend's own layout [L, d, S]: no transposition.
+    known = latents.permute(1, 2, 0)[..., index].permute(2, 0, 1)
+    latents = field.encoding(samples.positions[index], table, values=known)
+    features = field.ray_features(directions, appearance)
+    sigmas, rgbs = shade(latents, raw[index], features, rays, weights, backend)
+    color, accumulation, distance = backend.composite(sigmas, rgbs, t_starts, t_ends, info)
+    _, t_end = ray_bounds(origins, directions, settings)
+    rendered = RenderedRays(
+        color,
+        accumulation,
+        _depth(distance, accumulation, t_end),
+        _last_color(rgbs, info),
+        len(index),
+        len(mask),
+    )
+    return rendered, (samples.next_step >= 0).float()
+
+
+@torch.no_grad()
+def render_rays(
+    field: RadianceField,
+    occupancy: Tensor,
+    settings: MarchSettings,
+    origins: Float[Tensor, "R 3"],
+    directions: Float[Tensor, "R 3"],
+    *,
+    early_stop: float = 1e-4,
+    appearance: Float[Tensor, " A"] | None = None,
+) -> RenderedRays:
+    """Renders rays for looking: rounds of a few samples each, until every ray is opaque or at its
+    end.
+
+    Args:
+        appearance: One code for all rays.
+    """
+    backend = field.encoding.backend
+    table, weights = field.encoding.table(), field.effective_layers()
+    num_rays = len(origins)
+    color, last = torch.zeros(num_rays, 3).to(origins), torch.zeros(num_rays, 3).to(origins)
+    distance, transmittance = torch.zeros_like(origins[:, 0]), torch.ones_like(origins[:, 0])
+    active = torch.arange(num_rays, device=origins.device)
+    step = torch.zeros_like(active)
+    codes = None if appearance is None else appearance.expand(num_rays, -1)
+    features = field.ray_features(directions, codes)
+    total, limit = 0, FIRST_ROUND
+    while len(active):
+        o, d = origins[active], directions[active]
+        samples = backend.march(o, d, occupancy, settings, first_step=step, max_samples=limit)
+        rays = samples.ray_indices
+        latents = field.encoding(samples.positions, table)
+        raw = raw_density(latents, weights, backend)
+        sigmas, rgbs = shade(latents, raw, features[active], rays, weights, backend)
+        spans = (samples.t_starts, samples.t_ends, samples.packed_info)
+        part_color, part_acc, part_distance = backend.composite(sigmas, rgbs, *spans)
+        in_front = transmittance[active]
+        color[active] += in_front[:, None] * part_color
+        distance[active] += in_front * part_distance
+        transmittance[active] = in_front * (1 - part_acc).clamp_min(0)
+        reached = samples.packed_info[:, 1] > 0
+        last[active[reached]] = _last_color(rgbs, samples.packed_info)[reached]
+        total += len(sigmas)
+        go_on = (samples.next_step >= 0) & (transmittance[active] >= early_stop)
+        active, step, limit = active[go_on], samples.next_step[go_on], limit * 2
+    _, t_end = ray_bounds(origins, directions, settings)
+    accumulation = 1 - transmittance
+    return RenderedRays(
+        color, accumulation, _depth(distance, accumulation, t_end), last, total, total
+    )

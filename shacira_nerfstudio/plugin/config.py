@@ -1,0 +1,72 @@
+"""The method as Nerfstudio sees it. Loaded inside every ns-* command: light, and it must not
+fail."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.data.datamanagers.base_datamanager import (
+    VanillaDataManager,
+    VanillaDataManagerConfig,
+)
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from shacira_nerfstudio.plugin.export_command import extend_ns_export
+from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
+from shacira_nerfstudio.plugin.rtmv_dataparser import ShaciraDataset
+
+
+def default_device() -> str:
+    """CUDA or Apple's GPU if there is one, else the CPU: nobody should need a flag for that."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _adam(lr: float) -> dict:
+    # No scheduler: learning rates follow plugin/schedule.py, in plain floats that any torch loads
+    # again.
+    return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": None}
+
+
+shacira_method = MethodSpecification(
+    config=TrainerConfig(
+        method_name="shacira",
+        max_num_iterations=6000,
+        steps_per_save=1000,
+        steps_per_eval_batch=0,
+        steps_per_eval_image=1000,
+        steps_per_eval_all_images=0,
+        mixed_precision=False,
+        pipeline=VanillaPipelineConfig(
+            datamanager=VanillaDataManagerConfig(
+                _target=VanillaDataManager[ShaciraDataset],
+                dataparser=NerfstudioDataParserConfig(),
+                train_num_rays_per_batch=4096,
+                eval_num_rays_per_batch=4096,
+            ),
+            model=ShaciraModelConfig(),
+        ),
+        optimizers={
+            "latents": _adam(2e-2),
+            "latent_decoder": _adam(5e-3),
+            "entropy_model": _adam(1e-2),
+            "fields": _adam(5e-3),
+        },
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
+        vis="viewer+tensorboard",
+        machine=MachineConfig(device_type=default_device()),  # pyright: ignore[reportArgumentType]
+    ),
+    description="SHACIRA: a radiance field in one small, decodable file.",
+)
+
+try:
+    extend_ns_export()
+except Exception as error:  # a stock command must never suffer
+    warnings.warn(f"ns-export has no shacira, use `shacira export`: {error!r}", stacklevel=1)

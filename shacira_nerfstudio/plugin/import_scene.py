@@ -1,0 +1,111 @@
+"""The import: an export folder from a lone .shacira file.
+
+Built from the registered default configuration and the file's own numbers, never from somebody
+else's config.yml: reading one runs code.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from nerfstudio.configs.dataparser_configs import all_dataparsers
+from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.engine.trainer import TrainerConfig
+
+from shacira_nerfstudio.backends import get_backend
+from shacira_nerfstudio.codec import PackedScene, decode_scene
+from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.pack import unpack_scene
+from shacira_nerfstudio.plugin.export_folder import SCENE_NAME, write_export_folder
+from shacira_nerfstudio.plugin.stored_cameras import (
+    StoredCamerasDataParserConfig,
+    StoredCamerasPipelineConfig,
+    write_placeholder,
+)
+
+DEFAULT_DATAPARSER = "nerfstudio-data"
+
+
+def import_scene(
+    file: Path, output_dir: Path, *, data: Path | None = None, dataparser: str | None = None
+) -> Path:
+    """Makes the folder that an export would have made, and returns its config.yml.
+
+    Args:
+        data: The data set, for ns-eval and ns-render dataset; None serves the cameras stored in
+            the file, which is enough for looking.
+        dataparser: Any registered data parser; None takes the one that the file names, else
+            nerfstudio-data. Its options are the default ones.
+    """
+    content = file.read_bytes()
+    scene = decode_scene(content)
+    unpack_scene(scene, get_backend("reference", "cpu"))  # refuse here what a model would refuse
+    config = copy.deepcopy(all_methods["shacira"])
+    _describe_model(config, scene)
+    if (output_dir / "config.yml").exists() and not (output_dir / SCENE_NAME).exists():
+        raise ValueError(
+            f"expected a new folder or one of an earlier import, got {output_dir}, which has a "
+            f"config.yml of its own"
+        )
+    output_dir.mkdir(parents=True, exist_ok=True)
+    if data is not None:
+        _use_data_set(config, data, dataparser or _named_dataparser(scene))
+    else:
+        _use_stored_cameras(config, scene, output_dir)
+    write_export_folder(config, _step(scene), content, output_dir)
+    return output_dir / "config.yml"
+
+
+def _step(scene: PackedScene) -> int:
+    """The training step, for the name of the checkpoint; anybody may have written it."""
+    step = scene.meta.get("step")
+    return step if isinstance(step, int) and 0 <= step < 10**9 else 0
+
+
+def _describe_model(config: TrainerConfig, scene: PackedScene) -> None:
+    """For people who read config.yml: the model itself takes these numbers from the file."""
+    model, grid, rendering = config.pipeline.model, scene.grid, scene.rendering
+    assert rendering is not None and scene.occupancy is not None  # unpack_scene has checked
+    sizes = {
+        "num_levels": grid.num_levels,
+        "base_res": grid.resolutions[0],
+        "max_res": grid.resolutions[-1],
+        "log2_hashmap_size": (max(grid.table_sizes) - 1).bit_length(),
+    }
+    if GridSpec.create(**sizes) == grid:  # otherwise they could ask for much more memory
+        vars(model).update(sizes)
+    model.latent_dim = model.features_per_level = scene.latent_dim
+    for name in ("hidden_dim", "geo_feat_dim", "num_color_layers", "sh_degree"):
+        setattr(model, name, scene.architecture[name])
+    model.occupancy_resolution = len(scene.occupancy)
+    model.contraction = rendering.contraction
+    model.near_plane, model.far_plane = rendering.near, rendering.far
+    model.early_stop = rendering.early_stop
+    if rendering.background != "color":
+        model.background_color = rendering.background
+
+
+def _named_dataparser(scene: PackedScene) -> str:
+    name = scene.meta.get("dataparser")
+    return name if isinstance(name, str) and name in all_dataparsers else DEFAULT_DATAPARSER
+
+
+def _use_data_set(config: TrainerConfig, data: Path, dataparser: str) -> None:
+    if dataparser not in all_dataparsers:
+        raise ValueError(f"expected a data parser of {sorted(all_dataparsers)}, got {dataparser}")
+    if not data.exists():
+        raise FileNotFoundError(f"expected a data set at {data}")
+    manager = config.pipeline.datamanager
+    manager.dataparser = copy.deepcopy(all_dataparsers[dataparser])
+    manager.dataparser.data = manager.data = config.data = data
+
+
+def _use_stored_cameras(config: TrainerConfig, scene: PackedScene, output_dir: Path) -> None:
+    if scene.cameras is None:
+        raise ValueError("expected cameras in the file, found none; state the data set (data=)")
+    write_placeholder(output_dir)
+    manager = config.pipeline.datamanager
+    manager.dataparser = StoredCamerasDataParserConfig(data=(output_dir / SCENE_NAME).resolve())
+    manager.data = config.data = None
+    config.pipeline = StoredCamerasPipelineConfig(datamanager=manager, model=config.pipeline.model)

@@ -1,0 +1,80 @@
+"""What is measured while training and by ns-eval."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from shacira_nerfstudio.plugin.model import ShaciraModel
+
+logger = logging.getLogger(__name__)
+
+
+class ImageMetrics:
+    """PSNR, SSIM and, if asked for, LPIPS of one image.
+
+    No nn.Module, so that the LPIPS network never enters a checkpoint; built on first use, so that
+    nothing is downloaded unless the user asked for it.
+    """
+
+    def __init__(self, *, use_lpips: bool) -> None:
+        self.use_lpips = use_lpips
+        self._lpips: Any = None
+
+    def __call__(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
+        """Metrics of [H, W, 3] images in [0, 1]; LPIPS is absent if its weights cannot be had."""
+        from torchmetrics.functional.image import structural_similarity_index_measure
+
+        psnr = -10 * math.log10(max(torch.mean((predicted - truth) ** 2).item(), 1e-10))
+        a, b = (image.movedim(-1, 0)[None] for image in (predicted, truth))
+        ssim = structural_similarity_index_measure(a, b, data_range=1.0)
+        metrics = {"psnr": psnr, "ssim": float(ssim)}  # pyright: ignore[reportArgumentType]
+        lpips = self._measure_lpips(a, b) if self.use_lpips else None
+        if lpips is not None:
+            metrics["lpips"] = lpips
+        return metrics
+
+    def _measure_lpips(self, a: Tensor, b: Tensor) -> float | None:
+        if self._lpips is None:
+            try:
+                from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+                self._lpips = LearnedPerceptualImagePatchSimilarity(normalize=True).to(a.device)
+            except Exception as error:  # any failure of a download or of an optional package
+                logger.warning("LPIPS is left out, its network cannot be had: %r", error)
+                self._lpips = False
+        return float(self._lpips(a.clamp(0, 1), b.clamp(0, 1))) if self._lpips else None
+
+
+def binary_entropy(fraction: float) -> float:
+    """Bits per symbol of independent bits that are 1 with this probability."""
+    if fraction in (0.0, 1.0):
+        return 0.0
+    return -(fraction * math.log2(fraction) + (1 - fraction) * math.log2(1 - fraction))
+
+
+def estimated_bytes(model: ShaciraModel, latent_bits: float) -> dict[str, float]:
+    """Size of the file by part, from densities and entropies; the codec's contexts usually do
+    better.
+
+    Args:
+        latent_bits: The entropy model's estimate over the whole table.
+    """
+    cells = model.occupancy.occupied
+    with torch.no_grad():
+        weights = sum(
+            w.numel() * model.field.bits_of(name) for name, w in model.field.layers().items()
+        )
+    parts = {
+        "estimated_bytes_latents": latent_bits / 8,
+        "estimated_bytes_weights": weights / 8,
+        "estimated_bytes_occupancy": cells.numel()
+        * binary_entropy(cells.float().mean().item())
+        / 8,
+    }
+    return {**parts, "estimated_bytes": sum(parts.values())}

@@ -1,0 +1,276 @@
+"""The Nerfstudio model: an adapter around :class:`RadianceField`, nothing of worth lives only
+here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.engine.callbacks import (
+    TrainingCallback,
+    TrainingCallbackAttributes,
+    TrainingCallbackLocation,
+)
+from nerfstudio.model_components import renderers
+from nerfstudio.models.base_model import Model
+from torch import Tensor
+from torch.nn import Parameter
+from torch.nn.modules.module import _IncompatibleKeys
+
+from shacira_nerfstudio.backends import MarchSettings, get_backend
+from shacira_nerfstudio.codec import PackedScene
+from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.model.build import build_field
+from shacira_nerfstudio.model.occupancy import OccupancyGrid, step_growth
+from shacira_nerfstudio.model.quantize import QuantizeSchedule
+from shacira_nerfstudio.model.radiance_field import FieldShape
+from shacira_nerfstudio.model.volrend import (
+    RenderedRays,
+    blend_background,
+    render_rays,
+    render_train,
+)
+from shacira_nerfstudio.plugin.bitstream import load_bitstream
+from shacira_nerfstudio.plugin.metrics import ImageMetrics, estimated_bytes
+from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
+from shacira_nerfstudio.plugin.scene_settings import resolve_scene_settings
+from shacira_nerfstudio.plugin.schedule import TrainingSchedule
+from shacira_nerfstudio.plugin.training import TrainingLoop
+from shacira_nerfstudio.plugin.viewer_panel import ViewerPanel
+
+
+class ShaciraModel(Model):
+    """Compressed radiance field (Girish et al., "SHACIRA", ICCV 2023) over an occupancy grid."""
+
+    config: ShaciraModelConfig
+
+    def populate_modules(self) -> None:
+        super().populate_modules()
+        config = self.config
+        self.backend = get_backend(config.backend, self.kwargs.get("device", "cpu"))
+        self.settings = resolve_scene_settings(
+            config, self.scene_box, (self.kwargs.get("metadata") or {}).get("shacira")
+        )
+        grid = GridSpec.create(
+            num_levels=config.num_levels,
+            base_res=config.base_res,
+            max_res=config.max_res,
+            log2_hashmap_size=config.log2_hashmap_size,
+        )
+        shape = FieldShape(
+            hidden_dim=config.hidden_dim,
+            geo_feat_dim=config.geo_feat_dim,
+            num_color_layers=config.num_color_layers,
+            sh_degree=config.sh_degree,
+            appearance_dim=config.appearance_dim,
+        )
+        plain = config.quantizer == "none"
+        self.field = build_field(
+            grid,
+            shape,
+            self.backend,
+            latent_dim=config.latent_dim,
+            features_per_level=config.features_per_level,
+            identity_decoder=plain and config.latent_dim == config.features_per_level,
+            decoder_per_level=config.decoder_per_level,
+            entropy_model_layers=config.entropy_model_layers,
+            pooled_entropy_model=config.pooled_entropy_model,
+            latents_init_std=config.latents_init_std,
+            decoder_init_std=config.decoder_init_std,
+            weight_bits=0 if plain else config.weight_bits,
+            first_layer_bits=config.first_layer_bits,
+        )
+        self.field.encoding.set_quantizer("none" if plain else config.quantizer, 1.0)
+        self.occupancy = OccupancyGrid(
+            config.occupancy_resolution, threshold=config.occupancy_threshold
+        )
+        self.appearance = torch.nn.Parameter(
+            torch.zeros(self.num_train_data, config.appearance_dim)
+        )
+        self.renderer_rgb = renderers.RGBRenderer(background_color=self.settings.train_background)
+        self.image_metrics = ImageMetrics(use_lpips=config.use_lpips)
+        self.loop = TrainingLoop(config)
+        self.file_bytes: dict[str, int] = {}
+        """Bytes by part of the decoded file this model was loaded from; empty for a float
+        checkpoint."""
+        self.file_scene: PackedScene | None = None
+        """That file's content; None for a float checkpoint."""
+        self.viewer_panel = ViewerPanel(self)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """A checkpoint's weights, or, under the key ``bitstream``, a file to decode and render."""
+        if "bitstream" not in state_dict:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        load_bitstream(self, state_dict)
+        return _IncompatibleKeys([], [])
+
+    @property
+    def march_settings(self) -> MarchSettings:
+        return self.settings.march
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        encoding = self.field.encoding
+        fields = [*self.field.density_mlp.parameters(), *self.field.color_mlp.parameters()]
+        if self.config.appearance_dim:
+            fields.append(self.appearance)
+        groups = {
+            "latents": [encoding.latents],
+            "latent_decoder": list(encoding.latent_decoder.parameters()),
+            "entropy_model": list(encoding.entropy_model.parameters()),
+            "fields": fields,
+        }
+        if not encoding.is_quantized:
+            del groups["entropy_model"]
+        return {name: parameters for name, parameters in groups.items() if parameters}
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        before, after = (
+            TrainingCallbackLocation.BEFORE_TRAIN_ITERATION,
+            TrainingCallbackLocation.AFTER_TRAIN_ITERATION,
+        )
+        attributes = training_callback_attributes
+        self.loop.bind(self, attributes)
+        return [
+            TrainingCallback([before], self.loop.before_step),
+            TrainingCallback([after], self.loop.after_step),
+        ]
+
+    def make_schedule(self, num_steps: int) -> TrainingSchedule:
+        """The schedule of a run of so many steps."""
+        config = self.config
+        return TrainingSchedule(
+            num_steps,
+            QuantizeSchedule(
+                self.field.encoding.mode if config.quantizer == "none" else config.quantizer,
+                num_steps,
+                config.anneal_fraction,
+                config.final_temperature,
+            ),
+            warmup_steps=config.warmup_steps,
+            decay_start=config.decay_start,
+            final_lr_factor=config.final_lr_factor,
+            weight_qat_start=config.weight_qat_start,
+        )
+
+    @torch.no_grad()
+    def step_opacity(self, x: Tensor) -> Tensor:
+        """Opacity of one march step at positions of the unit cube, [N, 3] -> [N]."""
+        sigma, _ = self.field.density(x)
+        return -torch.expm1(
+            -sigma * self.march_settings.step_size * step_growth(x, self.march_settings)
+        )
+
+    def _appearance_codes(self, ray_bundle: RayBundle) -> Tensor | None:
+        if not self.config.appearance_dim or ray_bundle.camera_indices is None:
+            return None
+        return self.appearance[ray_bundle.camera_indices.flatten()]
+
+    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
+        origins, directions = ray_bundle.origins, F.normalize(ray_bundle.directions, dim=-1)
+        occupied = self.occupancy.occupied
+        if self.training:
+            rendered, cut = render_train(
+                self.field,
+                occupied,
+                self.march_settings,
+                origins,
+                directions,
+                early_stop=self.config.early_stop,
+                max_samples=self.config.max_samples_per_ray,
+                appearance=self._appearance_codes(ray_bundle),
+            )
+            outputs = self._as_outputs(rendered)
+            outputs["cut"] = cut
+            self.loop.observe(len(origins), rendered.num_samples, rendered.num_marched)
+            return outputs
+        mean = self.appearance.mean(0) if self.config.appearance_dim else None
+        rendered = render_rays(
+            self.field,
+            occupied,
+            self.march_settings,
+            origins,
+            directions,
+            early_stop=self.config.early_stop,
+            appearance=mean,
+        )
+        return self._as_outputs(rendered)
+
+    def _as_outputs(self, rendered: RenderedRays) -> dict[str, Tensor]:
+        background = self.settings.background_for(training=self.training)
+        if renderers.BACKGROUND_COLOR_OVERRIDE is not None:  # ns-render to images with alpha
+            background = renderers.BACKGROUND_COLOR_OVERRIDE.to(rendered.color)
+        color = rendered.color if background is None else blend_background(rendered, background)
+        if not self.training:
+            color = color.clamp(0, 1)
+        return {
+            "rgb": color,
+            "accumulation": rendered.accumulation[:, None],
+            "depth": rendered.depth[:, None],
+        }
+
+    def _rgb_and_truth(self, outputs: Mapping[str, Tensor], image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.renderer_rgb.blend_background_for_loss_computation(
+            pred_image=outputs["rgb"],
+            pred_accumulation=outputs["accumulation"],
+            gt_image=image.to(self.device),
+        )
+
+    def get_metrics_dict(self, outputs: Any, batch: Any) -> dict[str, Any]:
+        image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
+        error = F.mse_loss(outputs["rgb"].detach().clamp(0, 1), image)
+        metrics: dict[str, Any] = {
+            "psnr": -10 * torch.log10(error.clamp_min(1e-10)),
+            "occupied_fraction": self.occupancy.occupied_fraction,
+        }
+        if self.training:
+            metrics.update(self.loop.metrics())
+        return metrics
+
+    def get_loss_dict(
+        self, outputs: Any, batch: Any, metrics_dict: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        predicted, truth = self._rgb_and_truth(outputs, batch["image"])
+        functions = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
+        options = {"delta": 0.1} if self.config.rgb_loss == "huber" else {}
+        loss = functions[self.config.rgb_loss](predicted, truth, reduction="none", **options)
+        if "cut" in outputs:
+            loss = loss * (1 - outputs["cut"])[:, None]
+        losses = {"rgb_loss": loss.mean()}
+        encoding = self.field.encoding
+        if self.training and encoding.is_quantized:
+            # Under mixed precision the differences of the density would vanish in half floats.
+            with torch.autocast(self.device.type, enabled=False):
+                bits = encoding.bits(fraction=self.config.rate_sample_fraction)
+            losses["rate_loss"] = self.config.rate_lambda * bits / encoding.grid.num_entries
+            if metrics_dict is not None:
+                latent_bits = bits.item()
+                metrics_dict["bits_per_latent"] = latent_bits / encoding.latents.numel()
+                metrics_dict.update(estimated_bytes(self, latent_bits))
+        return losses
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        predicted, truth = (
+            outputs["rgb"],
+            self.renderer_rgb.blend_background(batch["image"].to(self.device)),
+        )
+        metrics = self.image_metrics(predicted, truth)
+        if self.file_bytes:
+            metrics["bytes"] = float(sum(self.file_bytes.values()))
+        elif self.field.encoding.is_quantized:
+            with torch.no_grad():
+                metrics.update(estimated_bytes(self, self.field.encoding.bits().item()))
+        images = {
+            "img": torch.cat([truth, predicted, (truth - predicted).abs()], 1),
+            "accumulation": outputs["accumulation"],
+            "depth": outputs["depth"] / outputs["depth"].max().clamp_min(1e-6),
+        }
+        return metrics, images

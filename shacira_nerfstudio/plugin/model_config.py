@@ -1,0 +1,134 @@
+"""Options of the method: what `ns-train shacira --help` lists. Loaded inside every ns-* command.
+
+The path of this class is part of every saved `config.yml`; it does not move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nerfstudio.models.base_model import ModelConfig
+
+
+def _model_class() -> type:
+    from shacira_nerfstudio.plugin.model import ShaciraModel
+
+    return ShaciraModel
+
+
+@dataclass
+class ShaciraModelConfig(ModelConfig):
+    """Options of the method. With `quantizer` none and `rate_lambda` 0 it is a plain
+    Instant-NGP."""
+
+    _target: type = field(default_factory=_model_class)
+
+    # Rate
+    rate_lambda: float = 1.0e-3
+    """Weight of the rate: of estimated bits per table entry against the colour loss. Larger gives
+    smaller files."""
+    rate_sample_fraction: float = 0.25
+    """Fraction of the entries on which each step estimates the rate, unbiased; smaller is faster
+    and noisier."""
+    quantizer: Literal["noise", "sga", "straight_through", "none"] = "noise"
+    """Stand-in for rounding during the first part of training: additive noise, stochastic Gumbel
+    annealing, straight-through rounding, or none (plain hash grid, which cannot be exported)."""
+    anneal_fraction: float = 0.7
+    """Fraction of training that uses the quantiser; the rest rounds. Larger adapts longer to
+    noise."""
+    final_temperature: float = 0.1
+    """Temperature at which sga ends; smaller is closer to rounding."""
+    entropy_model_layers: int = 1
+    """Layers of the density of the latents; 1 is a logistic distribution, more bend it."""
+    pooled_entropy_model: bool = False
+    """One density for all levels, as in the paper, instead of one per level."""
+
+    # Grid and networks
+    num_levels: int = 16
+    """Levels of the grid."""
+    base_res: int = 16
+    """Vertices per axis of the coarsest level."""
+    max_res: int = 1024
+    """Vertices per axis of the finest level."""
+    log2_hashmap_size: int = 18
+    """Log2 of the largest table of a level; larger holds more detail, costs memory and bytes."""
+    latent_dim: int = 1
+    """Integers per entry."""
+    features_per_level: int = 4
+    """Features that the latent decoder makes of them."""
+    decoder_per_level: bool = True
+    """A latent decoder for each level, instead of one for all as in the paper."""
+    latents_init_std: float = 0.02
+    """Standard deviation of the latents at the start; below 0.1 all of them round to 0."""
+    decoder_init_std: float = 0.1
+    """Standard deviation of the latent decoder at the start."""
+    hidden_dim: int = 64
+    """Width of both networks."""
+    geo_feat_dim: int = 15
+    """Channels from the density to the colour network."""
+    num_color_layers: int = 2
+    """Hidden layers of the colour network."""
+    sh_degree: int = 4
+    """Bands of spherical harmonics for view directions, 1 to 4."""
+    appearance_dim: int = 0
+    """Channels of a code per training image for changing exposure; the file holds their mean. 0
+    means none."""
+    weight_bits: int = 8
+    """Bits per network weight in the file, before entropy coding; 2 to 12."""
+    first_layer_bits: int = 12
+    """The same for the first layer, which holds the scale of every level."""
+
+    # Space and sampling
+    contraction: Literal["auto", "affine", "contracted"] = "auto"
+    """affine ends the scene at its box, contracted reaches to infinity; auto takes affine for
+    captures of an object on a plain background (images with alpha) and contracted otherwise."""
+    background_color: Literal["auto", "white", "black", "random", "last_sample"] = "auto"
+    """What lies behind. auto: the colour that images with alpha were put on; otherwise random while
+    training and black afterwards."""
+    near_plane: float = 0.05
+    """Distance at which rays begin, scene units."""
+    far_plane: float = 1000.0
+    """Distance at which rays end, scene units."""
+    steps_across_box: int = 1024
+    """March steps along the diagonal of the box; more is finer and slower."""
+    occupancy_resolution: int = 128
+    """Occupancy cells per axis; a multiple of 32 marches fastest."""
+    occupancy_every: int = 16
+    """Steps between updates of the occupancy."""
+    occupancy_warmup: int = 256
+    """Steps in which updates look at all cells."""
+    occupancy_threshold: float = 0.01
+    """Opacity of one march step from which a cell is occupied."""
+    early_stop: float = 1.0e-4
+    """Transmittance at which a ray ends."""
+
+    # Training
+    rgb_loss: Literal["mse", "l1", "huber"] = "mse"
+    """Colour loss; mse is what PSNR measures."""
+    target_num_samples: int = 1 << 17
+    """Visible samples per training step; the number of rays adapts to it. 0 keeps the data
+    manager's number."""
+    max_num_rays: int = 1 << 16
+    """Most rays per training step."""
+    max_samples_per_ray: int = 1024
+    """Rays with more samples are cut there and not trained on."""
+    warmup_steps: int = 100
+    """Steps over which learning rates rise."""
+    decay_start: float = 0.5
+    """Fraction of training after which learning rates fall."""
+    final_lr_factor: float = 0.03
+    """Fraction of the learning rates that is left at the end."""
+    weight_qat_start: float = 0.8
+    """Fraction of training after which network weights are quantised in the loop."""
+
+    # Rest
+    backend: Literal["auto", "reference", "cpu_numba", "cuda_tcnn"] = "auto"
+    """Implementation of the hot operations; auto picks the fastest that loads and says which."""
+    eval_num_rays_per_chunk: int = 1 << 15
+    """Rays rendered at a time; smaller takes less memory."""
+    use_lpips: bool = False
+    """Also report LPIPS. Its weights are downloaded by torchvision on first use, if they are not
+    there."""
+    enable_collider: bool = False
+    """Unused: near_plane and far_plane bound rays."""

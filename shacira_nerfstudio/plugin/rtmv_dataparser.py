@@ -1,0 +1,203 @@
+"""Nerfstudio's door to RTMV scenes, and the data set class that reads linear images.
+
+Alone in its module, which imports no data manager, pipeline or trainer: Nerfstudio loads data
+parser entry points while ``base_datamanager`` is half imported, so anything more would be a
+circular import that takes every ns-* command down.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.dataparsers.base_dataparser import (
+    DataParser,
+    DataParserConfig,
+    DataparserOutputs,
+)
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.plugins.registry_dataparser import DataParserSpecification
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shacira_nerfstudio import rtmv
+
+
+@dataclass
+class RtmvDataParserConfig(DataParserConfig):
+    """Reads an RTMV scene: NNNNN.json, NNNNN.exr (or .png, .jpg), NNNNN.depth.exr."""
+
+    _target: type = field(default_factory=lambda: RtmvDataParser)
+    data: Path = Path("data/rtmv/V8")
+    """Folder of the scene."""
+    background: Literal["white", "black"] = "white"
+    """Colour behind the scene, composited with the images' alpha in linear light."""
+    exposure: float = 0.0
+    """Gain on the scene's linear colours in stops; +1 doubles them before they are clipped."""
+    downscale_factor: int | None = None
+    """Whole factor to shrink images by, averaging in linear light; chosen by max_size if None."""
+    max_size: int = 800
+    """Longest image side in pixels that the automatic downscale_factor allows."""
+    normalization: Literal["auto", "depth", "box"] = "auto"
+    """Where the scene's bounds come from: depth of the training views, the box in the JSON files
+    (quicker, less tight), or auto: depth if every training view has it, else the box."""
+    scale_factor: float = 0.98
+    """Half extent of the scene's longest side in the box [-1, 1]^3; below 1 leaves a margin."""
+
+
+@dataclass
+class RtmvDataParser(DataParser):
+    """Cameras and file names of an RTMV scene, moved and scaled to fit [-1, 1]^3.
+
+    Splits are RTMV's, by order: two thirds train, the next thirtieth val, the rest test. Training
+    evaluates on val, ns-eval on test. Scenes of less than 30 views have no val; test serves both.
+    """
+
+    config: RtmvDataParserConfig
+
+    @cached_property
+    def frames(self) -> tuple[rtmv.RtmvFrame, ...]:
+        """All views of the scene."""
+        return rtmv.read_rtmv_scene(self.config.data)
+
+    @cached_property
+    def normalization(self) -> rtmv.RtmvNormalization:
+        """From world space to [-1, 1]^3, by the training views for every split."""
+        kind, scale_factor = self.config.normalization, self.config.scale_factor
+        if not scale_factor > 0:
+            raise ValueError(f"expected a scale_factor above 0, got {scale_factor}")
+        train = [self.frames[index] for index in rtmv.split_indices(len(self.frames))["train"]]
+        found = rtmv.normalization_from_depth(train) if kind in ("auto", "depth") else None
+        if found is None and kind in ("auto", "box"):
+            found = rtmv.normalization_from_box(self.frames)
+        if found is None:
+            wanted = {"depth": "depth", "box": "a scene box"}.get(kind, "depth or a scene box")
+            raise ValueError(f"expected {wanted} for every view in {self.config.data}, found none")
+        return rtmv.RtmvNormalization(found.center, found.scale * scale_factor)
+
+    @property
+    def downscale(self) -> int:
+        """The factor that applies, whether stated or automatic."""
+        factor = self.config.downscale_factor
+        if factor is None:
+            longest = max(max(frame.width, frame.height) for frame in self.frames)
+            return max(1, math.ceil(longest / self.config.max_size))
+        if factor < 1 or factor != int(factor):  # ns-render sets a float
+            raise ValueError(f"expected a whole downscale_factor of 1 or more, got {factor}")
+        return int(factor)
+
+    def _generate_dataparser_outputs(
+        self, split: str = "train", **kwargs: Any
+    ) -> DataparserOutputs:
+        splits = rtmv.split_indices(len(self.frames))
+        if split not in splits:
+            raise ValueError(f"expected a split of {sorted(splits)}, got {split!r}")
+        frames = [self.frames[index] for index in splits[split] or splits["test"]]
+        to_unit, config = self.normalization, self.config
+        transform = torch.eye(4)[:3]
+        transform[:, 3] = -torch.tensor(to_unit.center)
+        return DataparserOutputs(
+            image_filenames=[frame.image_path for frame in frames],
+            cameras=_cameras(frames, to_unit, self.downscale),
+            alpha_color=torch.from_numpy(rtmv.background_color(config.background)),
+            scene_box=SceneBox(aabb=torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])),
+            metadata={
+                "rtmv": {
+                    "background": config.background,
+                    "exposure": config.exposure,
+                    "downscale": self.downscale,
+                }
+            },
+            dataparser_transform=transform,
+            dataparser_scale=to_unit.scale,
+        )
+
+
+class ShaciraDataset(InputDataset):
+    """Nerfstudio's images, or linear ones (RTMV, any EXR) as sRGB; tells the model about the data.
+
+    ``metadata["shacira"]`` holds alpha_color (three floats or None), cameras (Cameras), bounded
+    (True, or None where unknown), dataparser_scale and dataparser_transform. A background colour
+    implies a bounded scene: whatever is outside it is transparent.
+    """
+
+    def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0) -> None:
+        super().__init__(dataparser_outputs, scale_factor)
+        color = dataparser_outputs.alpha_color
+        self.metadata["shacira"] = {
+            "alpha_color": None if color is None else [float(value) for value in color],
+            "cameras": self.cameras,
+            "bounded": True if "rtmv" in self.metadata or color is not None else None,
+            "dataparser_scale": float(dataparser_outputs.dataparser_scale),
+            "dataparser_transform": dataparser_outputs.dataparser_transform.tolist(),
+        }
+
+    def get_numpy_image(self, image_idx: int) -> NDArray[np.uint8]:
+        """The image in 8 bits, [H, W, 3 or 4]."""
+        if not self._is_linear(image_idx):
+            return super().get_numpy_image(image_idx)
+        return (self._read_linear(image_idx) * 255.0 + 0.5).astype(np.uint8)
+
+    def get_image_float32(self, image_idx: int) -> Tensor:
+        """The image in [0, 1], [H, W, 3 or 4]; linear sources keep their full precision."""
+        if not self._is_linear(image_idx):
+            return super().get_image_float32(image_idx)
+        return torch.from_numpy(self._read_linear(image_idx))
+
+    def _is_linear(self, image_idx: int) -> bool:
+        path = Path(self.image_filenames[image_idx])
+        return "rtmv" in self.metadata or path.suffix.lower() == ".exr"
+
+    def _read_linear(self, image_idx: int) -> NDArray[np.float32]:
+        path = Path(self.image_filenames[image_idx])
+        options = dict(self.metadata.get("rtmv") or {})
+        options.setdefault("background", self.metadata["shacira"]["alpha_color"] or "white")
+        shrink = round(1 / self.scale_factor)
+        if not math.isclose(shrink * self.scale_factor, 1.0, rel_tol=1e-3):
+            raise ValueError(
+                f"expected a camera_res_scale_factor of 1, 1/2, 1/3, ..., got {self.scale_factor}"
+            )
+        options["downscale"] = options.get("downscale", 1) * shrink
+        image = rtmv.read_rtmv_image(path, **options)
+        camera = self.cameras[image_idx]
+        expected = (int(camera.height), int(camera.width))
+        if image.shape[:2] != expected:
+            raise ValueError(
+                f"expected {expected} rows, columns from {path}, got {image.shape[:2]}"
+            )
+        return image
+
+
+def _cameras(
+    frames: list[rtmv.RtmvFrame], to_unit: rtmv.RtmvNormalization, downscale: int
+) -> Cameras:
+    """Cameras at the reduced size; RTMV's axes are Nerfstudio's, so only positions change."""
+    poses = np.stack([frame.camera_to_world[:3] for frame in frames])
+    poses[:, :, 3] = to_unit.apply(poses[:, :, 3])
+    fx, fy, cx, cy = (
+        torch.from_numpy(np.array([frame.intrinsics for frame in frames], np.float32) / downscale)
+    ).T[:, :, None]
+    sizes = torch.tensor([[frame.width, frame.height] for frame in frames]) // downscale
+    return Cameras(
+        camera_to_worlds=torch.from_numpy(poses.astype(np.float32)),
+        fx=fx,
+        fy=fy,
+        cx=cx,
+        cy=cy,
+        width=sizes[:, :1],
+        height=sizes[:, 1:],
+        camera_type=CameraType.PERSPECTIVE,
+    )
+
+
+rtmv_dataparser = DataParserSpecification(
+    config=RtmvDataParserConfig(),
+    description="RTMV scenes: ray-traced views with linear EXR images and depth.",
+)

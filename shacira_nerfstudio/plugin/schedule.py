@@ -1,0 +1,42 @@
+"""Everything that changes with the training step, as pure functions of the step.
+
+Nothing is counted, so a run that is resumed goes on exactly where it was; and the host's own
+schedulers, which write numpy scalars that newer torch refuses to load, are not needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shacira_nerfstudio.model.quantize import QuantizeMode, QuantizeSchedule
+
+
+@dataclass(frozen=True)
+class TrainingSchedule:
+    """Quantiser, learning-rate factor and weight quantisation of each step, counted from 0."""
+
+    num_steps: int
+    quantizer: QuantizeSchedule
+    warmup_steps: int = 100
+    """Steps over which learning rates rise linearly."""
+    decay_start: float = 0.5
+    """Fraction of training after which learning rates fall."""
+    final_lr_factor: float = 0.03
+    """Learning rates end at this fraction, reached exponentially."""
+    weight_qat_start: float = 0.8
+    """Fraction of training after which network weights are quantised in the loop."""
+
+    def quantizer_at(self, step: int) -> tuple[QuantizeMode, float]:
+        """Quantiser of the latents and its temperature."""
+        return self.quantizer.at(step)
+
+    def lr_factor(self, step: int) -> float:
+        """What every learning rate is multiplied with."""
+        warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        span = max(1.0 - self.decay_start, 1e-9) * self.num_steps
+        progress = min(max((step - self.decay_start * self.num_steps) / span, 0.0), 1.0)
+        return float(warmup * self.final_lr_factor**progress)
+
+    def quantizes_weights(self, step: int) -> bool:
+        """Whether network weights are quantised in the loop."""
+        return step >= self.weight_qat_start * self.num_steps

@@ -1,0 +1,105 @@
+"""Controls under "Custom Elements" of the web viewer: rate, coarse versions, size of the file.
+
+A module without parameters, because the viewer looks for its elements on modules only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from nerfstudio.viewer.viewer_elements import (
+    ViewerButton,
+    ViewerControl,
+    ViewerNumber,
+    ViewerSlider,
+    ViewerText,
+)
+from torch import nn
+
+from shacira_nerfstudio.codec import describe, encode_scene
+
+VISER_NERFSTUDIO_SCALE_RATIO = 10.0
+"""The host's constant of that name; its module is not yet importable when plugins load."""
+
+if TYPE_CHECKING:
+    from shacira_nerfstudio.plugin.model import ShaciraModel
+
+_UNKNOWN = "press Measure size"
+
+
+class ViewerPanel(nn.Module):
+    """Elements are attributes without a leading underscore: that is how the viewer finds them.
+
+    Args:
+        model: Whose scene is shown. Held in a list: it must not become a child of its child.
+    """
+
+    def __init__(self, model: ShaciraModel) -> None:
+        super().__init__()
+        self._model = [model]
+        levels = model.field.encoding.grid.num_levels
+        self.rate_lambda = ViewerNumber(
+            "Rate lambda",
+            model.config.rate_lambda,
+            cb_hook=self._set_rate,
+            hint="Weight of the rate while training; larger gives smaller files.",
+        )
+        self.max_level = ViewerSlider(
+            "Levels",
+            levels,
+            1,
+            levels,
+            1,
+            cb_hook=self._set_levels,
+            hint="Show the scene as the first levels of the file alone would.",
+        )
+        self.size = ViewerText("File size", _UNKNOWN, disabled=True)
+        self.measure = ViewerButton("Measure size", self._measure)
+        self.control = ViewerControl()
+        self.reset_view = ViewerButton("View from first camera", self._reset_view)
+
+    def _set_rate(self, element: Any) -> None:
+        self._model[0].config.rate_lambda = max(float(element.value), 0.0)
+
+    def _set_levels(self, element: Any) -> None:
+        self._model[0].field.encoding.max_level = int(element.value)
+
+    def _measure(self, _: Any) -> None:
+        """Encodes the scene as it is now, exactly as export would, and shows bytes by part."""
+        # The exporter imports scripts of the host that are not importable when plugins load.
+        from shacira_nerfstudio.plugin.export_folder import pack_model
+
+        self.size.value = "measuring ..."
+        model = self._model[0]
+        try:
+            with torch.no_grad():
+                data = encode_scene(model.file_scene or pack_model(model))
+        except ValueError as error:  # latents that are not quantised
+            self.size.value = str(error)
+            return
+        parts = describe(data)["bytes_by_part"]
+        listing = ", ".join(f"{name} {count:,}" for name, count in parts.items())
+        self.size.value = f"{len(data):,} bytes ({listing})"
+
+    def _reset_view(self, _: Any) -> None:
+        """The viewer starts at (0.3, 0.3, 0.3), often inside the object."""
+        pose = self._first_pose()
+        if pose is None:
+            return
+        for client in self.control.viser_server.get_clients().values():
+            # The viewer shows scene units enlarged by this factor.
+            position = np.asarray(pose[:, 3], dtype=np.float64) * VISER_NERFSTUDIO_SCALE_RATIO
+            with client.atomic():
+                client.camera.position = position
+                client.camera.look_at = position - np.asarray(pose[:, 2], dtype=np.float64)
+
+    def _first_pose(self) -> Any:
+        """Camera-to-world [3, 4] of the first camera that the model knows of, or None."""
+        model = self._model[0]
+        if model.file_scene is not None and model.file_scene.cameras is not None:
+            return model.file_scene.cameras.camera_to_worlds[0]
+        facts = (model.kwargs.get("metadata") or {}).get("shacira") or {}
+        cameras = facts.get("cameras")
+        return None if cameras is None else cameras.camera_to_worlds[0].cpu().numpy()

@@ -1,0 +1,81 @@
+"""A backend is what was asked for, or an error that says why not; only `auto` may choose."""
+
+import logging
+import sys
+
+import pytest
+
+from shacira_nerfstudio.backends import Backend, available_backends, base, get_backend
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Makes packages fail to import, as on a machine that lacks them."""
+
+    def block(*names):
+        for name in names:
+            monkeypatch.setitem(sys.modules, name, None)
+        for name in ("cuda_tcnn", "cpu_numba"):
+            module = f"shacira_nerfstudio.backends.{name}"
+            if module not in names:
+                monkeypatch.delitem(sys.modules, module, raising=False)
+
+    monkeypatch.setattr(base, "_announced", set())
+    return block
+
+
+def test_backends_keep_the_protocol(backend):
+    assert isinstance(backend, Backend)
+
+
+def test_a_named_backend_is_taken_at_its_word():
+    for name in ("reference", "cpu_numba"):
+        assert get_backend(name).name == name
+
+
+def test_auto_takes_numba_on_a_cpu_and_says_so_once(without, caplog):
+    without()
+    with caplog.at_level(logging.INFO):
+        assert get_backend("auto", "cpu").name == "cpu_numba"
+        assert get_backend("auto", "cpu").name == "cpu_numba"
+    assert [r.message for r in caplog.records] == ["shacira backend on cpu: cpu_numba"]
+
+
+def test_auto_falls_back_and_says_why(without, caplog):
+    without("shacira_nerfstudio.backends.cpu_numba")
+    assert get_backend("auto", "cpu").name == "reference"
+    assert "cpu: reference (backend cpu_numba cannot be imported" in caplog.text
+
+
+def test_auto_on_a_gpu_without_its_packages(without, caplog):
+    without("tinycudann", "nerfacc")
+    assert get_backend("auto", "cuda").name == "reference"
+    assert "cuda: reference (backend cuda_tcnn" in caplog.text
+
+
+def test_auto_on_a_device_that_no_other_backend_knows():
+    assert get_backend("auto", "meta").name == "reference"
+
+
+def test_named_backends_are_never_replaced(without):
+    without("tinycudann", "numba")
+    with pytest.raises(RuntimeError, match="backend cuda_tcnn cannot be imported: .+"):
+        get_backend("cuda_tcnn", "cuda")
+    with pytest.raises(RuntimeError, match="cpu_numba runs on the CPU, not on cuda"):
+        get_backend("cpu_numba", "cuda")
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="auto, reference, cpu_numba, cuda_tcnn, got 'numba'"):
+        get_backend("numba")
+
+
+def test_available_backends_gives_reasons(without):
+    without("tinycudann")
+    reasons = available_backends("cpu")
+    assert reasons["reference"] is None
+    assert reasons["cpu_numba"] is None
+    assert reasons["cuda_tcnn"].startswith("backend cuda_tcnn")
+    assert available_backends("cuda")["cpu_numba"] == (
+        "backend cpu_numba runs on the CPU, not on cuda"
+    )

@@ -1,0 +1,143 @@
+"""Reached entries and features against loops over cells and corners, and against what rendering reads."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import grids, modest, occupancies, seeds
+
+from shacira_nerfstudio.codec.contexts import (
+    entry_magnitudes,
+    is_crowded,
+    level_features,
+    reached_entries,
+)
+from shacira_nerfstudio.grid import GridSpec
+
+
+def entry(grid, level, vertex):
+    return int(grid.vertex_index(level, np.array(vertex)))
+
+
+def corners(num_dims):
+    return list(itertools.product((0, 1), repeat=num_dims))
+
+
+def plus(a, b):
+    return tuple(int(i) + j for i, j in zip(a, b, strict=True))
+
+
+def features_by_loops(grid, level, occupancy, coarser):
+    """FORMAT.md's rules, cell by cell."""
+    n, g = grid.resolutions[level], len(occupancy)
+    support, magnitude = [0] * grid.table_sizes[level], [0] * grid.table_sizes[level]
+    touched = set()
+    for cell in np.argwhere(occupancy).tolist():
+        spans = [
+            range((2 * c * (n - 1) + g) // (2 * g), (2 * (c + 1) * (n - 1) + g) // (2 * g) + 1)
+            for c in cell
+        ]
+        touched |= set(itertools.product(*spans))
+    around = {}
+    for level_cell in touched:
+        for corner in corners(grid.num_dims):
+            vertex = plus(level_cell, corner)
+            around[vertex] = around.get(vertex, 0) + 1
+    for vertex, count in around.items():
+        e = entry(grid, level, vertex)
+        support[e] = max(support[e], count)
+        if coarser is not None:
+            p = grid.resolutions[level - 1]
+            lower = [((2 * v - 1) * (p - 1) + n - 1) // (2 * (n - 1)) for v in vertex]
+            lower = [min(v, p - 1) for v in lower]
+            found = [entry(grid, level - 1, plus(lower, c)) for c in corners(grid.num_dims)]
+            magnitude[e] = max(magnitude[e], sum(int(coarser[i]) for i in found))
+    return support, magnitude
+
+
+@modest(25)
+@given(data=st.data(), seed=seeds, num_dims=st.sampled_from([2, 3]))
+def test_features_follow_the_rules(data, seed, num_dims):
+    grid = data.draw(grids(num_dims=num_dims))
+    occupancy = data.draw(occupancies(num_dims))
+    level = data.draw(st.integers(0, grid.num_levels - 1))
+    size = grid.table_sizes[level - 1]
+    coarser = np.random.default_rng(seed).integers(0, 32, size).astype(np.uint8)
+    coarser = None if level == 0 else coarser
+    found = level_features(grid, level, occupancy, coarser, fast=False)
+    cells = np.ones((1,) * num_dims, dtype=bool) if occupancy is None else occupancy
+    support, magnitude = features_by_loops(grid, level, cells, coarser)
+    assert found.support.tolist() == support
+    assert found.magnitude.tolist() == magnitude
+
+
+@modest(20)
+@given(data=st.data(), num_dims=st.sampled_from([2, 3]))
+def test_crowded_levels_reach_everything(data, num_dims):
+    grid = data.draw(grids(num_dims=num_dims))
+    occupancy = data.draw(occupancies(num_dims))
+    for level in range(grid.num_levels):
+        n, size = grid.resolutions[level], grid.table_sizes[level]
+        cells = np.ones((1,) * num_dims, dtype=bool) if occupancy is None else occupancy
+        g = len(cells)
+        touched = 0
+        for cell in np.argwhere(cells).tolist():
+            touched += np.prod(
+                [
+                    (2 * (c + 1) * (n - 1) + g) // (2 * g) - (2 * c * (n - 1) + g) // (2 * g) + 2
+                    for c in cell
+                ]
+            )
+        assert is_crowded(grid, level, occupancy) == (n**num_dims > size and touched > 24 * size)
+        reached = reached_entries(grid, level, occupancy)
+        if occupancy is None or is_crowded(grid, level, occupancy):
+            assert reached.all()
+
+
+@pytest.mark.parametrize("num_dims", [2, 3])
+@pytest.mark.parametrize("side", [1, 5, 16])
+def test_what_rendering_reads_is_reached(num_dims, side):
+    rng = np.random.default_rng(side)
+    occupancy = rng.random((side,) * num_dims) < 0.08
+    occupancy[(side // 2,) * num_dims] = True
+    grid = GridSpec.create(
+        num_dims=num_dims, num_levels=6, base_res=3, max_res=60, log2_hashmap_size=12
+    )
+    cells = np.argwhere(occupancy)
+    x = (cells[rng.integers(len(cells), size=20_000)] + rng.random((20_000, num_dims))) / side
+    # Ends of cells are the dangerous places.
+    x[::7] = np.round(x[::7] * side) / side
+    inside = occupancy[tuple(np.minimum((x * side).astype(int), side - 1).T)]
+    x = x[inside]
+    for level in range(grid.num_levels):
+        reached = reached_entries(grid, level, occupancy)
+        position = x * (grid.resolutions[level] - 1) + 0.5
+        lower = np.floor(position).astype(np.int64)
+        for corner in corners(num_dims):
+            weight = np.where(corner, position - lower, 1 - (position - lower)).prod(axis=1)
+            read = grid.vertex_index(level, lower + np.array(corner))[weight > 1e-4]
+            assert reached[read].all()
+
+
+def test_a_sparse_grid_leaves_most_entries_alone():
+    occupancy = np.zeros((16,) * 3, dtype=bool)
+    occupancy[3, 4, 5] = True
+    grid = GridSpec.create(num_levels=4, base_res=8, max_res=64, log2_hashmap_size=15)
+    shares = [reached_entries(grid, level, occupancy).mean() for level in range(4)]
+    assert max(shares) < 0.06
+    nothing = np.zeros((16,) * 3, dtype=bool)
+    assert not any(reached_entries(grid, level, nothing).any() for level in range(4))
+
+
+def test_high_resolutions_are_not_walked():
+    grid = GridSpec(3, (1 << 20,), (8,))
+    occupancy = np.zeros((4,) * 3, dtype=bool)
+    assert is_crowded(grid, 0, occupancy)
+    assert is_crowded(GridSpec(2, (1 << 20,), (8,)), 0, None)
+
+
+def test_magnitudes_are_capped():
+    symbols = np.array([[0, 0], [-3, 2], [-4095, 4095], [31, 0], [0, -32]], dtype=np.int16)
+    assert entry_magnitudes(symbols).tolist() == [0, 5, 31, 31, 31]

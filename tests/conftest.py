@@ -1,0 +1,73 @@
+"""Grids and fields that every test can afford, and the backends under test."""
+
+import os
+
+import pytest
+import torch
+
+from shacira_nerfstudio.backends import get_backend
+from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.model.build import build_field
+from shacira_nerfstudio.model.radiance_field import FieldShape
+
+BACKENDS = os.environ.get("SHACIRA_TEST_BACKENDS", "reference,cpu_numba").split(",")
+
+# Level by level: two dense ones whose table is rounded up to a multiple of 8, a dense one that
+# fills its table exactly, a hashed one that just misses that, and one far above.
+GRIDS = {
+    "3d": GridSpec(3, (3, 5, 8, 9, 20), (32, 128, 512, 512, 512)),
+    "2d": GridSpec(2, (3, 5, 16, 17, 40), (16, 32, 256, 256, 256)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """Each backend of SHACIRA_TEST_BACKENDS; one that cannot load fails the test."""
+    return get_backend(request.param, "cuda" if request.param.startswith("cuda") else "cpu")
+
+
+@pytest.fixture
+def device(backend):
+    return "cuda" if backend.name.startswith("cuda") else "cpu"
+
+
+@pytest.fixture
+def reference():
+    return get_backend("reference")
+
+
+@pytest.fixture(params=GRIDS)
+def tiny_grid(request):
+    return GRIDS[request.param]
+
+
+@pytest.fixture
+def tiny_grid_3d():
+    return GRIDS["3d"]
+
+
+@pytest.fixture
+def make_field(reference, tiny_grid_3d):
+    """Builds small fields in eval mode, with latents of several integers and visible densities."""
+
+    def make(backend=None, *, grid=tiny_grid_3d, shape=None, **changes):
+        options = {"latent_dim": 2, "features_per_level": 4, **changes}
+        shape = shape or FieldShape(hidden_dim=8, geo_feat_dim=3, num_color_layers=2, sh_degree=2)
+        field = build_field(grid, shape, backend or reference, **options)
+        with torch.no_grad():
+            field.encoding.latents.mul_(100)
+            for layer in (*field.density_mlp, *field.color_mlp):
+                torch.nn.init.uniform_(layer.bias, -0.5, 0.5)
+        return field.eval()
+
+    return make
+
+
+@pytest.fixture
+def tiny_field(make_field, backend, device):
+    return make_field(backend).to(device)

@@ -1,0 +1,254 @@
+"""The data parser serves RTMV to Nerfstudio; the data set serves every other parser, too."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import OpenEXR
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from shacira_nerfstudio import rtmv
+from shacira_nerfstudio.demo_scene import write_demo_scene
+
+pytest.importorskip("nerfstudio")
+pytestmark = pytest.mark.nerfstudio
+
+from nerfstudio.cameras.cameras import Cameras  # noqa: E402
+from nerfstudio.data.dataparsers.base_dataparser import (  # noqa: E402
+    DataparserOutputs,
+    transform_poses_to_original_space,
+)
+from nerfstudio.data.datasets.base_dataset import InputDataset  # noqa: E402
+
+from shacira_nerfstudio.plugin.rtmv_dataparser import (  # noqa: E402
+    RtmvDataParserConfig,
+    ShaciraDataset,
+    rtmv_dataparser,
+)
+
+NUM_VIEWS, SIZE = 30, 24
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    path = tmp_path_factory.mktemp("demo")
+    return write_demo_scene(path, num_views=NUM_VIEWS, size=SIZE)
+
+
+def outputs(scene, split="train", **options):
+    parser = RtmvDataParserConfig(data=scene, **options).setup()
+    return parser.get_dataparser_outputs(split=split)
+
+
+def rays_of(cameras, index):
+    """Origins and directions [H, W, 3] that Nerfstudio gives the pixels of one camera."""
+    bundle = cameras.generate_rays(camera_indices=index, keep_shape=True)
+    return bundle.origins.numpy(), bundle.directions.numpy()
+
+
+# The parser
+
+
+def test_splits_follow_the_order(scene):
+    names = {
+        split: [path.stem for path in outputs(scene, split).image_filenames]
+        for split in ("train", "val", "test")
+    }
+    stems = [f"{view:05d}" for view in range(NUM_VIEWS)]
+    assert names == {"train": stems[:20], "val": stems[20:21], "test": stems[21:]}
+    with pytest.raises(ValueError, match="expected a split of"):
+        outputs(scene, "all")
+
+
+def test_scenes_without_val_views_validate_on_test(tmp_path):
+    write_demo_scene(tmp_path, num_views=3, size=4)
+    assert [path.stem for path in outputs(tmp_path, "val").image_filenames] == ["00002"]
+
+
+def test_rays_of_nerfstudio_are_those_of_the_scene(scene):
+    found, frames = outputs(scene), rtmv.read_rtmv_scene(scene)
+    center = -found.dataparser_transform[:, 3].numpy()
+    for index in (0, 7):
+        origins, directions = rays_of(found.cameras, index)
+        eye, expected = rtmv.frame_rays(frames[index])
+        np.testing.assert_allclose(directions, expected, atol=1e-5)
+        unit_eye = (eye - center) * found.dataparser_scale
+        np.testing.assert_allclose(origins[3, 4], unit_eye, atol=1e-5)
+
+
+def test_normalisation_fills_the_box_up_to_the_margin(scene):
+    found, frames = outputs(scene), rtmv.read_rtmv_scene(scene)
+    points = []
+    for index, frame in enumerate(frames[:20]):
+        depth = rtmv.read_rtmv_depth(frame) * found.dataparser_scale
+        origins, directions = rays_of(found.cameras, index)
+        points.append((origins + directions * depth[..., None])[np.isfinite(depth)])
+    assert np.abs(np.concatenate(points)).max() == pytest.approx(0.98, abs=1e-4)
+    np.testing.assert_array_equal(found.scene_box.aabb, [[-1, -1, -1], [1, 1, 1]])
+
+
+def test_transform_and_scale_undo_the_normalisation(scene):
+    found = outputs(scene, "test", normalization="box")
+    poses = transform_poses_to_original_space(
+        found.cameras.camera_to_worlds,
+        found.dataparser_transform,
+        found.dataparser_scale,
+        camera_convention="opengl",
+    )
+    frames = rtmv.read_rtmv_scene(scene)[21:]
+    expected = np.stack([frame.camera_to_world[:3] for frame in frames])
+    np.testing.assert_allclose(poses, expected, atol=1e-5)
+
+
+def test_all_splits_share_the_normalisation_of_the_training_views(scene):
+    train, test = outputs(scene, "train"), outputs(scene, "test")
+    assert train.dataparser_scale == test.dataparser_scale
+    assert torch.equal(train.dataparser_transform, test.dataparser_transform)
+
+
+def test_depth_is_optional_unless_asked_for(tmp_path):
+    write_demo_scene(tmp_path, num_views=3, size=4)
+    (tmp_path / "00001.depth.exr").unlink()
+    box = outputs(tmp_path, normalization="box").dataparser_scale
+    assert outputs(tmp_path, normalization="auto").dataparser_scale == box
+    with pytest.raises(ValueError, match=r"expected depth for every view in .* found none"):
+        outputs(tmp_path, normalization="depth")
+
+
+def test_downscaling(scene):
+    found = outputs(scene, downscale_factor=5)
+    assert (int(found.cameras.width[0]), int(found.cameras.height[0])) == (4, 4)  # 24 // 5
+    full = outputs(scene).cameras
+    torch.testing.assert_close(found.cameras.cx * 5, full.cx)
+    torch.testing.assert_close(found.cameras.fx * 5, full.fx)
+    assert outputs(scene, max_size=10).metadata["rtmv"]["downscale"] == 3
+    assert outputs(scene, downscale_factor=2.0).metadata["rtmv"]["downscale"] == 2  # ns-render
+    for factor in (0, 1.5):
+        with pytest.raises(ValueError, match="expected a whole downscale_factor"):
+            outputs(scene, downscale_factor=factor)
+
+
+def test_a_folder_that_is_no_scene(tmp_path):
+    (tmp_path / "transforms.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"expected an RTMV scene .* transforms\.json"):
+        outputs(tmp_path)
+
+
+def test_config_survives_the_config_file(scene):
+    config = RtmvDataParserConfig(data=scene, exposure=0.5)
+    assert yaml.load(yaml.dump(config), Loader=yaml.Loader) == config
+    assert isinstance(rtmv_dataparser.config, RtmvDataParserConfig)
+
+
+def test_registration_survives_the_half_imported_host():
+    """Data parsers load in the middle of Nerfstudio's own imports, so only a new process tells."""
+    value = "rtmv-check=shacira_nerfstudio.plugin.rtmv_dataparser:rtmv_dataparser"
+    code = (
+        "import nerfstudio.data.datamanagers.base_datamanager\n"
+        "from nerfstudio.configs.dataparser_configs import all_dataparsers\n"
+        "assert 'rtmv-check' in all_dataparsers\n"
+    )
+    environment = {**os.environ, "NERFSTUDIO_DATAPARSER_CONFIGS": value, "PYTHONWARNINGS": "ignore"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+# The data set
+
+
+def test_images_are_those_of_the_reader(scene):
+    options = {"background": "black", "exposure": -1.0}
+    dataset = ShaciraDataset(outputs(scene, "test", downscale_factor=2, **options))
+    expected = rtmv.read_rtmv_image(scene / "00023.exr", downscale=2, **options)
+    batch = dataset[2]
+    assert batch["image"].dtype == torch.float32 and batch["image_idx"] == 2
+    np.testing.assert_array_equal(batch["image"], expected)
+    small = dataset.get_data(2, image_type="uint8")["image"]
+    assert small.dtype == torch.uint8
+    np.testing.assert_array_equal(small, np.round(expected * 255))
+
+
+def test_metadata_for_the_model(scene):
+    parsed = outputs(scene, background="black")
+    dataset = ShaciraDataset(parsed)
+    found = dataset.metadata["shacira"]
+    assert dataset.metadata["rtmv"] == {"background": "black", "exposure": 0.0, "downscale": 1}
+    assert found["alpha_color"] == [0.0, 0.0, 0.0] and found["bounded"] is True
+    assert found["cameras"] is dataset.cameras
+    assert found["dataparser_scale"] == parsed.dataparser_scale
+    np.testing.assert_allclose(found["dataparser_transform"], parsed.dataparser_transform)
+    assert "shacira" not in parsed.metadata  # the parser's own answer is left alone
+
+
+def test_the_data_managers_scale_shrinks_images_and_cameras(scene):
+    dataset = ShaciraDataset(outputs(scene), scale_factor=0.5)
+    assert dataset[0]["image"].shape == (12, 12, 3)
+    np.testing.assert_array_equal(
+        dataset[0]["image"], rtmv.read_rtmv_image(scene / "00000.exr", downscale=2)
+    )
+    assert int(dataset.cameras.width[0]) == 12
+    with pytest.raises(ValueError, match="expected a camera_res_scale_factor of 1, 1/2"):
+        ShaciraDataset(outputs(scene), scale_factor=0.7)[0]
+
+
+def test_an_image_of_another_size_than_its_camera(tmp_path):
+    write_demo_scene(tmp_path, num_views=2, size=4)
+    dataset = ShaciraDataset(outputs(tmp_path))
+    (write_demo_scene(tmp_path / "other", num_views=1, size=6) / "00000.exr").rename(
+        tmp_path / "00000.exr"
+    )
+    with pytest.raises(ValueError, match=r"expected \(4, 4\) rows, columns .* got \(6, 6\)"):
+        dataset[0]
+
+
+def other_parser(path, image, name, alpha_color):
+    """What a parser that knows nothing of RTMV returns for one image."""
+    if name.endswith(".exr"):
+        header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+        OpenEXR.File(header, {"RGBA": image.astype(np.float32)}).write(str(path / name))
+    else:
+        Image.fromarray(image).save(path / name)
+    height, width = image.shape[:2]
+    cameras = Cameras(torch.eye(4)[None, :3], 5.0, 5.0, width / 2, height / 2, width, height)
+    return DataparserOutputs([path / name], cameras, alpha_color=alpha_color)
+
+
+@pytest.mark.parametrize("color", [None, (1.0, 1.0, 1.0), (0.0, 0.5, 1.0)])
+def test_other_parsers_get_nerfstudios_own_images(tmp_path, color):
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 4), np.uint8)
+    alpha_color = None if color is None else torch.tensor(color)
+    parsed = other_parser(tmp_path, image, "a.png", alpha_color)
+    for scale_factor in (1.0, 0.5):
+        mine, stock = ShaciraDataset(parsed, scale_factor), InputDataset(parsed, scale_factor)
+        for image_type in ("float32", "uint8"):
+            expected = stock.get_data(0, image_type)["image"]
+            found = mine.get_data(0, image_type)["image"]
+            assert found.dtype == expected.dtype and torch.equal(found, expected)
+    info = ShaciraDataset(parsed).metadata["shacira"]
+    assert info["alpha_color"] == (None if color is None else list(color))
+    assert info["bounded"] is (None if color is None else True)
+
+
+def test_other_parsers_may_serve_exr(tmp_path):
+    rgba = np.zeros((6, 8, 4))
+    rgba[:3] = (0.5, 0.5, 0.5, 1.0)
+    parsed = other_parser(tmp_path, rgba, "a.exr", torch.tensor([0.0, 0.5, 1.0]))
+    image = ShaciraDataset(parsed)[0]["image"].numpy()
+    np.testing.assert_allclose(image[:3], 0.735357, atol=1e-6)
+    np.testing.assert_allclose(image[3:], np.broadcast_to([0.0, 0.5, 1.0], (3, 8, 3)), atol=1e-6)
+
+
+def test_png_scenes_equal_exr_scenes(scene, tmp_path):
+    for frame in rtmv.read_rtmv_scene(scene)[:3]:
+        with OpenEXR.File(str(frame.image_path)) as exr:
+            rgba = exr.channels()["RGBA"].pixels.copy()
+        rgba[..., :3] = rtmv.linear_to_srgb(np.clip(rgba[..., :3], 0, 1))
+        stem = frame.image_path.stem
+        Image.fromarray(np.round(rgba * 255).astype(np.uint8)).save(tmp_path / f"{stem}.png")
+        (tmp_path / f"{stem}.json").write_bytes((scene / f"{stem}.json").read_bytes())
+    png, exr = ShaciraDataset(outputs(tmp_path)), ShaciraDataset(outputs(scene))
+    assert len(png) == 2 and png.image_filenames[0].suffix == ".png"
+    assert (png[1]["image"] - exr[1]["image"]).abs().max() <= 1 / 255
