@@ -59,8 +59,59 @@ class Eval:
         return 0
 
 
+@dataclass
+class Train:
+    """Train with a preset: `shacira train PRESET.yaml`, then whatever `ns-train shacira` takes."""
+
+    preset: tyro.conf.Positional[Path]
+    """YAML file of dotted keys, see configs/."""
+    arguments: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """What follows the preset on the command line."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.plugin.presets import train
+
+        train(self.preset, self.arguments)
+        return 0
+
+
+@dataclass
+class Demo:
+    """Write a small scene, train, export, verify and evaluate; ends with table and picture."""
+
+    output_dir: Path = Path("demo_output")
+    """Folder for all of it."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.bench.demo import run_demo
+
+        run_demo(self.output_dir)
+        return 0
+
+
+@dataclass
+class DemoScene:
+    """Write the small procedural scene in RTMV's format."""
+
+    output_dir: Path
+    """Folder for JSON and EXR files."""
+    num_views: int = 60
+    """Number of views; two thirds are for training."""
+    size: int = 128
+    """Width and height in pixels."""
+    seed: int = 0
+    """Seed of the cameras."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.demo_scene import write_demo_scene
+
+        write_demo_scene(self.output_dir, num_views=self.num_views, size=self.size, seed=self.seed)
+        return 0
+
+
 COMMANDS: dict[str, Any] = {
     # The same options as ns-export, so the same way to write booleans.
+    "train": Train,
     "export": tyro.conf.FlagConversionOff[ExportShacira],
     "import": Import,
     "info": cli_tools.Info,
@@ -70,6 +121,8 @@ COMMANDS: dict[str, Any] = {
     "eval": Eval,
     "decompress": cli_tools.Decompress,
     "diff": cli_tools.Diff,
+    "demo": Demo,
+    "demo-scene": DemoScene,
 }
 """Sub-commands: dataclasses with ``main() -> int | None``, the exit status."""
 
@@ -80,12 +133,17 @@ def main(args: Sequence[str] | None = None) -> int:
         Annotated[command, tyro.conf.subcommand(name=name)] for name, command in COMMANDS.items()
     )
     union: Any = Union[members]  # noqa: UP007  there is no | over a tuple
+    args = list(sys.argv[1:] if args is None else args)
+    # What follows a preset belongs to the host's parser, not to this one.
+    ours, rest = (args[:2], args[2:]) if args[:1] == ["train"] else (args, [])
     command = tyro.cli(
-        union, prog="shacira", description="Compressed radiance fields in one file.", args=args
+        union, prog="shacira", description="Compressed radiance fields in one file.", args=ours
     )
+    if isinstance(command, Train):
+        command.arguments = tuple(rest)
     try:
         return command.main() or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"shacira: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 

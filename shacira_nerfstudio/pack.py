@@ -153,9 +153,7 @@ def _field_shape(scene: PackedScene) -> FieldShape:
     for name in _SIZES:
         value = scene.architecture.get(name)
         if not isinstance(value, int) or not 1 <= value <= limits[name]:
-            raise SceneFormatError(
-                f"HEAD: expected {name} from 1 to {limits[name]}, found {value!r}"
-            )
+            raise SceneFormatError("HEAD", f"{name} from 1 to {limits[name]}", repr(value))
         sizes[name] = value
     return FieldShape(**sizes)
 
@@ -168,10 +166,8 @@ def unpack_scene(scene: PackedScene, backend: Backend, *, device: str = "cpu") -
         architecture.
     """
     if scene.kind != "radiance_field" or scene.rendering is None or scene.occupancy is None:
-        raise SceneFormatError(
-            f"HEAD: expected a radiance_field with RNDR and OCCU sections, found "
-            f"kind {scene.kind!r}"
-        )
+        found = f"kind {scene.kind!r}"
+        raise SceneFormatError("HEAD", "a radiance_field with RNDR and OCCU sections", found)
     shape = _field_shape(scene)
     weights = scene.weights
     latent_dim = scene.symbols.shape[1]
@@ -234,8 +230,7 @@ def _check_shapes(scene: PackedScene, shape: FieldShape, latent_dim: int) -> Non
     if found != expected:
         wrong = sorted(set(found.items()) ^ set(expected.items()))[:4]
         raise SceneFormatError(
-            f"WGTS: expected the weights that HEAD's architecture names, found "
-            f"differences at {wrong}"
+            "WGTS", "the weights that HEAD's architecture names", f"differences at {wrong}"
         )
 
 

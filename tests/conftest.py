@@ -2,6 +2,7 @@
 
 import os
 
+import hypothesis
 import pytest
 import torch
 
@@ -9,6 +10,10 @@ from shacira_nerfstudio.backends import get_backend
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.build import build_field
 from shacira_nerfstudio.model.radiance_field import FieldShape
+
+# The same examples in every run, no files left behind, and no clock: machines may be busy.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("repeatable")
 
 BACKENDS = os.environ.get("SHACIRA_TEST_BACKENDS", "reference,cpu_numba").split(",")
 
@@ -25,15 +30,27 @@ def _seed():
     torch.manual_seed(0)
 
 
+def device_of(name):
+    return "cuda" if name.startswith("cuda") else "cpu"
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request):
     """Each backend of SHACIRA_TEST_BACKENDS; one that cannot load fails the test."""
-    return get_backend(request.param, "cuda" if request.param.startswith("cuda") else "cpu")
+    return get_backend(request.param, device_of(request.param))
+
+
+@pytest.fixture(params=[name for name in BACKENDS if name != "reference"])
+def rival(request):
+    """Each of them but `reference`, where that would only be compared with itself."""
+    return get_backend(request.param, device_of(request.param))
 
 
 @pytest.fixture
-def device(backend):
-    return "cuda" if backend.name.startswith("cuda") else "cpu"
+def device(request):
+    """Where the backend of a test runs."""
+    name = "rival" if "rival" in request.fixturenames else "backend"
+    return device_of(request.getfixturevalue(name).name)
 
 
 @pytest.fixture

@@ -22,15 +22,10 @@ from rich.table import Table
 
 from shacira_nerfstudio.codec import describe
 from shacira_nerfstudio.demo_scene import write_demo_scene
+from shacira_nerfstudio.plugin.presets import load_preset, preset_flags
 
-TRAINING_FLAGS = (
-    "--pipeline.model.log2-hashmap-size 16 --pipeline.model.max-res 256 "
-    "--pipeline.model.num-levels 12 --pipeline.model.occupancy-resolution 64 "
-    "--pipeline.model.steps-across-box 512 --pipeline.model.target-num-samples 49152 "
-    "--pipeline.model.rate-lambda 1e-3"
-)
-"""A small scene needs a small grid."""
-NUM_STEPS = 1200
+PRESET = Path(__file__).parents[2] / "configs" / "shacira-tiny.yaml"
+"""A small scene needs a small grid. Presets lie beside the package, in a clone."""
 _STEP_LINE = re.compile(r"^(\d+) \(([\d.]+)%\)")
 _PICTURE_VIEWS = (2, 9)
 """Test views in the picture."""
@@ -115,9 +110,9 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     logs = output_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     run, export = output_dir / "run" / "demo" / "shacira" / "run", output_dir / "export"
-    training = [_command("ns-train"), "shacira", "--max-num-iterations", str(NUM_STEPS)]
+    training = [_command("ns-train"), "shacira", *preset_flags(load_preset(PRESET))]
     training += ["--vis", "tensorboard", "--output-dir", str(output_dir / "run")]
-    training += ["--experiment-name", "demo", "--timestamp", "run", *TRAINING_FLAGS.split()]
+    training += ["--experiment-name", "demo", "--timestamp", "run"]
     training += ["rtmv-data", "--data", str(output_dir / "scene")]
     file = export / "scene.shacira"
     exporting = [_command("ns-export"), "shacira", "--load-config", str(run / "config.yml")]

@@ -1,5 +1,4 @@
-"""Runs of small integers to bytes: packed bits or one frequency table and a stream, whichever is
-shorter."""
+"""Runs of small integers to bytes: packed bits, or one frequency table and a stream if shorter."""
 
 from __future__ import annotations
 

@@ -34,13 +34,14 @@ from shacira_nerfstudio.codec.rans import kernels
 from shacira_nerfstudio.grid import GridSpec
 
 MAX_LOAD = 24
-"""A hashed level with more touched vertices than this per entry (counted cell by cell) is
-*crowded*: nearly every entry is reached, and the features, largest of many, say nothing. It is not
-walked."""
+"""A hashed level with more touched vertices per entry than this is *crowded* and not walked.
+
+They are counted cell by cell, so a vertex counts up to 2^D times and more. Beyond this load nearly
+every entry is reached, and the features, each the largest of many, say nothing.
+"""
 
 MAX_WALKED = {2: 1 << 14, 3: 1 << 9}
-"""Hashed levels of a higher resolution count as crowded, by number of axes: a bound on the work a
-file can ask for."""
+"""Hashed levels above this resolution count as crowded, by number of axes: it bounds the work."""
 
 MAX_ENTRY_MAGNITUDE = 31
 """Cap on Σ|q| of one entry; eight of them still fit one byte."""
@@ -136,8 +137,8 @@ def level_features(
         while current < parents[x]:
             around, current = next(slabs), current + 1
         if support is not None:
-            entries = _shift(index, x, size, is_dense=grid.is_dense(level))
-            scatter(entries, support, around, place, features.support, features.magnitude)
+            layout = index, x, size, grid.is_dense(level)
+            scatter(*layout, support, around, place, features.support, features.magnitude)
     return features
 
 
@@ -159,7 +160,7 @@ def _slab_index(grid: GridSpec, level: int) -> np.ndarray:
     return grid.vertex_index(level, np.stack(axes, axis=-1)).reshape(-1).astype(np.int32)
 
 
-def _shift(index: np.ndarray, x: int, size: int, *, is_dense: bool) -> np.ndarray:
+def _shift(index: np.ndarray, x: int, size: int, is_dense: bool) -> np.ndarray:
     """From the entries at x = 0 to those at x: the first axis enters by plain sum or by XOR."""
     return (index + x) % size if is_dense else index ^ (x % size)
 
@@ -187,11 +188,12 @@ def _magnitude_slabs(
     index = _slab_index(grid, level)
     before = None
     for x in range(side):
-        entries = _shift(index, x, size, is_dense=grid.is_dense(level))
+        layout = index, x, size, grid.is_dense(level)
         if twin:
-            slab = twin.magnitude_slab(magnitudes, entries, side)
+            slab = twin.magnitude_slab(*layout, magnitudes, side)
         else:
-            slab = _pair_sums(magnitudes[entries].reshape((side,) * (grid.num_dims - 1)))
+            slab = magnitudes[_shift(*layout)].reshape((side,) * (grid.num_dims - 1))
+            slab = _pair_sums(slab)
         if before is not None:
             yield (before + slab).reshape(-1)
         before = slab
@@ -246,7 +248,10 @@ def _support_slab(occupied: np.ndarray, first: np.ndarray, last: np.ndarray) -> 
 
 
 def _scatter(
-    entries: np.ndarray,
+    index: np.ndarray,
+    x: int,
+    size: int,
+    is_dense: bool,
     slab_support: np.ndarray,
     around: np.ndarray,
     place: np.ndarray,
@@ -256,12 +261,12 @@ def _scatter(
     """Raises each entry's features to those of the slab's touched vertices, in place.
 
     Args:
-        entries: Entry of each vertex of the slab.
+        index, x, size, is_dense: Which entries the slab's vertices have, as in :func:`_shift`.
         slab_support: Touched level cells around each vertex; 0 skips it.
         around: Magnitude of the coarser cells of this x, flat.
         place: Position of each vertex's cell in ``around``.
     """
     touched = np.flatnonzero(slab_support)
-    entries = entries[touched]
+    entries = _shift(index[touched], x, size, is_dense)
     np.maximum.at(support, entries, slab_support[touched])
     np.maximum.at(magnitude, entries, around[place[touched]])

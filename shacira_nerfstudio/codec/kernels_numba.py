@@ -33,16 +33,16 @@ def push(freqs, starts, precision, states):
 
 
 @_jit
-def pull(bases, lookup, freqs, starts, precision, states, words, position):
+def pull(table_index, lookup, freqs, starts, precision, states, words, position):
     """Twin of ``rans._pull``."""
     num_lanes = len(states)
-    letters = np.zeros(len(bases), dtype=np.int32)
+    letters = np.zeros(len(table_index), dtype=np.int32)
     mask, shift = np.uint64((1 << precision) - 1), np.uint64(precision)
     lane = 0
-    for i in range(len(bases)):
+    for i in range(len(table_index)):
         x = states[lane]
         slot = x & mask
-        letter = lookup[bases[i] + np.int64(slot)]
+        letter = lookup[(np.int64(table_index[i]) << precision) + np.int64(slot)]
         letters[i] = letter
         x = np.uint64(freqs[letter]) * (x >> shift) + slot - np.uint64(starts[letter])
         if x < np.uint64(65536):
@@ -87,11 +87,12 @@ def pull_bits(freqs_of_zero, precision, states, words, position):
 
 
 @_jit
-def scatter(entries, slab_support, around, place, support, magnitude):
+def scatter(index, x, size, is_dense, slab_support, around, place, support, magnitude):
     """Twin of ``contexts._scatter``."""
-    for i in range(len(entries)):
+    shift = x if is_dense else x % size
+    for i in range(len(index)):
         if slab_support[i]:
-            entry = entries[i]
+            entry = (index[i] + shift) % size if is_dense else index[i] ^ shift
             support[entry] = max(support[entry], slab_support[i])
             magnitude[entry] = max(magnitude[entry], around[place[i]])
 
@@ -99,55 +100,52 @@ def scatter(entries, slab_support, around, place, support, magnitude):
 @_jit
 def support_slab(occupied, first, last):
     """Twin of ``contexts._support_slab`` in three dimensions."""
-    resolution, cells = len(first), occupied.shape[1]
+    resolution, cells = len(first), len(occupied)
     around = np.zeros((resolution + 1, resolution + 1), dtype=np.uint8)
-    counts = np.zeros((cells + 1, cells + 1), dtype=np.int32)
-    for y in range(cells):
-        count = np.int32(0)
-        for z in range(cells):
-            count += np.int32(occupied[y, z])
-            counts[y + 1, z + 1] = counts[y, z + 1] + count
+    begin, end = np.full(cells, resolution), np.zeros(cells, dtype=np.int64)
+    for z in range(resolution):
+        for c in range(first[z], last[z]):
+            begin[c], end[c] = min(begin[c], z), z + 1
+    # One zero before and after the touched level cells of a row makes its sums of pairs simple.
     touched = np.zeros(resolution + 2, dtype=np.uint8)
-    pairs = np.zeros((2, resolution + 1), dtype=np.uint8)
-    was_empty = True
+    before = np.zeros(resolution + 1, dtype=np.uint8)
+    after = np.zeros(resolution + 1, dtype=np.uint8)
     for y in range(resolution + 1):
-        before, after = pairs[(y + 1) % 2], pairs[y % 2]
-        if y == resolution:
-            after[:] = 0
-            is_empty = True
-        elif y > 0 and first[y] == first[y - 1] and last[y] == last[y - 1]:
+        before, after = after, before
+        if 0 < y < resolution and first[y] == first[y - 1] and last[y] == last[y - 1]:
             after[:] = before
-            is_empty = was_empty
         else:
-            row = counts[last[y]] - counts[first[y]]
-            is_empty = row[cells] == 0
-            if is_empty:
-                after[:] = 0
-            else:
-                for z in range(resolution):
-                    touched[z + 1] = row[last[z]] > row[first[z]]
-                for z in range(resolution + 1):
-                    after[z] = touched[z] + touched[z + 1]
-        if not (was_empty and is_empty):
-            around[y] = before + after
-        was_empty = is_empty
+            touched[:] = 0
+            if y < resolution:
+                for c in range(cells):
+                    for row in range(first[y], last[y]):
+                        if occupied[row, c]:
+                            touched[begin[c] + 1 : end[c] + 1] = 1
+                            break
+            for z in range(resolution + 1):
+                after[z] = touched[z] + touched[z + 1]
+        for z in range(resolution + 1):
+            around[y, z] = before[z] + after[z]
     return around
 
 
 @_jit
-def magnitude_slab(magnitudes, entries, side):
+def magnitude_slab(index, x, size, is_dense, magnitudes, side):
     """Twin of gathering a slab's magnitudes for ``contexts._pair_sums``."""
     around = np.empty((side - 1, side - 1), dtype=np.uint8)
-    before = np.zeros(side - 1, dtype=np.uint8)
+    before = np.zeros(side, dtype=np.uint8)
+    row = np.zeros(side, dtype=np.uint8)
+    shift = x if is_dense else x % size
     for y in range(side):
-        left = magnitudes[entries[y * side]]
+        start = y * side
+        for z in range(side):
+            place = index[start + z]
+            row[z] = magnitudes[(place + shift) % size if is_dense else place ^ shift]
         for z in range(side - 1):
-            right = magnitudes[entries[y * side + z + 1]]
-            pair = left + right
+            pair = np.uint8(row[z] + row[z + 1])
             if y:
                 around[y - 1, z] = before[z] + pair
             before[z] = pair
-            left = right
     return around
 
 

@@ -62,12 +62,13 @@ class ChannelModel:
             earlier: Symbols of the channels before this one, [n, channel].
         """
         score = np.zeros(len(earlier), dtype=np.int32)
+        # Features are bytes: they must widen before they are multiplied.
         if self.support_weight:
-            score += features.support * np.int32(self.support_weight)
+            score += features.support.astype(np.int32) * self.support_weight
         if self.magnitude_weight:
-            score += features.magnitude * np.int32(self.magnitude_weight)
+            score += features.magnitude.astype(np.int32) * self.magnitude_weight
         if self.previous_weight:
-            score += np.int32(self.previous_weight) * capped_magnitude(earlier)
+            score += capped_magnitude(earlier) * self.previous_weight
         return score
 
     def classes(self, features: Features, earlier: np.ndarray) -> np.ndarray:

@@ -17,8 +17,8 @@ from shacira_nerfstudio.codec.tables import FIXED, log2_fixed
 
 _SUPPORT_AND_MAGNITUDE = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (1, 2))
 _PREVIOUS = (0, 1, 2, 4, 8, 16, 32)
-_NUM_BINS = 24
-"""Thresholds are looked for among this many equally full ranges of the score."""
+_NUM_BINS, _FEW_BINS = 24, 12
+"""Thresholds are looked for among so many equally full ranges of the score; weights among fewer."""
 
 _MAX_SAMPLES = 1 << 16
 """Entries on which weights are compared; thresholds are chosen on all."""
@@ -72,16 +72,16 @@ class _Sample:
 
     def best(self, models: list[ChannelModel]) -> ChannelModel:
         """The model with the fewest bits; the first of equals."""
-        return min(models, key=lambda model: self._plan(model)[0])
+        return min(models, key=lambda model: self._plan(model, _FEW_BINS)[0])
 
     def with_thresholds(self, model: ChannelModel) -> ChannelModel:
-        return replace(model, thresholds=self._plan(model)[1])
+        return replace(model, thresholds=self._plan(model, _NUM_BINS)[1])
 
-    def _plan(self, model: ChannelModel) -> tuple[int, tuple[int, ...]]:
+    def _plan(self, model: ChannelModel, num_bins: int) -> tuple[int, tuple[int, ...]]:
         """Bits of the best thresholds for a model's weights, in 2^-16, and these thresholds."""
-        edges, counts = self._histogram(model)
+        edges, counts = self._histogram(model, num_bins)
         costs = _range_costs(counts, self._stride)
-        num_bins = len(counts)
+        num_bins = len(counts)  # fewer than asked for when few scores occur
         # bits[k][j]: fewest for the first j bins in k + 1 classes, the last of which begins at
         # bin begins[k][j].
         bits, begins = [costs[0]], [np.zeros(num_bins + 1, dtype=np.int64)]
@@ -96,12 +96,12 @@ class _Sample:
             thresholds.append(int(edges[end]))
         return int(bits[count][num_bins]), tuple(reversed(thresholds))
 
-    def _histogram(self, model: ChannelModel) -> tuple[np.ndarray, np.ndarray]:
+    def _histogram(self, model: ChannelModel, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
         """Lowest score of each bin, and counts [bin, clipped previous value, letter]."""
         scores = model.scores(self._features, self._earlier)
         occurring = np.bincount(scores) if len(scores) else np.ones(1, dtype=np.int64)
         below = np.cumsum(occurring) - occurring
-        bins = below * _NUM_BINS // max(len(scores), 1)
+        bins = below * num_bins // max(len(scores), 1)
         bins[occurring == 0] = -1
         numbers, first = np.unique(bins, return_index=True)
         if numbers[0] < 0:
@@ -133,7 +133,8 @@ def _n_log_n(counts: np.ndarray) -> np.ndarray:
     small = _small_logarithms()
     logs = small[np.minimum(counts, len(small) - 1)]
     large = counts >= len(small)
-    logs[large] = log2_fixed(counts[large])
+    if large.any():
+        logs[large] = log2_fixed(counts[large])
     return counts * logs
 
 

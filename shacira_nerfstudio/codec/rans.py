@@ -55,17 +55,7 @@ def kernels(fast: bool | None) -> ModuleType | None:
 
 def choose_lanes(num_bits: int, num_symbols: int) -> int:
     """Lanes of a stream: states below 1 % of its bytes, but a few more if it is long and cheap."""
-    return max(1, min(256, num_bits // 3200), min(16, num_symbols >> 13))
-
-
-def letters_of(values: np.ndarray, table_index: np.ndarray, tables: TableSet) -> np.ndarray:
-    """Position of each value in the tables laid end to end; raises where a table lacks the
-    value."""
-    letters = tables.first[table_index] + (values - tables.minimums[table_index])
-    known = (letters >= tables.first[table_index]) & (letters < tables.first[1:][table_index])
-    if not known.all() or not tables.freqs[letters].all():
-        raise ValueError("expected symbols that occur in their table, got others")
-    return letters
+    return max(1, min(256, num_bits // 3200), min(16, num_symbols >> 11))
 
 
 @dataclass(frozen=True)
@@ -172,12 +162,13 @@ class Decoder:
         Returns:
             Symbols, int16 [n].
         """
+        arrays = tables.lookup, tables.freqs, tables.starts, tables.precision
+        table_index = table_index.astype(np.int32, copy=False)
+        if not tables.is_certain.any():
+            return tables.symbols[self._run(self._pull, table_index, *arrays)]
         letters = tables.first[table_index]
         uncertain = ~tables.is_certain[table_index]
-        bases = table_index[uncertain].astype(np.int32) << tables.precision
-        if len(bases):
-            arrays = tables.lookup, tables.freqs, tables.starts
-            letters[uncertain] = self._run(self._pull, bases, *arrays, tables.precision)
+        letters[uncertain] = self._run(self._pull, table_index[uncertain], *arrays)
         return tables.symbols[letters]
 
     def take_bits(self, freqs_of_one: np.ndarray, precision: int) -> np.ndarray:
@@ -186,6 +177,8 @@ class Decoder:
         return self._run(self._pull_bits, freqs_of_zero, precision)
 
     def _run(self, pull: Callable, symbols: np.ndarray, *arguments) -> np.ndarray:
+        if not len(symbols):
+            return np.zeros(0, dtype=np.int32)
         if not len(self._states):
             raise SceneFormatError(self._section, f"{len(symbols)} coded symbols", "no stream")
         found, self._position = pull(symbols, *arguments, self._states, self._words, self._position)
@@ -203,7 +196,7 @@ class Decoder:
 
 
 def _pull(
-    bases: np.ndarray,
+    table_index: np.ndarray,
     lookup: np.ndarray,
     freqs: np.ndarray,
     starts: np.ndarray,
@@ -214,18 +207,15 @@ def _pull(
 ) -> tuple[np.ndarray, int]:
     """Decodes one segment from ``states`` [K], in place.
 
-    Args:
-        bases: First slot of each symbol's table in ``lookup``.
-
     Returns:
         Letters, int32 [n], and the position of the next word; one past the last word means that
         they ran out.
     """
     num_lanes = len(states)
-    letters = np.zeros(len(bases), dtype=np.int32)
+    letters = np.zeros(len(table_index), dtype=np.int32)
     mask, shift = np.uint64((1 << precision) - 1), np.uint64(precision)
-    for begin in range(0, len(bases), num_lanes):
-        base = bases[begin : begin + num_lanes]
+    for begin in range(0, len(table_index), num_lanes):
+        base = table_index[begin : begin + num_lanes] << precision
         x = states[: len(base)]
         slot = x & mask
         letter = lookup[base + slot.astype(np.int32)]

@@ -5,9 +5,6 @@ FORMAT.md is the specification; this module is its table of contents in code.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +15,15 @@ from shacira_nerfstudio.codec.contexts import (
     entry_magnitudes,
     is_crowded,
     level_features,
+)
+from shacira_nerfstudio.codec.head import (
+    MAX_META_BYTES,
+    canonical_json,
+    check_head,
+    decode_head,
+    decode_json,
+    encode_head,
+    symbols_digest,
 )
 from shacira_nerfstudio.codec.latents import LevelParts, decode_level, encode_level
 from shacira_nerfstudio.codec.model_choice import choose_models
@@ -38,8 +44,7 @@ from shacira_nerfstudio.grid import GridSpec
 
 KNOWN = frozenset(["HEAD", "GRID", "RNDR", "OCCU", "WGTS", "LATN"])
 ORDER = ("HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta")
-"""Sections before the levels; a file lacks those it does not need. Small and useful ones come
-first."""
+"""Sections before the levels; a file lacks those that it does not need."""
 
 MAX_ENTRIES = 1 << 27
 MAX_SYMBOLS = 1 << 24, 2048
@@ -50,8 +55,6 @@ MAX_LEVEL = 1 << 20, 64
 
 MAX_OCCUPANCY = 1 << 21, 128
 """Likewise for cells of the occupancy grid."""
-
-MAX_HEAD_BYTES, MAX_META_BYTES = 1 << 16, 1 << 20
 
 
 def encode_scene(scene: PackedScene, *, fast: bool | None = None) -> bytes:
@@ -79,11 +82,13 @@ def encode_scene(scene: PackedScene, *, fast: bool | None = None) -> bytes:
     for level in range(scene.num_coded_levels):
         symbols = scene.level_symbols(level)
         reached, features = known_of_level(scene.grid, level, scene.occupancy, coarser, fast=fast)
-        if symbols[~reached].any():
-            raise ValueError(f"expected 0 in entries of level {level} that nothing reaches")
-        models = choose_models(symbols[reached], features)
-        sections.append(("LATN", encode_level(symbols[reached], features, models, fast=fast)))
         coarser = entry_magnitudes(symbols)
+        if reached is not None:
+            if symbols[~reached].any():
+                raise ValueError(f"expected 0 in entries of level {level} that nothing reaches")
+            symbols = symbols[reached]
+        models = choose_models(symbols, features)
+        sections.append(("LATN", encode_level(symbols, features, models, fast=fast)))
     data = pack_sections(sections)
     _check_size(scene.grid, scene.latent_dim, scene.num_coded_levels, len(data), MAX_ENTRIES)
     return data
@@ -132,7 +137,7 @@ def read_file(
     parts, levels = _sort_sections(sections)
     head = decode_head(parts["HEAD"])
     grid, latent_dim = decode_grid(parts["GRID"])
-    _check_head(head, grid, latent_dim)
+    check_head(head, grid, latent_dim)
     num_stored = head["num_levels_present"]
     if len(levels) > num_stored or not levels or (len(levels) < num_stored and not allow_truncated):
         raise SceneFormatError("LATN", f"{num_stored} levels", len(levels))
@@ -140,16 +145,7 @@ def read_file(
     occupancy, rendering, cameras = _decode_side(parts, grid.num_dims, len(data), fast)
     weights = decode_weights(parts["WGTS"], fast=fast)
     meta = decode_json(parts["meta"], "meta", MAX_META_BYTES) if "meta" in parts else {}
-    symbols = np.zeros((grid.num_entries, latent_dim), dtype=np.int16)
-    level_parts, num_reached, coarser = [], [], None
-    for level, payload in enumerate(levels):
-        reached, features = known_of_level(grid, level, occupancy, coarser, fast=fast)
-        found, part = decode_level(payload, features, latent_dim, f"LATN {level}", fast=fast)
-        rows = symbols[grid.offsets[level] : grid.offsets[level + 1]]
-        rows[reached] = found
-        coarser = entry_magnitudes(rows)
-        level_parts.append(part)
-        num_reached.append(len(found))
+    symbols, level_parts, num_reached = _decode_levels(levels, grid, latent_dim, occupancy, fast)
     if len(levels) == num_stored:
         found = symbols_digest(symbols[: grid.offsets[num_stored]])
         if found != head["digest"]:
@@ -172,6 +168,27 @@ def read_file(
     return FileContent(scene, sections, level_parts, num_reached)
 
 
+def _decode_levels(
+    levels: list[memoryview],
+    grid: GridSpec,
+    latent_dim: int,
+    occupancy: np.ndarray | None,
+    fast: bool | None,
+) -> tuple[np.ndarray, list[LevelParts], list[int]]:
+    """Symbols of the levels that are present, where their bytes go, and their reached entries."""
+    symbols = np.zeros((grid.num_entries, latent_dim), dtype=np.int16)
+    level_parts, num_reached, coarser = [], [], None
+    for level, payload in enumerate(levels):
+        reached, features = known_of_level(grid, level, occupancy, coarser, fast=fast)
+        found, part = decode_level(payload, features, latent_dim, f"LATN {level}", fast=fast)
+        rows = symbols[grid.offsets[level] : grid.offsets[level + 1]]
+        rows[slice(None) if reached is None else reached] = found
+        coarser = entry_magnitudes(rows)
+        level_parts.append(part)
+        num_reached.append(len(found))
+    return symbols, level_parts, num_reached
+
+
 def known_of_level(
     grid: GridSpec,
     level: int,
@@ -179,93 +196,17 @@ def known_of_level(
     coarser: np.ndarray | None,
     *,
     fast: bool | None,
-) -> tuple[np.ndarray, Features]:
-    """Reached entries of a level, bool [T], and the features of these alone."""
+) -> tuple[np.ndarray | None, Features]:
+    """Reached entries of a level, bool [T] or None for all, and the features of these alone."""
     size = grid.table_sizes[level]
     if is_crowded(grid, level, occupancy):
         nothing = np.zeros(size, dtype=np.uint8)
-        return np.ones(size, dtype=bool), Features(nothing, nothing)
+        return None, Features(nothing, nothing)
     features = level_features(grid, level, occupancy, coarser, fast=fast)
-    reached = features.support > 0 if occupancy is not None else np.ones(size, dtype=bool)
+    if occupancy is None:
+        return None, features
+    reached = features.support > 0
     return reached, Features(features.support[reached], features.magnitude[reached])
-
-
-def symbols_digest(symbols: np.ndarray) -> str:
-    """SHA-256 of the symbols of the levels present, as little-endian int16, entry by entry."""
-    return hashlib.sha256(np.ascontiguousarray(symbols, dtype="<i2").data).hexdigest()
-
-
-def canonical_json(facts: Mapping) -> bytes:
-    """JSON with sorted keys, no spaces and \\u escapes: one text per content."""
-    return json.dumps(_plain(facts), sort_keys=True, separators=(",", ":")).encode()
-
-
-def _plain(facts: Mapping) -> dict:
-    return {k: _plain(v) if isinstance(v, Mapping) else v for k, v in facts.items()}
-
-
-def decode_json(payload: memoryview, section: str, max_bytes: int) -> dict:
-    """Inverse of :func:`canonical_json`; anything that is not canonical is refused."""
-    if len(payload) > max_bytes:
-        raise SceneFormatError(section, f"at most {max_bytes} bytes", len(payload))
-    try:
-        facts = json.loads(bytes(payload))
-        if isinstance(facts, dict) and canonical_json(facts) == payload:
-            return facts
-    except (ValueError, RecursionError) as error:
-        raise SceneFormatError(section, "canonical JSON", error) from None
-    raise SceneFormatError(section, "canonical JSON", "other JSON")
-
-
-def encode_head(scene: PackedScene) -> bytes:
-    grid = scene.grid
-    end = grid.offsets[scene.num_coded_levels]
-    return canonical_json(
-        {
-            "architecture": scene.architecture,
-            "digest": symbols_digest(scene.symbols[:end]),
-            "kind": scene.kind,
-            "latent_dim": scene.latent_dim,
-            "num_dims": grid.num_dims,
-            "num_entries": grid.num_entries,
-            "num_levels": grid.num_levels,
-            "num_levels_present": scene.num_coded_levels,
-        }
-    )
-
-
-def decode_head(payload: memoryview) -> dict:
-    head = decode_json(payload, "HEAD", MAX_HEAD_BYTES)
-    types = {
-        "architecture": dict,
-        "digest": str,
-        "kind": str,
-        "latent_dim": int,
-        "num_dims": int,
-        "num_entries": int,
-        "num_levels": int,
-        "num_levels_present": int,
-    }
-    if {key: type(value) for key, value in head.items()} != types:
-        raise SceneFormatError("HEAD", f"the keys {sorted(types)}", sorted(head))
-    return head
-
-
-def _check_head(head: dict, grid: GridSpec, latent_dim: int) -> None:
-    """HEAD repeats GRID for people; both must say the same."""
-    facts = {
-        "latent_dim": latent_dim,
-        "num_dims": grid.num_dims,
-        "num_entries": grid.num_entries,
-        "num_levels": grid.num_levels,
-    }
-    for key, value in facts.items():
-        if head[key] != value:
-            raise SceneFormatError("HEAD", f"{key} {value} as in GRID", head[key])
-    if not 1 <= head["num_levels_present"] <= grid.num_levels:
-        raise SceneFormatError(
-            "HEAD", f"1 to {grid.num_levels} levels present", head["num_levels_present"]
-        )
 
 
 def _most(limit: tuple[int, int], file_bytes: int) -> int:

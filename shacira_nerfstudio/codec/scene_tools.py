@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from shacira_nerfstudio.codec.container import VERSION, pack_sections, unpack_sections
+from shacira_nerfstudio.codec.head import canonical_json, decode_head, symbols_digest
 from shacira_nerfstudio.codec.packed_scene import PackedScene
 from shacira_nerfstudio.codec.scene_file import (
     KNOWN,
     MAX_ENTRIES,
     ORDER,
-    canonical_json,
-    decode_head,
     decode_scene,
     encode_scene,
     read_file,
-    symbols_digest,
 )
 from shacira_nerfstudio.codec.wire import SceneFormatError
 

@@ -21,8 +21,7 @@ from shacira_nerfstudio.codec.wire import ByteReader, SceneFormatError, varint
 from shacira_nerfstudio.grid import MAX_NUM_LEVELS, GridSpec
 
 MAX_WEIGHTS = 1 << 22
-"""All weights of a file together; a constant tensor costs no bytes, so the file's length cannot
-bound them."""
+"""All weights of a file; a constant tensor costs no bytes, so a file's length cannot bound them."""
 
 MAX_TENSORS = 4096
 PER_TENSOR, PER_ROW, SAME_PER_ROW = 0, 1, 2
@@ -128,8 +127,7 @@ def decode_weights(payload: memoryview, *, fast: bool | None = None) -> dict[str
 
 
 def encode_cameras(cameras: CameraSet, *, fast: bool | None = None) -> bytes:
-    """Optics once if all cameras share them; poses as four planes of bytes, column by column of the
-    matrix."""
+    """Optics once if all cameras share them; poses as four planes of bytes, element by element."""
     count = len(cameras.sizes)
     optics = [
         row.tobytes() + size.tobytes()

@@ -58,8 +58,7 @@ def log2_fixed(numbers: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def symbol_costs(precision: int) -> np.ndarray:
-    """Cost of a symbol of frequency f = 0 … 2^precision, in 2^-16 bit; an impossible one costs 64
-    bits."""
+    """Cost of a symbol of frequency 0 … 2^precision, in 2^-16 bit; frequency 0 costs 64 bits."""
     logs = log2_fixed(np.arange(1, (1 << precision) + 1))
     return np.concatenate([[64 << FIXED], (precision << FIXED) - logs])
 

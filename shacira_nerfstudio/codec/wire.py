@@ -12,8 +12,7 @@ import struct
 import numpy as np
 
 MAX_EXPONENT = 32
-"""Longest prefix of an exponential Golomb code, in bits; longer ones only occur in damaged
-files."""
+"""Most zeros before an exponential Golomb code; more only occur in damaged files."""
 
 
 class SceneFormatError(ValueError):
@@ -103,8 +102,7 @@ class BitWriter:
             self.num_bits += width
 
     def golomb(self, value: int, order: int) -> None:
-        """Exponential Golomb code of an unsigned integer: z zeros, then value + 2^order in z +
-        order + 1 bits."""
+        """Exponential Golomb code: z zeros, then value + 2^order in z + order + 1 bits."""
         value += 1 << order
         self.bits(value, 2 * value.bit_length() - 1 - order)
 

@@ -46,7 +46,7 @@ class LatentHashEncoding(nn.Module):
         self.temperature = 1.0
         self.max_level = grid.num_levels
         """Levels from this one on read as 0; for looking at coarse versions."""
-        self._rounded: tuple[int, Tensor] | None = None
+        self._rounded: tuple[tuple, Tensor] | None = None
         self.symbols: Tensor | None
         self.register_buffer("symbols", None)
 
@@ -73,7 +73,7 @@ class LatentHashEncoding(nn.Module):
         """Integers [E, d] in int8 or int16, made anew only after the latents changed."""
         if self.symbols is not None:
             return self.symbols
-        version = self.latents._version
+        version = (self.latents._version, self.latents.device)
         if self._rounded is None or self._rounded[0] != version:
             symbols = self.latents.detach().round().clamp(-32767, 32767).to(torch.int16)
             self._rounded = (version, symbols)
@@ -90,6 +90,11 @@ class LatentHashEncoding(nn.Module):
         if self.training or not self.is_quantized:
             return quantize(self.latents, self.mode, self.temperature)
         return self.rounded()
+
+    def mean_table(self) -> Float[Tensor, "E d"]:
+        """What training sees on average: the latents while the quantiser is soft, else integers."""
+        soft = self.symbols is None and self.mode in ("noise", "sga", "none")
+        return self.latents.detach() if soft else self.rounded()
 
     def forward(
         self,

@@ -106,7 +106,8 @@ class QuantizeSchedule:
         """Mode and temperature of one step, counted from 0."""
         if self.mode == "none":
             return "none", 1.0
-        progress = step / max(self.anneal_fraction * self.num_steps, 1e-9)
-        if progress >= 1:
+        num_anneal_steps = self.anneal_fraction * self.num_steps
+        if step >= num_anneal_steps:
             return "straight_through", self.final_temperature
+        progress = step / num_anneal_steps
         return self.mode, max(self.final_temperature, self.final_temperature**progress)

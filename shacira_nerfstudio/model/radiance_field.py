@@ -20,6 +20,9 @@ from shacira_nerfstudio.model.encoding import LatentHashEncoding
 from shacira_nerfstudio.model.shading import density_of
 
 
+INITIAL_LOG_DENSITY = -1.0
+
+
 @dataclass(frozen=True)
 class FieldShape:
     """Sizes of the two networks."""
@@ -105,6 +108,9 @@ class RadianceField(nn.Module):
         for layer in (*self.density_mlp, *self.color_mlp):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")  # pyright: ignore
             nn.init.zeros_(layer.bias)  # pyright: ignore
+        with torch.no_grad():
+            # Space starts thin, so that light reaches all of it.
+            self.density_mlp[1].bias[0] = INITIAL_LOG_DENSITY  # pyright: ignore
 
     def layers(self) -> dict[str, Tensor]:
         """The weights as rendering uses them, latent decoder folded in, by name. Differentiable."""

@@ -27,6 +27,7 @@ from shacira_nerfstudio.model.build import build_field
 from shacira_nerfstudio.model.occupancy import OccupancyGrid, step_growth
 from shacira_nerfstudio.model.quantize import QuantizeSchedule
 from shacira_nerfstudio.model.radiance_field import FieldShape
+from shacira_nerfstudio.model.shading import density_of, raw_density
 from shacira_nerfstudio.model.volrend import (
     RenderedRays,
     blend_background,
@@ -162,7 +163,10 @@ class ShaciraModel(Model):
     @torch.no_grad()
     def step_opacity(self, x: Tensor) -> Tensor:
         """Opacity of one march step at positions of the unit cube, [N, 3] -> [N]."""
-        sigma, _ = self.field.density(x)
+        encoding = self.field.encoding
+        # Rounded latents would all be 0 at the start, when training already sees structure.
+        latents = encoding(x, encoding.mean_table())
+        sigma = density_of(raw_density(latents, self.field.effective_layers(), self.backend))
         return -torch.expm1(
             -sigma * self.march_settings.step_size * step_growth(x, self.march_settings)
         )
@@ -205,7 +209,9 @@ class ShaciraModel(Model):
     def _as_outputs(self, rendered: RenderedRays) -> dict[str, Tensor]:
         background = self.settings.background_for(training=self.training)
         if renderers.BACKGROUND_COLOR_OVERRIDE is not None:  # ns-render to images with alpha
-            background = renderers.BACKGROUND_COLOR_OVERRIDE.to(rendered.color)
+            background = renderers.BACKGROUND_COLOR_OVERRIDE
+        if isinstance(background, Tensor):
+            background = background.to(rendered.color)
         color = rendered.color if background is None else blend_background(rendered, background)
         if not self.training:
             color = color.clamp(0, 1)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from shacira_nerfstudio.plugin.model import ShaciraModel
     from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 
-MARCHED_PER_VISIBLE = 4.0
+MARCHED_PER_VISIBLE = 3.0
 """Marched samples cost a look-up without gradient; a step takes at most so many times its visible
 samples."""
 _FIRST_NUM_RAYS = 512
@@ -85,10 +85,7 @@ class TrainingLoop:
         every = self.config.occupancy_every * (2 if warm else 1)
         if step and step % every == 0:
             model = self._model
-            # Rounded latents, like everything that will be seen; no gradient.
-            model.field.eval()
             model.occupancy.update(model.step_opacity, everywhere=warm)
-            model.field.train()
         if self.config.target_num_samples and self.num_marched:
             cost = max(self.num_visible, self.num_marched / MARCHED_PER_VISIBLE)
             wanted = self.num_rays * self.config.target_num_samples / max(cost, 1)

@@ -1,4 +1,4 @@
-"""Reached entries and features against loops over cells and corners, and against what rendering reads."""
+"""Reached entries and features against plain loops, and against what rendering reads."""
 
 import itertools
 

@@ -1,7 +1,8 @@
 """Writes the golden file of the current format version: `python tests/golden/make.py`.
 
-Everything comes from integers below, no training and no random generator, so the file can be made again anywhere.
-Run it only for a new format version; golden files of released versions never change.
+Everything comes from the integers below, no training and no random generator, so the file can be
+made again anywhere. Run it only for a new format version; golden files of released versions never
+change.
 """
 
 import json

@@ -69,6 +69,8 @@ def march(
         begin].
     """
     size, num_blocks = occupancy.shape[0], coarse.shape[0]
+    # Cells that lie across the border of the contraction hold curved and straight pieces of a ray.
+    straddling = contracted and size % 4 != 0
     capacity = 64 * (end - begin) + 1024
     t_starts, t_ends = np.empty(capacity, np.float32), np.empty(capacity, np.float32)
     positions = np.empty((capacity, 3), np.float32)
@@ -119,7 +121,7 @@ def march(
                 counts[ray - begin] += 1
                 step += 1
                 continue
-            if r > 1.0:  # rays are curved out there; no jump
+            if r > 1.0 or straddling:  # rays are curved out there; no jump
                 step += 1
                 continue
             cells = size
@@ -180,7 +182,8 @@ def composite_backward(
         # Back to front: the suffix sum grows, and the optical depth shrinks to what lies in front.
         optical_depth = 0.0
         for s in range(first, first + count):
-            optical_depth += sigmas[s] * (t_ends[s] - t_starts[s])
+            # In double precision as below: the second loop takes away what this one added.
+            optical_depth += sigmas[s] * np.float64(t_ends[s] - t_starts[s])
         suffix = 0.0
         behind = math.exp(-optical_depth)
         for s in range(first + count - 1, first - 1, -1):

@@ -1,0 +1,388 @@
+"""Every backend gives what `reference` gives in double precision: values and gradients.
+
+`reference` runs here as well, in single precision, where that is a test: the tolerances are those
+of the number format and not of an implementation.
+"""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from shacira_nerfstudio.backends import MarchSettings
+from shacira_nerfstudio.grid import GridSpec
+
+SINGLE_LEVELS = {
+    "dense_3d": GridSpec(3, (6,), (216,)),
+    "dense_2d": GridSpec(2, (7,), (56,)),
+    "hashed_3d": GridSpec(3, (40,), (64,)),
+    "hashed_2d": GridSpec(2, (100,), (64,)),
+}
+
+# ── interpolate ──
+
+# Cell coordinates reach 100 in single precision, so that fractions are off by up to 4e-6, and
+# values by that times the spread of the table, 8, and the number of axes.
+VALUE = {"rtol": 1e-5, "atol": 1e-4}
+# A gradient adds up to 1000 samples of such weights.
+GRADIENT = {"rtol": 1e-4, "atol": 1e-3}
+
+
+def positions(count, num_dims):
+    """Random ones, then as many edge cases as fit: exactly 0 and 1, outside, on a vertex."""
+    x = torch.rand(count, num_dims)
+    edges = list(itertools.product((0.0, 1.0, -0.25, 1.5, 0.5), repeat=num_dims))
+    edges = torch.tensor(edges)[:count]
+    x[: len(edges)] = edges
+    return x
+
+
+def check_interpolate(backend, reference, grid, x, table, *, check_gradient):
+    expected_table = table.double().cpu().requires_grad_()
+    expected = reference.interpolate(x.double().cpu(), expected_table, grid)
+    table = table.clone().requires_grad_(check_gradient)
+    found = backend.interpolate(x, table, grid)
+    assert found.shape == (len(x), grid.num_levels, table.shape[1])
+    torch.testing.assert_close(found.detach().cpu().double(), expected.detach(), **VALUE)
+    if check_gradient:
+        upstream = torch.randn(found.shape)
+        found.backward(upstream.to(found))
+        expected.backward(upstream.double())
+        torch.testing.assert_close(table.grad.cpu().double(), expected_table.grad, **GRADIENT)
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 1000])
+@pytest.mark.parametrize("num_channels", [1, 2, 4])
+def test_interpolate(backend, device, reference, tiny_grid, num_channels, num_samples):
+    x = positions(num_samples, tiny_grid.num_dims).to(device)
+    table = (torch.rand(tiny_grid.num_entries, num_channels) * 8 - 4).to(device)
+    check_interpolate(backend, reference, tiny_grid, x, table, check_gradient=True)
+
+
+@pytest.mark.parametrize("name", SINGLE_LEVELS)
+def test_interpolate_a_single_level(backend, device, reference, name):
+    grid = SINGLE_LEVELS[name]
+    x = positions(1000, grid.num_dims).to(device)
+    table = (torch.rand(grid.num_entries, 3) * 8 - 4).to(device)
+    check_interpolate(backend, reference, grid, x, table, check_gradient=True)
+
+
+def test_interpolate_in_every_cell(backend, device, reference, tiny_grid):
+    # A wrong index at any corner of any cell would show: all corners weigh the same here.
+    for n, size in zip(tiny_grid.resolutions, tiny_grid.table_sizes, strict=True):
+        grid = GridSpec(tiny_grid.num_dims, (n,), (size,))
+        axis = torch.arange(n) / (n - 1)
+        x = torch.cartesian_prod(*[axis] * grid.num_dims).to(device)
+        table = (torch.rand(size, 1) * 8 - 4).to(device)
+        check_interpolate(backend, reference, grid, x, table, check_gradient=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
+def test_interpolate_integer_tables(backend, device, reference, tiny_grid, dtype):
+    x = positions(1000, tiny_grid.num_dims).to(device)
+    table = torch.randint(-4, 5, (tiny_grid.num_entries, 2), dtype=dtype).to(device)
+    table[::100] = 100 if dtype == torch.int8 else 4000
+    found = backend.interpolate(x, table, tiny_grid)
+    # Integers are exact in single precision: the same as from a table of floats, bit for bit.
+    assert torch.equal(found, backend.interpolate(x, table.float(), tiny_grid))
+    expected = reference.interpolate(x.double().cpu(), table.double().cpu(), tiny_grid)
+    # As above, with a spread of up to 4000 instead of 8.
+    torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-5, atol=5e-2)
+
+
+def test_interpolate_with_known_values(backend, device, tiny_grid):
+    x = positions(200, tiny_grid.num_dims).to(device)
+    table = torch.randn(tiny_grid.num_entries, 2).to(device).requires_grad_()
+    fresh = backend.interpolate(x, table, tiny_grid)
+    known = backend.interpolate(x, table, tiny_grid, values=fresh.detach())
+    assert torch.equal(known, fresh)
+    upstream = torch.randn(fresh.shape).to(device)
+    gradients = [torch.autograd.grad(v, table, upstream)[0] for v in (fresh, known)]
+    assert torch.equal(*gradients)
+    assert gradients[0].any()
+
+
+def test_interpolate_has_no_gradient_in_positions(backend, device, tiny_grid):
+    x = positions(10, tiny_grid.num_dims).to(device).requires_grad_()
+    table = torch.randn(tiny_grid.num_entries, 1).to(device).requires_grad_()
+    backend.interpolate(x, table, tiny_grid).sum().backward()
+    assert x.grad is None
+    assert table.grad is not None
+
+
+# ── march ──
+
+BOX = ((-1.0, -0.5, -1.5), (1.0, 1.5, 0.5))
+MARCHES = {
+    "affine": MarchSettings("affine", BOX, near=0.05, far=30.0, step_size=0.031),
+    "affine_knee": MarchSettings("affine", BOX, near=0.0, far=30.0, step_size=0.03, knee=3.0),
+    "contracted": MarchSettings("contracted", BOX, near=0.05, far=5.0, step_size=0.05),
+    "contracted_knee": MarchSettings(
+        "contracted", BOX, near=0.05, far=1000.0, step_size=0.043, knee=2.0
+    ),
+}
+# From 32 cells on, blocks of them are skipped at once.
+OCCUPANCIES = {
+    "empty": lambda: torch.zeros(8, 8, 8, dtype=torch.bool),
+    "full": lambda: torch.ones(8, 8, 8, dtype=torch.bool),
+    "one_cell": lambda: torch.ones(1, 1, 1, dtype=torch.bool),
+    "random_8": lambda: torch.rand(8, 8, 8) < 0.3,
+    "random_12": lambda: torch.rand(12, 12, 12) < 0.3,
+    "sparse_32": lambda: torch.rand(32, 32, 32) < 0.01,
+    "sparse_64": lambda: torch.rand(64, 64, 64) < 0.003,
+}
+
+
+def make_rays(count=72):
+    """Random rays from inside and outside, many of which miss; then rays along the axes."""
+    origins, directions = torch.randn(count, 3), F.normalize(torch.randn(count, 3), dim=-1)
+    centre = torch.tensor(BOX).mean(0)
+    origins[: count // 4] = centre + (torch.rand(count // 4, 3) - 0.5)  # inside
+    origins[count // 4 :] *= 4  # mostly outside
+    # Half of those look at the box.
+    half = slice(count // 4, 5 * count // 8)
+    directions[half] = F.normalize(centre + torch.randn(count, 3)[half] * 0.3 - origins[half])
+    axes = torch.cat([torch.eye(3), -torch.eye(3)])
+    # Along the axes, from the centre (on the border of cells), from far, and missing.
+    starts = [centre.expand(6, 3), centre - 5 * axes, centre + 5 + 5 * axes, torch.rand(6, 3) - 0.3]
+    return torch.cat([origins, *starts]), torch.cat([directions, *[axes] * 4])
+
+
+def assert_same_samples(found, expected):
+    assert torch.equal(found.packed_info.cpu(), expected.packed_info)
+    assert torch.equal(found.next_step.cpu(), expected.next_step)
+    # Both work in double precision; the last bit of single precision may round differently.
+    tolerance = {"rtol": 3e-7, "atol": 1e-7}
+    for name in ("t_starts", "t_ends", "positions"):
+        value = getattr(found, name)
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value.cpu(), getattr(expected, name), **tolerance)
+
+
+def march(backend, device, rays, occupancy, settings, **options):
+    rays = [v.to(device) for v in rays]
+    options = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in options.items()}
+    return backend.march(*rays, occupancy.to(device), settings, **options)
+
+
+@pytest.mark.parametrize("occupancy", OCCUPANCIES)
+@pytest.mark.parametrize("settings", MARCHES)
+def test_march(rival, device, reference, settings, occupancy):
+    rays, cells = make_rays(), OCCUPANCIES[occupancy]()
+    jitter = torch.rand(len(rays[0]))
+    for options in ({}, {"jitter": jitter}, {"jitter": jitter, "max_samples": 5}):
+        expected = reference.march(*rays, cells, MARCHES[settings], **options)
+        found = march(rival, device, rays, cells, MARCHES[settings], **options)
+        assert_same_samples(found, expected)
+    assert (len(expected.t_starts) == 0) == (occupancy == "empty")
+
+
+@pytest.mark.parametrize("num_cells", [3, 5, 10])
+def test_march_where_cells_straddle_the_contraction(rival, device, reference, num_cells):
+    # Within such a cell a ray is straight, then curved: it may leave through another side.
+    settings = MarchSettings("contracted", BOX, near=0.0, far=4.0, step_size=0.005)
+    origins = torch.tensor(BOX[0]) + 2 * torch.rand(150, 3)
+    rays = origins, F.normalize(torch.randn(150, 3), dim=-1)
+    cells = torch.rand(num_cells, num_cells, num_cells) < 0.3
+    found = march(rival, device, rays, cells, settings)
+    assert_same_samples(found, reference.march(*rays, cells, settings))
+
+
+@pytest.mark.parametrize("settings", MARCHES)
+def test_march_goes_on_where_it_was_cut(backend, device, settings):
+    rays, cells, settings = make_rays(), OCCUPANCIES["random_8"](), MARCHES[settings]
+    options = {"jitter": torch.rand(len(rays[0]))}
+    uncut = march(backend, device, rays, cells, settings, **options)
+    assert (uncut.next_step == -1).all()
+    step, parts = torch.zeros(len(rays[0]), dtype=torch.long), []
+    while bool((step >= 0).any()):
+        part = march(
+            backend, device, rays, cells, settings, first_step=step, max_samples=9, **options
+        )
+        assert int(part.packed_info[:, 1].max()) <= 9
+        # Rays that were done get nothing more, rays that were cut got all they might have.
+        assert (part.packed_info[step < 0, 1] == 0).all()
+        assert (part.packed_info[part.next_step >= 0, 1] == 9).all()
+        parts.append(part)
+        step = part.next_step.cpu()
+    assert len(parts) > 2
+    order = torch.cat([part.ray_indices for part in parts]).sort(stable=True).indices
+    for name in ("t_starts", "t_ends", "positions"):
+        joined = torch.cat([getattr(part, name) for part in parts])[order]
+        assert torch.equal(joined, getattr(uncut, name))
+
+
+@pytest.mark.parametrize("settings", MARCHES)
+def test_march_few_rays(rival, device, reference, settings):
+    cells, settings = OCCUPANCIES["full"](), MARCHES[settings]
+    none = march(rival, device, [torch.zeros(0, 3)] * 2, cells, settings, max_samples=3)
+    assert none.t_starts.shape == none.t_ends.shape == none.next_step.shape == (0,)
+    assert none.positions.shape == (0, 3)
+    assert none.packed_info.shape == (0, 2)
+    rays = [torch.tensor([[0.1, 0.2, -5.0]]), torch.tensor([[0.0, 0.0, 1.0]])]
+    found = march(rival, device, rays, cells, settings)
+    assert_same_samples(found, reference.march(*rays, cells, settings))
+    assert int(found.packed_info[0, 1]) > 10
+
+
+def test_march_laws(backend, device):
+    rays, cells = make_rays(), OCCUPANCIES["random_8"]()
+    for settings in MARCHES.values():
+        samples = march(backend, device, rays, cells, settings)
+        cell = (samples.positions.cpu() * 8).floor().long().clamp(0, 7)
+        assert cells[cell[:, 0], cell[:, 1], cell[:, 2]].all()
+        assert (samples.t_ends > samples.t_starts).all()
+        # Front to back, without overlap; ends and starts of neighbours may round differently.
+        same_ray = samples.ray_indices[1:] == samples.ray_indices[:-1]
+        gap = (samples.t_starts[1:] - samples.t_ends[:-1])[same_ray]
+        assert (gap >= -1e-6 * samples.t_ends[:-1][same_ray]).all()
+
+
+# ── composite and visible ──
+
+
+def packed_samples(counts):
+    """Random samples of rays with so many each; among them opaque and empty ones."""
+    counts = torch.tensor(counts, dtype=torch.long)
+    total = int(counts.sum())
+    sigmas = torch.rand(total) * 4
+    sigmas[3::7], sigmas[5::11] = 0.0, 1e6
+    t_starts = torch.rand(total) + torch.arange(total) * 0.01
+    info = torch.stack([counts.cumsum(0) - counts, counts], 1)
+    return sigmas, torch.rand(total, 3), t_starts, t_starts + torch.rand(total) * 0.2, info
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[], [0], [0, 0, 0], [1], [5], [0, 3, 0, 0, 40, 1, 0], [17] * 60],
+    ids=lambda counts: f"{len(counts)}_rays_{sum(counts)}_samples",
+)
+def test_composite(backend, device, reference, counts):
+    sigmas, rgbs, t_starts, t_ends, info = packed_samples(counts)
+    leaves = [v.clone().to(device).requires_grad_() for v in (sigmas, rgbs)]
+    truth = [v.double().requires_grad_() for v in (sigmas, rgbs)]
+    found = backend.composite(*leaves, *[v.to(device) for v in (t_starts, t_ends, info)])
+    expected = reference.composite(*truth, t_starts.double(), t_ends.double(), info)
+    upstream = [torch.randn(v.shape) for v in expected]
+    for f, e in zip(found, expected, strict=True):
+        assert f.shape == e.shape
+        # Sums of at most 40 weights that add up to 1, distances of up to 11.
+        torch.testing.assert_close(f.detach().cpu().double(), e.detach(), rtol=1e-6, atol=1e-5)
+    torch.autograd.backward(found, [u.to(device) for u in upstream])
+    torch.autograd.backward(expected, [u.double() for u in upstream])
+    for f, e in zip(leaves, truth, strict=True):
+        # The gradient in sigma is a difference of terms of up to 3 distances.
+        torch.testing.assert_close(f.grad.cpu().double(), e.grad, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("early_stop", [0.0, 1e-4, 0.3, 1.0])
+def test_visible(rival, device, reference, early_stop):
+    sigmas, _, t_starts, t_ends, info = packed_samples([0, 30, 1, 0, 25, 30] * 10)
+    spans = (sigmas * 0.5, t_starts, t_ends, info)
+    found = rival.visible(*[v.to(device) for v in spans], early_stop=early_stop)
+    expected = reference.visible(*spans, early_stop=early_stop)
+    assert torch.equal(found.cpu(), expected)
+    assert expected.any()
+    assert expected.all() == (early_stop == 0)
+
+
+def test_visible_without_samples(backend, device):
+    none = torch.zeros(0).to(device)
+    info = torch.zeros(4, 2, dtype=torch.long).to(device)
+    found = backend.visible(none, none, none, info, early_stop=0.1)
+    assert found.shape == (0,)
+    assert found.dtype == torch.bool
+
+
+# ── noise and rate ──
+
+
+def test_add_noise(backend, device):
+    latents = (torch.arange(40000.0).view(-1, 2) % 7 - 3).to(device).requires_grad_()
+    noisy = backend.add_noise(latents)
+    noise = (noisy - latents).detach().cpu()
+    # Latents of up to 3 round the noise by 2^-23 at most.
+    assert noise.min() >= -0.5 - 2**-22
+    assert noise.max() <= 0.5 + 2**-22
+    # Each tenth holds 4000 of 40000 draws, with a standard deviation of 60; none is off by 5.
+    assert ((torch.histc(noise, 10, -0.5, 0.5) - 4000).abs() < 300).all()
+    # Neighbours in a row, and in a column, are independent: |r| < 5 / sqrt(20000).
+    for pair in (noise.T, torch.stack([noise[:-1, 0], noise[1:, 0]])):
+        assert abs(torch.corrcoef(pair)[0, 1]) < 0.035
+    upstream = torch.randn(latents.shape).to(device)
+    noisy.backward(upstream)
+    assert torch.equal(latents.grad, upstream)
+
+
+def test_noise_follows_the_seed_and_differs_between_calls(backend, device):
+    latents = torch.zeros(100, 2).to(device)
+    torch.manual_seed(7)
+    first, second = backend.add_noise(latents), backend.add_noise(latents)
+    torch.manual_seed(7)
+    assert torch.equal(backend.add_noise(latents), first)
+    assert (first != second).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("num_rows", [1, 5], ids=["pooled", "per_level"])
+@pytest.mark.parametrize(("first", "stride"), [(0, 1), (2, 5), (6, 7)])
+def test_logistic_bits(backend, device, reference, tiny_grid, monkeypatch, first, stride, num_rows):
+    # Rows far out as well, where probabilities end below the floor of 1e-10.
+    latents = torch.randn(tiny_grid.num_entries, 2) * 3
+    latents[::50] *= 20
+    scale, shift = torch.rand(num_rows, 2) + 0.3, torch.randn(num_rows, 2)
+    leaves = [v.clone().to(device).requires_grad_() for v in (latents, scale, shift)]
+    truth = [v.double().requires_grad_() for v in (latents, scale, shift)]
+
+    # The noise of an element, as far as an estimate of all rows has the same as add_noise.
+    torch.manual_seed(3)
+    noise = torch.full_like(latents, 0.25)
+    if backend.name == "cpu_numba":
+        noise = backend.add_noise(latents) - latents
+    monkeypatch.setattr(torch, "rand_like", lambda x: torch.full_like(x, 0.75))
+    torch.manual_seed(3)
+    found = backend.logistic_bits(*leaves, tiny_grid, first=first, stride=stride)
+    noisy = truth[0] + (noise.double() - 0.25)  # reference adds its 0.25 again
+    expected = reference.logistic_bits(noisy, *truth[1:], tiny_grid, first=first, stride=stride)
+    torch.testing.assert_close(found.detach().cpu().double(), expected.detach(), rtol=1e-5, atol=0)
+    found.backward()
+    expected.backward()
+    assert not leaves[0].grad[torch.arange(len(latents)) % stride != first].any()
+    for f, e in zip(leaves, truth, strict=True):
+        # A probability near the floor keeps few digits of single precision: 1e-10 of 1e-7.
+        torch.testing.assert_close(f.grad.cpu().double(), e.grad, rtol=2e-3, atol=1e-4)
+
+
+# ── threads ──
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 101])
+def test_map_chunks_covers_the_range_in_order(backend, count):
+    ranges = backend.map_chunks(lambda begin, end: (begin, end), count, 10)
+    assert [i for begin, end in ranges for i in range(begin, end)] == list(range(count))
+
+
+def test_threads_do_not_change_results(tiny_grid_3d):
+    backends = pytest.importorskip("shacira_nerfstudio.backends.cpu_numba.backend")
+    count = 4000  # more rays than one task takes
+    x, table = torch.rand(count, 3), torch.randn(tiny_grid_3d.num_entries, 2)
+    origins, directions = make_rays(count)
+    cells = OCCUPANCIES["sparse_32"]()
+    sigmas, rgbs, t_starts, t_ends, info = packed_samples([3, 0, 2, 1] * 1000)
+
+    def everything(num_threads):
+        backend = backends.CpuNumbaBackend(num_threads)
+        leaves = [v.clone().requires_grad_() for v in (table, sigmas, rgbs)]
+        latents = backend.interpolate(x, leaves[0], tiny_grid_3d)
+        torch.manual_seed(0)
+        noisy, ones = backend.add_noise(leaves[0]), torch.ones(1, 2)
+        bits = backend.logistic_bits(leaves[0], ones, ones, tiny_grid_3d)
+        samples = backend.march(origins, directions, cells, MARCHES["contracted_knee"])
+        rendered = backend.composite(*leaves[1:], t_starts, t_ends, info)
+        mask = backend.visible(sigmas, t_starts, t_ends, info, early_stop=0.5)
+        sum(v.square().sum() for v in (latents, noisy, bits, *rendered)).backward()
+        outputs = [latents, noisy, bits, samples.positions, samples.packed_info, *rendered, mask]
+        return [*outputs, *(leaf.grad for leaf in leaves)]
+
+    for one, two in zip(everything(1), everything(2), strict=True):
+        assert torch.equal(one, two)

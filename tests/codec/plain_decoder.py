@@ -1,0 +1,300 @@
+"""A second decoder, written from FORMAT.md alone: plain Python, slow, without checks.
+
+It keeps the page honest and imports nothing of ours. Sections are numbered as on that page.
+"""
+
+import itertools
+import json
+import math
+import struct
+
+
+class Bytes:
+    def __init__(self, data):
+        self.data, self.at = bytes(data), 0
+
+    def take(self, count):
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def u8(self):
+        return self.take(1)[0]
+
+    def varint(self):
+        value = shift = 0
+        while True:
+            byte = self.u8()
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    def f32(self, count):
+        return list(struct.unpack(f"<{count}f", self.take(4 * count)))
+
+    def rest(self):
+        return self.take(len(self.data) - self.at)
+
+
+class Bits:
+    def __init__(self, data):
+        self.text, self.at = "".join(f"{byte:08b}" for byte in data), 0
+
+    def take(self, count):
+        self.at += count
+        return int(self.text[self.at - count : self.at] or "0", 2)
+
+    def golomb(self, k):
+        zeros = self.text.index("1", self.at) - self.at
+        self.at += zeros
+        return self.take(zeros + k + 1) - (1 << k)
+
+    def signed(self, k):
+        u = self.golomb(k)
+        return u // 2 if u % 2 == 0 else -((u + 1) // 2)
+
+
+class Stream:
+    """Section 2."""
+
+    def __init__(self, data, lanes):
+        lanes = lanes if data else 0
+        self.states = list(struct.unpack(f"<{lanes}I", data[: 4 * lanes]))
+        words = data[4 * lanes :]
+        self.words = list(struct.unpack(f"<{len(words) // 2}H", words))
+        self.at = 0
+
+    def segment(self, letters_of, precision):
+        """``letters_of``: per symbol a list of (symbol, frequency) of its table."""
+        result, lane = [], 0
+        for letters in letters_of:
+            if len(letters) == 1:
+                result.append(letters[0][0])
+                continue
+            x = self.states[lane]
+            s, c = x % (1 << precision), 0
+            for letter, f in letters:
+                if c <= s < c + f:
+                    result.append(letter)
+                    x = f * (x >> precision) + s - c
+                    break
+                c += f
+            if x < 1 << 16:
+                x = (x << 16) + self.words[self.at]
+                self.at += 1
+            self.states[lane] = x
+            lane = (lane + 1) % len(self.states)
+        return result
+
+    def end(self):
+        assert all(x == 1 << 16 for x in self.states)
+        assert self.at == len(self.words)
+
+
+def table(bits, p):
+    """Section 3: a list of (symbol, frequency)."""
+    minimum, n = bits.signed(2), bits.golomb(2) + 1
+    roots, previous = [], 0
+    while len(roots) < n:
+        u = bits.golomb(max(0, previous.bit_length() - 2))
+        if u > 2 * previous:
+            root = u
+        else:
+            root = previous + u // 2 if u % 2 == 0 else previous - (u + 1) // 2
+        roots += [0] * (bits.golomb(1) + 1) if root == 0 else [root]
+        previous = root
+    weights = [(roots[i] - 1) ** 2 if roots[i] else 0 for i in range(n)]
+    if not any(weights):
+        weights = [1 if root else 0 for root in roots]
+    spare, total = (1 << p) - sum(root > 0 for root in roots), sum(weights)
+    freqs = [(root > 0) + w * spare // total for root, w in zip(roots, weights, strict=True)]
+    freqs[freqs.index(max(freqs))] += (1 << p) - sum(freqs)
+    return [(minimum + i, freqs[i]) for i in range(n)]
+
+
+def array(data, count):
+    """Section 4."""
+    if data.u8() == 0:
+        minimum, width = data.varint() - 4095, data.u8()
+        bits = Bits(data.take((count * width + 7) // 8))
+        return [minimum + bits.take(width) for _ in range(count)]
+    p, lanes, table_bytes, stream_bytes = data.u8(), data.varint(), data.varint(), data.varint()
+    letters = table(Bits(data.take(table_bytes)), p)
+    stream = Stream(data.take(stream_bytes), lanes)
+    values = stream.segment([letters] * count, p)
+    stream.end()
+    return values
+
+
+def occupancy(data, dims):
+    """Section 5: the side, and the set of occupied cells."""
+    g, lanes = data.varint(), data.varint()
+    stream = Stream(data.rest(), lanes)
+    sides = [g]
+    while sides[-1] > 8:
+        sides.append((sides[-1] + 3) // 4)
+    neighbours = [
+        n for n in itertools.product((-1, 0, 1), repeat=dims) if tuple(reversed(n)) < (0,) * dims
+    ]
+    blocks = None
+    for side in reversed(sides):
+        occupied, seen, fronts = set(), {}, {}
+        for cell in itertools.product(range(side), repeat=dims):
+            if blocks is None or tuple(c // 4 for c in cell) in blocks:
+                fronts.setdefault(sum(c << i for i, c in enumerate(cell)), []).append(cell)
+        for front in sorted(fronts):
+            patterns, letters = [], []
+            for cell in fronts[front]:
+                pattern = 0
+                for n in neighbours:
+                    other = tuple(c + i for c, i in zip(cell, n, strict=True))
+                    pattern = 2 * pattern + (other in occupied)
+                a, b = seen.get(pattern, (0, 0))
+                f = min(max((5 * b + 2) * 65536 // (5 * (a + b) + 4), 1), 65535)
+                patterns.append(pattern)
+                letters.append([(0, 65536 - f), (1, f)])
+            bits = stream.segment(letters, 16)
+            for cell, pattern, bit in zip(fronts[front], patterns, bits, strict=True):
+                a, b = seen.get(pattern, (0, 0))
+                seen[pattern] = (a + 1 - bit, b + bit)
+                if bit:
+                    occupied.add(cell)
+        blocks = occupied
+    stream.end()
+    return g, blocks
+
+
+class Grid:
+    """Section 6, what is known about entries."""
+
+    def __init__(self, dims, levels, cells):
+        self.dims, self.levels = dims, levels
+        self.has_occupancy = cells is not None
+        self.g, self.cells = cells if cells else (1, {(0,) * dims})
+
+    def entry(self, level, v):
+        n, t = self.levels[level]
+        if n**self.dims <= t:
+            return sum(c * n**i for i, c in enumerate(v)) % t
+        index = 0
+        for c, prime in zip(v, (1, 2654435761, 805459861), strict=False):
+            index ^= c * prime % (1 << 32)
+        return index % t
+
+    def lo(self, c, n):
+        return (2 * c * (n - 1) + self.g) // (2 * self.g)
+
+    def crowded(self, level):
+        n, t = self.levels[level]
+        if n**self.dims <= t:
+            return False
+        if n > {2: 1 << 14, 3: 1 << 9}[self.dims]:
+            return True
+        spans = [self.lo(c + 1, n) - self.lo(c, n) + 2 for c in range(self.g)]
+        return sum(math.prod(spans[c] for c in cell) for cell in self.cells) > 24 * t
+
+    def features(self, level, coarser):
+        n, t = self.levels[level]
+        support, magnitude = [0] * t, [0] * t
+        if self.crowded(level):
+            return support, magnitude
+        corners = list(itertools.product((0, 1), repeat=self.dims))
+        touched, count = set(), {}
+        for cell in self.cells:
+            spans = [range(self.lo(c, n), self.lo(c + 1, n) + 1) for c in cell]
+            touched |= set(itertools.product(*spans))
+        for k in touched:
+            for corner in corners:
+                v = tuple(a + b for a, b in zip(k, corner, strict=True))
+                count[v] = count.get(v, 0) + 1
+        for v, number in count.items():
+            e = self.entry(level, v)
+            support[e] = max(support[e], number)
+            if level:
+                m = self.levels[level - 1][0]
+                p = [min(((2 * c - 1) * (m - 1) + n - 1) // (2 * (n - 1)), m - 1) for c in v]
+                found = [
+                    coarser[self.entry(level - 1, [a + b for a, b in zip(p, corner, strict=True)])]
+                    for corner in corners
+                ]
+                total = sum(min(31, sum(map(abs, symbols))) for symbols in found)
+                magnitude[e] = max(magnitude[e], total)
+        return support, magnitude
+
+
+def level_symbols(data, grid, level, channels, coarser):
+    p, lanes, size = data.u8(), data.varint(), data.varint()
+    bits, stream = Bits(data.take(size)), Stream(data.rest(), lanes)
+    support, magnitude = grid.features(level, coarser)
+    everything = grid.crowded(level) or not grid.has_occupancy
+    entries = [e for e in range(grid.levels[level][1]) if everything or support[e]]
+    rows = [[0] * channels for _ in support]
+    for channel in range(channels):
+        a, b, c = bits.golomb(1), bits.golomb(1), bits.golomb(1)
+        r, thresholds, threshold = bits.take(2), [], 0
+        for _ in range(bits.take(4)):
+            threshold += bits.golomb(4) + 1
+            thresholds.append(threshold)
+        num_classes = (len(thresholds) + 1) * (2 * r + 1)
+        tables = [table(bits, p) if bits.take(1) else None for _ in range(num_classes)]
+        if not any(tables):
+            continue
+        letters = []
+        for e in entries:
+            earlier = rows[e][:channel]
+            score = a * support[e] + b * magnitude[e] + c * min(31, sum(map(abs, earlier)))
+            number = sum(t <= score for t in thresholds) * (2 * r + 1)
+            if r:
+                number += r + min(max(earlier[-1], -r), r)
+            letters.append(tables[number])
+        for e, symbol in zip(entries, stream.segment(letters, p), strict=True):
+            rows[e][channel] = symbol
+    stream.end()
+    return rows
+
+
+def weights(data):
+    result = {}
+    for _ in range(data.varint()):
+        name = data.take(data.u8()).decode()
+        shape = [data.varint() for _ in range(data.u8())]
+        mode = data.u8()
+        steps = data.f32(shape[0] if mode == 1 else 1)
+        steps = steps * shape[0] if mode == 2 else steps
+        result[name] = {"steps": steps, "shape": shape, "values": array(data, math.prod(shape))}
+    return result
+
+
+def cameras(data):
+    n, shared = data.varint(), data.u8()
+    optics = [struct.unpack("<4f2I", data.take(24)) for _ in range(1 if shared else n)]
+    planes = [array(data, 12 * n) for _ in range(4)]
+    elements = [struct.unpack("<f", bytes(plane[i] for plane in planes))[0] for i in range(12 * n)]
+    poses = [elements[camera::n] for camera in range(n)]
+    return {"optics": optics * n if shared else optics, "poses": poses}
+
+
+def decode(data):
+    """Everything in a file, as plain lists and dicts."""
+    length = struct.unpack_from("<I", data, 8)[0]
+    contents = list(struct.iter_unpack("<4sQQI", data[16 : 16 + length]))
+    parts = {tag.decode(): data[offset : offset + size] for tag, offset, size, _ in contents}
+    levels = [data[offset : offset + size] for tag, offset, size, _ in contents if tag == b"LATN"]
+    dims, num_levels, channels = parts["GRID"][:3]
+    pairs = list(struct.iter_unpack("<II", parts["GRID"][3:]))
+    cells = occupancy(Bytes(parts["OCCU"]), dims) if "OCCU" in parts else None
+    grid, symbols, coarser = Grid(dims, pairs, cells), [], None
+    for level, payload in enumerate(levels):
+        coarser = level_symbols(Bytes(payload), grid, level, channels, coarser)
+        symbols += coarser
+    for level in range(len(levels), num_levels):
+        symbols += [[0] * channels for _ in range(pairs[level][1])]
+    return {
+        "head": json.loads(parts["HEAD"]),
+        "symbols": symbols,
+        "occupancy": cells,
+        "weights": weights(Bytes(parts["WGTS"])),
+        "cameras": cameras(Bytes(parts["cams"])) if "cams" in parts else None,
+        "rendering": parts.get("RNDR"),
+        "meta": json.loads(parts.get("meta", b"{}")),
+    }

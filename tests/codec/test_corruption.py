@@ -1,0 +1,216 @@
+"""Hostile and damaged files: a SceneFormatError and nothing else, before memory is taken."""
+
+import struct
+import tracemalloc
+
+import make
+import numpy as np
+import pytest
+
+from shacira_nerfstudio.codec import (
+    PackedScene,
+    QuantizedTensor,
+    SceneFormatError,
+    decode_scene,
+    encode_scene,
+)
+from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
+from shacira_nerfstudio.codec.head import canonical_json, decode_head, symbols_digest
+from shacira_nerfstudio.codec.scene_file import KNOWN
+from shacira_nerfstudio.codec.wire import varint
+from shacira_nerfstudio.grid import GridSpec
+
+TINY = make.tiny_scene()
+DATA = encode_scene(TINY)
+PARTS = [(section.tag, bytes(section.payload)) for section in unpack_sections(DATA, known=KNOWN)]
+
+
+def replaced(**payloads):
+    """The tiny file with sections replaced (None leaves them out), CRCs made right."""
+    parts = [(tag, payloads.get(tag, payload)) for tag, payload in PARTS]
+    return pack_sections([(tag, payload) for tag, payload in parts if payload is not None])
+
+
+def part(wanted):
+    return next(payload for tag, payload in PARTS if tag == wanted)
+
+
+def refused(data, message=None, **options):
+    with pytest.raises(SceneFormatError, match=message):
+        decode_scene(data, **options)
+
+
+def test_every_flipped_byte():
+    for position in range(len(DATA)):
+        broken = bytearray(DATA)
+        broken[position] ^= 1 + position % 255
+        refused(broken)
+
+
+def test_every_length():
+    for length in range(len(DATA)):
+        refused(DATA[:length])
+    refused(DATA + b"\0")
+
+
+def test_every_length_where_truncation_is_allowed():
+    first = DATA.index(part("LATN")) + len(part("LATN"))
+    for length in range(0, first, 13):
+        refused(DATA[:length], allow_truncated=True)
+    for length in range(first, len(DATA), 97):
+        assert decode_scene(DATA[:length], allow_truncated=True).num_levels_present
+
+
+@pytest.mark.parametrize("tag", sorted({tag for tag, _ in PARTS}))
+def test_flipped_bytes_behind_a_right_crc(tag):
+    """A forger makes CRCs right; what then decodes must still be a scene."""
+    rng = np.random.default_rng(len(tag))
+    payload = part(tag)
+    for position in rng.permutation(len(payload))[:24].tolist():
+        broken = bytearray(payload)
+        broken[position] ^= 1 << int(rng.integers(8))
+        try:
+            scene = decode_scene(replaced(**{tag: bytes(broken)}))
+        except SceneFormatError:
+            continue
+        assert tag not in ("GRID", "LATN")
+        assert scene != TINY
+
+
+@pytest.mark.parametrize("tag", sorted({tag for tag, _ in PARTS}))
+def test_shortened_and_lengthened_sections(tag):
+    payload = part(tag)
+    for length in {0, 1, len(payload) // 2, len(payload) - 1}:
+        refused(replaced(**{tag: payload[:length]}))
+    refused(replaced(**{tag: payload + b"\0"}))
+
+
+def test_random_bytes_in_sections():
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        tag = ("GRID", "RNDR", "OCCU", "WGTS", "cams", "LATN")[int(rng.integers(6))]
+        refused(replaced(**{tag: rng.bytes(int(rng.integers(1, 300)))}))
+
+
+def test_missing_repeated_and_misplaced_sections():
+    for tag in ("HEAD", "GRID", "WGTS"):
+        refused(replaced(**{tag: None}), "section")
+    refused(replaced(LATN=None), "LATN: expected 5 levels, found 0")
+    refused(pack_sections(PARTS[:-1]), "LATN: expected 5 levels, found 4")
+    refused(pack_sections([*PARTS, PARTS[-1]]), "LATN: expected 5 levels, found 6")
+    refused(pack_sections([*PARTS, PARTS[1]]), "expected sections")
+    refused(pack_sections([PARTS[1], PARTS[0], *PARTS[2:]]), "expected sections")
+    refused(replaced(OCCU=None))
+
+
+def test_json_that_is_not_canonical():
+    head = part("HEAD")
+    for text in (
+        b"{" + b" " + head[1:],
+        head.replace(b'"width":8', b'"width":8.0'),
+        head.replace(b'"width":8', b'"width":8,"width":8'),
+        head.replace(b'"width":8', b'"width":NaN'),
+        head.replace(b'"width":8', b'"width":' + b"9" * 5000),
+        head.replace(b'"width":8', b'"width":' + b"[" * 60_000),
+        head.replace(b'"kind":"radiance_field"', b'"kind":7'),
+        head.replace(b'"kind":"radiance_field"', b'"kind":"image"'),
+        head.replace(b'"latent_dim":2', b'"latent_dim":3'),
+        head.replace(b'"num_levels_present":5', b'"num_levels_present":6'),
+        b"[]",
+        b"\xff",
+        b"{}",
+        b" " * 100_000,
+    ):
+        refused(replaced(HEAD=text), "HEAD|file|LATN")
+    refused(replaced(meta=b'{"a":[1]}'))
+    refused(replaced(meta=b'{"a":true}'))
+
+
+def test_a_wrong_digest():
+    head = decode_head(memoryview(part("HEAD")))
+    head["digest"] = symbols_digest(np.zeros((1, 1), dtype=np.int16))
+    refused(replaced(HEAD=canonical_json(head)), "digest")
+
+
+def test_weights_out_of_order_or_too_many():
+    refused(
+        replaced(WGTS=b"\x02" + 2 * b"\x01a\x01\x01\x00\x00\x00\x80\x3f\x00\xff\x1f\x00"), "after"
+    )
+    one = b"\x01a\x01\x01\x00\x00\x00\x80\x3f\x00\xff\x1f\x00"
+    assert decode_scene(replaced(WGTS=b"\x01" + one)).weights["a"].values.tolist() == [0]
+    million = varint(1 << 20)
+    huge = b"\x01\x01a\x03" + 3 * million + b"\x00\x00\x00\x80\x3f\x00\xff\x1f\x00"
+    refused(replaced(WGTS=huge), "at most 4194304 weights")
+
+
+def peak_of_refusal(data, message, **options):
+    """Most bytes that Python held while it refused ``data``."""
+    tracemalloc.start()
+    try:
+        refused(data, message, **options)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def grid_bytes(levels, latent_dim=2):
+    pairs = b"".join(struct.pack("<II", resolution, size) for resolution, size in levels)
+    return struct.pack("<BBB", 3, len(levels), latent_dim) + pairs
+
+
+def head_for(levels, latent_dim=2):
+    head = decode_head(memoryview(part("HEAD")))
+    head["num_entries"] = sum(size for _, size in levels)
+    head["num_levels"] = head["num_levels_present"] = len(levels)
+    head["latent_dim"] = latent_dim
+    return canonical_json(head)
+
+
+@pytest.mark.parametrize(
+    ("levels", "latent_dim", "message"),
+    [
+        ([(1 << 20, 1 << 28)] * 5, 16, "max_entries="),
+        ([(2048, 1 << 23)] * 5, 2, "symbols in a file of"),
+        ([(64, 8), (65, 8), (66, 8), (67, 8), (2048, 1 << 22)], 1, "entries in a level"),
+    ],
+)
+def test_huge_grids_take_no_memory(levels, latent_dim, message):
+    data = replaced(GRID=grid_bytes(levels, latent_dim), HEAD=head_for(levels, latent_dim))
+    assert peak_of_refusal(data, message) < 1 << 20
+
+
+def test_the_cap_on_entries_can_be_raised():
+    refused(DATA, "max_entries", max_entries=100)
+    assert decode_scene(DATA, max_entries=make.tiny_scene().grid.num_entries)
+
+
+def test_huge_counts_take_no_memory():
+    for payload in (varint(2000) + part("OCCU")[1:], varint((1 << 32) - 1) + b"\x01"):
+        assert peak_of_refusal(replaced(OCCU=payload), "cells") < 1 << 20
+    for payload in (varint(1 << 31) + b"\0" * 40, varint(4096) + b"\x01a\x01" + varint(1 << 22)):
+        assert peak_of_refusal(replaced(WGTS=payload), "WGTS") < 1 << 20
+    assert peak_of_refusal(replaced(cams=varint(1 << 16) + b"\x00" * 99), "cams") < 1 << 20
+    stream = part("LATN")[:1] + varint(1024) + varint((1 << 32) - 1)
+    assert peak_of_refusal(replaced(LATN=stream + b"\0" * 99), "LATN") < 1 << 20
+
+
+def test_a_small_file_cannot_take_much_memory():
+    """As many symbols as are allowed for free, in as few and as cheap levels as possible."""
+    nothing = np.zeros((8, 16), dtype=np.int16)
+    weights = {"w": QuantizedTensor(np.zeros(1 << 20, dtype=np.int16), np.ones(1, dtype="f4"))}
+    small = PackedScene("radiance_field", {}, GridSpec(3, (2048,), (8,)), nothing, None, weights)
+    parts = dict(
+        (s.tag, bytes(s.payload)) for s in unpack_sections(encode_scene(small), known=KNOWN)
+    )
+    level = parts.pop("LATN")
+    head = decode_head(memoryview(parts["HEAD"]))
+    head |= {"num_entries": 1 << 20, "num_levels": 2, "num_levels_present": 2}
+    head["digest"] = symbols_digest(np.zeros((1 << 20, 16), dtype=np.int16))
+    parts |= {"HEAD": canonical_json(head), "GRID": grid_bytes([(2048, 1 << 19)] * 2, 16)}
+    data = pack_sections([*parts.items(), ("LATN", level), ("LATN", level)])
+    assert len(data) < 1000
+    tracemalloc.start()
+    decode_scene(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6

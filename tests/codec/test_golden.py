@@ -1,0 +1,63 @@
+"""Files of every released version decode to what they always held, and encode to themselves."""
+
+import json
+import pathlib
+
+import make
+import numpy as np
+import pytest
+
+from shacira_nerfstudio.codec import decode_scene, describe, encode_scene, truncate, verify
+
+FOLDER = pathlib.Path(__file__).parents[1] / "golden"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.shacira"))
+
+
+@pytest.mark.parametrize("fast", [False, None])
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_files(name, fast):
+    data = (FOLDER / f"{name}.shacira").read_bytes()
+    scene = decode_scene(data, fast=fast)
+    assert json.loads(json.dumps(make.as_json(scene))) == json.loads(
+        (FOLDER / f"{name}.json").read_text()
+    )
+    assert encode_scene(scene, fast=fast) == data
+    verify(data)
+
+
+def test_the_newest_golden_file_is_the_one_that_make_writes():
+    scene = make.tiny_scene()
+    data = (FOLDER / f"{make.NAME}.shacira").read_bytes()
+    assert encode_scene(scene) == data
+    assert decode_scene(data) == scene
+    assert len(data) < 20_000
+
+
+def test_the_golden_file_shows_every_feature():
+    data = (FOLDER / f"{make.NAME}.shacira").read_bytes()
+    facts = describe(data)
+    assert [tag for tag, _ in facts["sections"][:7]] == [
+        *("HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta")
+    ]
+    scene = decode_scene(data)
+    assert {scene.grid.is_dense(level) for level in range(5)} == {True, False}
+    assert facts["reached_entries_by_level"] < facts["table_sizes"]
+    # Classes pay: the same symbols shuffled within each level and channel take more bytes.
+    rng = np.random.default_rng(0)
+    shuffled = make.tiny_scene()
+    for level in range(5):
+        rows = shuffled.level_symbols(level)
+        used = np.flatnonzero(rows.any(axis=1))
+        for channel in range(2):
+            rows[used, channel] = rng.permutation(rows[used, channel])
+    assert sum(facts["bytes_by_level"]) < sum(describe(encode_scene(shuffled))["bytes_by_level"])
+
+
+def test_a_shorter_golden_file():
+    data = (FOLDER / f"{make.NAME}.shacira").read_bytes()
+    shorter = decode_scene(truncate(data, max_level=2))
+    full = decode_scene(data)
+    end = full.grid.offsets[3]
+    assert shorter.num_levels_present == 3
+    assert np.array_equal(shorter.symbols[:end], full.symbols[:end])
+    assert not shorter.symbols[end:].any()

@@ -1,0 +1,225 @@
+"""Latents under their quantiser, and the rate that trains them."""
+
+import pytest
+import torch
+
+from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.model.encoding import LatentHashEncoding
+from shacira_nerfstudio.model.entropy_model import FactorizedEntropyModel
+from shacira_nerfstudio.model.latent_decoder import LatentDecoder
+from shacira_nerfstudio.model.quantize import quantize
+
+MODES = ("sga", "noise", "straight_through", "round", "none")
+
+
+def make_encoding(backend, grid, *, num_layers=1, pooled=False, spread=2.0):
+    return LatentHashEncoding(
+        grid,
+        backend,
+        latent_decoder=LatentDecoder(grid.num_levels, 2, 3),
+        entropy_model=FactorizedEntropyModel(
+            grid.num_levels, 2, num_layers=num_layers, pooled=pooled
+        ),
+        init_std=spread,
+    ).to("cuda" if backend.name.startswith("cuda") else "cpu")
+
+
+@pytest.fixture
+def encoding(backend, tiny_grid):
+    return make_encoding(backend, tiny_grid)
+
+
+# ── rate ──
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_rate_reaches_the_latents(backend, tiny_grid, mode, num_layers):
+    # In the reference code the rate looked at rounded latents, whose gradient is zero.
+    encoding = make_encoding(backend, tiny_grid, num_layers=num_layers)
+    encoding.set_quantizer(mode, 1.0)
+    encoding.train()
+    encoding.bits().backward()
+    gradient = encoding.latents.grad
+    assert (gradient != 0).float().mean() > 0.99
+    # Away from the mode of the density, which starts near 0, it points outwards.
+    far = encoding.latents.detach().abs() > 2
+    assert (gradient.sign() == encoding.latents.detach().sign())[far].all()
+    for parameter in encoding.entropy_model.parameters():
+        assert parameter.numel() == 0 or parameter.grad.any()
+
+
+def test_lambda_matters(backend):
+    grid = GridSpec(2, (16,), (256,))
+
+    def bits_after_training(rate_lambda):
+        torch.manual_seed(1)
+        encoding = make_encoding(backend, grid)
+        encoding.set_quantizer("noise", 1.0)
+        target = encoding.latents.detach().clone()
+        optimizer = torch.optim.Adam(encoding.parameters(), lr=0.05)
+        for _ in range(30):
+            optimizer.zero_grad()
+            distortion = (encoding.table() - target).square().mean()
+            (distortion + rate_lambda * encoding.bits() / len(target)).backward()
+            optimizer.step()
+        with torch.no_grad():
+            return encoding.eval().bits().item() / target.numel()
+
+    none, little, much = (bits_after_training(rate_lambda) for rate_lambda in (0.0, 0.3, 3.0))
+    # Without a rate the density keeps its start, which suits these latents badly, too.
+    assert much < 0.7 * little
+    assert little < 0.95 * none
+
+
+@pytest.mark.parametrize("stride", [2, 3, 8, 21])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_fraction_of_the_rows_is_unbiased(monkeypatch, backend, tiny_grid, num_layers, stride):
+    encoding = make_encoding(backend, tiny_grid, num_layers=num_layers)
+    firsts = iter(range(stride))
+
+    def fixed_randint(high, size):
+        assert size == ()
+        # The first row that an estimate reads; anything else seeds the noise.
+        return torch.tensor(next(firsts) if high == stride else 1234)
+
+    monkeypatch.setattr(torch, "randint", fixed_randint)
+    # Noise that belongs to a row, not to its place among those that are read.
+    monkeypatch.setattr(torch, "rand_like", lambda x: torch.full_like(x, 0.8))
+    monkeypatch.setattr(backend, "add_noise", lambda latents: latents + 0.3)
+    with torch.no_grad():
+        full = encoding.bits().item()
+        estimates = [encoding.bits(fraction=1 / stride).item() for _ in range(stride)]
+    # Each row is read by exactly one estimate; single precision adds up thousands of them.
+    assert sum(estimates) / stride == pytest.approx(full, rel=1e-5)
+    assert max(estimates) > min(estimates)
+
+
+def test_a_fraction_reads_fewer_rows(encoding):
+    encoding.bits(fraction=0.25).backward()
+    rows = encoding.latents.grad.any(1).nonzero()[:, 0]
+    assert torch.equal(rows, torch.arange(int(rows[0]), len(encoding.latents), 4).to(rows))
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])
+def test_impossible_fractions_are_refused(encoding, fraction):
+    with pytest.raises(ValueError, match="fraction"):
+        encoding.bits(fraction=fraction)
+
+
+def test_bits_are_those_of_the_entropy_model(reference, tiny_grid, monkeypatch):
+    encoding = make_encoding(reference, tiny_grid)
+    monkeypatch.setattr(torch, "rand_like", lambda x: torch.full_like(x, 0.5))
+    expected = sum(
+        encoding.entropy_model.bits(encoding.latents[begin:end], level).sum()
+        for level, (begin, end) in enumerate(
+            zip(tiny_grid.offsets[:-1], tiny_grid.offsets[1:], strict=True)
+        )
+    )
+    torch.testing.assert_close(encoding.bits(), expected)
+
+
+# ── quantiser ──
+
+
+@pytest.mark.parametrize("mode", MODES[:4])
+def test_eval_rounds_whatever_training_does(encoding, mode):
+    encoding.set_quantizer(mode, 1.0)
+    encoding.eval()
+    table = encoding.table()
+    assert not table.is_floating_point()
+    assert torch.equal(table.float(), encoding.latents.round())
+
+
+def test_training_uses_the_quantizer(encoding):
+    encoding.train()
+    encoding.set_quantizer("noise", 1.0)
+    first, second = encoding.table(), encoding.table()
+    assert (first != second).any()
+    assert ((first - encoding.latents).abs() <= 0.5 + 1e-6).all()
+    encoding.set_quantizer("sga", 0.5)
+    table = encoding.table()
+    assert (table != table.round()).any()
+    assert ((table - encoding.latents).abs() <= 1).all()
+    encoding.set_quantizer("straight_through", 0.1)
+    assert torch.equal(encoding.table(), quantize(encoding.latents, "round"))
+    encoding.table().sum().backward()
+    assert (encoding.latents.grad == 1).all()
+
+
+def test_without_a_quantizer_latents_stay_floats(encoding):
+    encoding.set_quantizer("none", 1.0)
+    assert not encoding.is_quantized
+    assert torch.equal(encoding.eval().table(), encoding.latents)
+    assert torch.equal(encoding.train().table(), encoding.latents)
+
+
+def test_rounded_is_made_anew_only_after_a_change(encoding):
+    encoding.eval()
+    before = encoding.rounded()
+    assert encoding.rounded() is before
+
+    optimizer = torch.optim.Adam([encoding.latents], lr=5.0)
+    encoding.train()
+    encoding.bits().backward()
+    optimizer.step()
+    encoding.eval()
+    after = encoding.rounded()
+    assert (after != before).any()
+    assert torch.equal(after.float(), encoding.latents.detach().round())
+    assert encoding.rounded() is after
+
+    state = {name: value.clone() for name, value in encoding.state_dict().items()}
+    state["latents"] += 3
+    encoding.load_state_dict(state)
+    assert torch.equal(encoding.rounded(), after + 3)
+
+
+def test_forward_interpolates_the_table(encoding, reference):
+    grid = encoding.grid
+    x = torch.rand(50, grid.num_dims).to(encoding.latents.device)
+    expected = reference.interpolate(x.cpu(), encoding.latents.detach().round().cpu(), grid)
+    encoding.eval()
+    # As in the parity tests: positions of cells in single precision, times the spread of values.
+    tolerance = {"rtol": 1e-5, "atol": 1e-4}
+    torch.testing.assert_close(encoding(x).cpu(), expected, **tolerance)
+    twice = encoding(x, encoding.rounded() * 2)
+    torch.testing.assert_close(twice.cpu(), expected * 2, **tolerance)
+
+
+def test_max_level_blanks_finer_levels(encoding):
+    x = torch.rand(50, encoding.grid.num_dims).to(encoding.latents.device)
+    encoding.eval()
+    everything = encoding(x)
+    encoding.max_level = 2
+    coarse = encoding(x)
+    assert torch.equal(coarse[:, :2], everything[:, :2])
+    assert not coarse[:, 2:].any()
+    assert everything[:, 2:].any()
+
+
+# ── symbols of a file ──
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(127, torch.int8), (128, torch.int16)])
+def test_symbols_take_as_little_memory_as_they_can(encoding, largest, dtype):
+    symbols = torch.randint(-3, 4, encoding.latents.shape, dtype=torch.int16)
+    symbols[5, 1] = -largest
+    encoding.install_symbols(symbols)
+    table = encoding.eval().table()
+    assert table.dtype == dtype
+    assert torch.equal(table.to(torch.int16), symbols)
+
+
+def test_a_decoded_file_cannot_be_trained(encoding):
+    encoding.install_symbols(torch.zeros(encoding.latents.shape, dtype=torch.int16))
+    encoding.set_quantizer("noise", 1.0)
+    assert not encoding.eval().table().any()
+    with pytest.raises(RuntimeError, match="cannot be trained"):
+        encoding.train().table()
+
+
+def test_symbols_of_another_shape_are_refused(encoding):
+    rows, channels = encoding.latents.shape
+    with pytest.raises(ValueError, match="expected symbols"):
+        encoding.install_symbols(torch.zeros(rows - 1, channels, dtype=torch.int16))

@@ -1,0 +1,230 @@
+"""The field: folded equals explicit, chunked equals autograd, quantised means counted levels."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from shacira_nerfstudio.model.radiance_field import (
+    FieldShape,
+    fake_quantize,
+    spherical_harmonics,
+    weight_steps,
+)
+from shacira_nerfstudio.model.shading import (
+    CHUNK,
+    MAX_LOG_DENSITY,
+    density_of,
+    raw_density,
+    shade,
+)
+
+
+def unit_vectors(count, dtype=torch.float32):
+    return F.normalize(torch.randn(count, 3, dtype=dtype), dim=-1)
+
+
+# ── field ──
+
+
+def explicit(field, x, directions):
+    """Density and colour layer after layer, the latent decoder where the paper has it."""
+    hidden = field.encoding.latent_decoder(field.encoding(x, field.encoding.table().to(x)))
+    hidden = field.density_mlp[1](torch.relu(field.density_mlp[0](hidden)))
+    y = torch.cat([spherical_harmonics(directions, field.shape.sh_degree), hidden[:, 1:]], -1)
+    for layer in field.color_mlp[:-1]:
+        y = torch.relu(layer(y))
+    return torch.exp(hidden[:, 0]), torch.sigmoid(field.color_mlp[-1](y))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"decoder_per_level": False},
+        {"identity_decoder": True, "features_per_level": 2},
+        {"latent_dim": 1, "features_per_level": 2},
+        {"shape": FieldShape(hidden_dim=5, geo_feat_dim=2, num_color_layers=1, sh_degree=4)},
+    ],
+    ids=str,
+)
+def test_folded_field_equals_explicit_layers(make_field, options):
+    field = make_field(**options).double()
+    if field.encoding.latent_decoder.shift is not None:
+        torch.nn.init.normal_(field.encoding.latent_decoder.shift)
+    x, directions = torch.rand(100, 3, dtype=torch.float64), unit_vectors(100, torch.float64)
+    sigma, geo = field.density(x)
+    rgb = field.color(field.ray_features(directions), geo)
+    expected_sigma, expected_rgb = explicit(field, x, directions)
+    torch.testing.assert_close(sigma, expected_sigma, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(rgb, expected_rgb, rtol=1e-10, atol=1e-12)
+    assert rgb.std() > 1e-3
+
+
+def test_gradients_reach_every_parameter(tiny_field, device):
+    field = tiny_field.train()
+    field.encoding.set_quantizer("straight_through", 1.0)
+    sigma, geo = field.density(torch.rand(2000, 3).to(device))
+    rgb = field.color(field.ray_features(unit_vectors(2000).to(device)), geo)
+    (sigma.sum() + rgb.sum()).backward()
+    for name, parameter in field.named_parameters():
+        if not name.startswith("encoding.entropy_model"):
+            assert parameter.grad.any(), name
+    # 2000 positions read most entries of every level.
+    assert (field.encoding.latents.grad != 0).float().mean() > 0.5
+
+
+def test_appearance_codes_change_colour_only(make_field):
+    shape = FieldShape(hidden_dim=8, geo_feat_dim=3, sh_degree=2, appearance_dim=4)
+    field = make_field(shape=shape)
+    x, directions, codes = torch.rand(20, 3), unit_vectors(20), torch.randn(2, 4)
+    _, geo = field.density(x)
+    one, other = (
+        field.color(field.ray_features(directions, code.expand(20, -1)), geo) for code in codes
+    )
+    assert (one != other).any(1).all()
+    assert field.ray_features(directions, codes[:1].expand(20, -1)).shape == (20, 4 + 4)
+
+
+def test_degrees_of_harmonics_are_checked(make_field):
+    for degree in (0, 5):
+        with pytest.raises(ValueError, match=f"got {degree}"):
+            make_field(shape=FieldShape(sh_degree=degree))
+
+
+# ── the chunked path ──
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, CHUNK + 5])
+@pytest.mark.parametrize("appearance_dim", [0, 3])
+def test_shade_equals_autograd(make_field, backend, device, num_samples, appearance_dim):
+    shape = FieldShape(hidden_dim=8, geo_feat_dim=3, sh_degree=2, appearance_dim=appearance_dim)
+    field = make_field(backend, shape=shape).double().to(device)
+    f64 = {"dtype": torch.float64, "device": device}
+    latents = torch.randn(num_samples, 5, 2, **f64)
+    rays = torch.randint(7, (num_samples,), device=device).sort().values
+    features = torch.randn(7, 4 + appearance_dim, **f64)
+    upstream = torch.randn(num_samples, **f64), torch.randn(num_samples, 3, **f64)
+    results = []
+    for chunked in (True, False):
+        z, a = latents.clone().requires_grad_(), features.clone().requires_grad_()
+        weights = {n: w.detach().clone().requires_grad_() for n, w in field.layers().items()}
+        if chunked:
+            raw = raw_density(z, weights, backend)
+            sigma, rgb = shade(z, raw, a, rays, weights, backend)
+            assert torch.equal(sigma, density_of(raw))
+        else:
+            sigma, geo = field.density_from_latents(z, weights)
+            rgb = field.color(a[rays], geo, weights)
+        leaves = [z, a, *weights.values()]
+        results.append((sigma, rgb, *torch.autograd.grad((sigma, rgb), leaves, upstream)))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_density_is_exp_and_stays_finite():
+    raw = torch.tensor([[-200.0], [-1], [0], [2], [14], [200]])
+    expected = [0, math.exp(-1), 1, math.exp(2), math.exp(14), math.exp(MAX_LOG_DENSITY)]
+    assert density_of(raw).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_gradient_of_a_huge_density_is_finite(make_field, reference):
+    field = make_field()
+    latents = torch.randn(4, 5, 2).requires_grad_()
+    with torch.no_grad():
+        field.density_mlp[1].bias[0] = 200
+    weights = field.layers()
+    raw = raw_density(latents, weights, reference)
+    sigma, _ = shade(latents, raw, torch.randn(4, 4), torch.arange(4), weights, reference)
+    sigma.sum().backward()
+    assert latents.grad.isfinite().all()
+    assert field.density_mlp[1].bias.grad[0].item() == pytest.approx(4 * math.exp(15), rel=1e-5)
+
+
+# ── spherical harmonics ──
+
+
+def test_spherical_harmonics_are_orthonormal():
+    # Gauss-Legendre in z times equal angles is exact up to degree 2 * 12 - 1.
+    z, weights = np.polynomial.legendre.leggauss(12)
+    phi = np.arange(24) * 2 * math.pi / 24
+    radius = np.sqrt(1 - z**2)[:, None]
+    directions = torch.from_numpy(
+        np.stack(
+            [
+                radius * np.cos(phi),
+                radius * np.sin(phi),
+                np.broadcast_to(z[:, None], (12, 24)),
+            ],
+            -1,
+        ).reshape(-1, 3)
+    )
+    area = torch.from_numpy(np.repeat(weights * 2 * math.pi / 24, 24))
+    basis = spherical_harmonics(directions, 4)
+    gram = basis.T @ (basis * area[:, None])
+    torch.testing.assert_close(gram, torch.eye(16, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_spherical_harmonics_by_degree():
+    directions = unit_vectors(5)
+    full = spherical_harmonics(directions, 4)
+    for degree in (1, 2, 3):
+        assert torch.equal(spherical_harmonics(directions, degree), full[:, : degree**2])
+    # Odd bands change sign with the direction, even ones do not.
+    opposite = spherical_harmonics(-directions, 4)
+    signs = torch.tensor([1.0] + [-1.0] * 3 + [1.0] * 5 + [-1.0] * 7)
+    torch.testing.assert_close(opposite, full * signs)
+
+
+# ── weights ──
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 12])
+def test_fake_quantize_levels(bits):
+    weight = torch.randn(6, 40, dtype=torch.float64) * torch.logspace(-3, 3, 6).double()[:, None]
+    weight[3] = 0
+    weight.requires_grad_()
+    quantized = fake_quantize(weight, bits)
+    steps = weight_steps(weight, bits)[:, None]
+    integers = quantized / steps
+    torch.testing.assert_close(integers, integers.round(), rtol=0, atol=1e-6)
+    largest = 2 ** (bits - 1) - 1
+    used = [0, 1, 2, 4, 5]
+    # The largest magnitude of a row uses the largest integer, and stays as it was.
+    assert integers.abs().amax(1)[used].tolist() == pytest.approx([largest] * 5)
+    assert not quantized[3].any()
+    assert ((quantized - weight).abs() <= steps / 2 * (1 + 1e-9)).all()
+    assert all(len(row.round().unique()) <= 2**bits - 1 for row in integers)
+    quantized.sum().backward()
+    assert (weight.grad == 1).all()
+    torch.testing.assert_close(fake_quantize(quantized.detach(), bits), quantized.detach())
+
+
+def test_a_vector_is_one_row():
+    bias = torch.tensor([1.0, 0.26, -0.5, 0.0])
+    # Step 1/3: the vector shares it.
+    assert fake_quantize(bias, 3).tolist() == pytest.approx([1, 1 / 3, -2 / 3, 0])
+
+
+def test_weights_are_quantised_in_the_loop_only_when_asked(make_field):
+    field = make_field(weight_bits=4, first_layer_bits=6)
+    plain = field.layers()
+    assert all(torch.equal(w, plain[n]) for n, w in field.effective_layers().items())
+    field.quantize_weights = True
+    for name, weight in field.effective_layers().items():
+        bits = 6 if name.startswith("density_mlp.0") else 4
+        assert field.bits_of(name) == bits
+        assert torch.equal(weight, fake_quantize(plain[name], bits))
+        assert not torch.equal(weight, plain[name])
+    field.weight_bits = 0
+    assert all(torch.equal(w, plain[n]) for n, w in field.effective_layers().items())
+
+
+def test_quantised_in_the_loop_is_differentiable(make_field):
+    field = make_field()
+    field.quantize_weights = True
+    sum(w.sum() for w in field.effective_layers().values()).backward()
+    assert field.encoding.latent_decoder.matrix.grad.any()
+    assert (field.color_mlp[0].weight.grad == 1).all()

@@ -1,0 +1,291 @@
+"""From a trained run to a file and back into the host, through every door."""
+
+import copy
+import functools
+import importlib
+import math
+import sys
+import unittest.mock
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("nerfstudio")
+pytestmark = [pytest.mark.nerfstudio, pytest.mark.slow]
+
+from nerfstudio.configs.dataparser_configs import all_dataparsers  # noqa: E402
+from nerfstudio.configs.method_configs import all_methods  # noqa: E402
+from nerfstudio.utils.eval_utils import eval_setup  # noqa: E402
+
+from shacira_nerfstudio import cli  # noqa: E402
+from shacira_nerfstudio.backends import get_backend  # noqa: E402
+from shacira_nerfstudio.codec import (  # noqa: E402
+    decode_scene,
+    encode_scene,
+    load_scene,
+    save_scene,
+    truncate,
+)
+from shacira_nerfstudio.demo_scene import write_demo_scene  # noqa: E402
+from shacira_nerfstudio.model.pinhole import (  # noqa: E402
+    background_fill,
+    pinhole_rays,
+    render_view,
+)
+from shacira_nerfstudio.pack import unpack_scene  # noqa: E402
+from shacira_nerfstudio.plugin.evaluation import evaluate_run  # noqa: E402
+from shacira_nerfstudio.plugin.export_folder import (  # noqa: E402
+    camera_set,
+    pack_model,
+    thin_cameras,
+)
+
+NUM_STEPS, WRAPPER = 20, "ckpt/step-000000019.ckpt"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(path of config.yml, trained pipeline, data set) of a tiny run through the host's trainer."""
+    root = tmp_path_factory.mktemp("run")
+    data = write_demo_scene(root / "data", num_views=6, size=24)
+    config = copy.deepcopy(all_methods["shacira"])
+    model, manager = config.pipeline.model, config.pipeline.datamanager
+    model.num_levels, model.max_res, model.log2_hashmap_size = 4, 64, 10
+    model.occupancy_resolution, model.occupancy_warmup, model.occupancy_every = 32, 8, 4
+    model.latents_init_std = 2.0  # so that a short run ends with latents other than 0
+    model.target_num_samples, model.appearance_dim = 4096, 2
+    manager.dataparser = copy.deepcopy(all_dataparsers["rtmv-data"])
+    manager.dataparser.data = manager.data = data
+    config.max_num_iterations, config.steps_per_eval_image = NUM_STEPS, 0
+    config.machine.device_type, config.vis = "cpu", "tensorboard"
+    config.output_dir = root / "outputs"
+    config.set_timestamp()
+    trainer = config.setup(local_rank=0, world_size=1)
+    trainer.setup()
+    config.save_config()
+    trainer.train()
+    trainer.pipeline.eval()
+    return config.get_base_dir() / "config.yml", trainer.pipeline, data
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("export") / "out"
+    assert cli.main(["export", "--load-config", str(run[0]), "--output-dir", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    """The pipeline that every ns-* command makes of the export folder."""
+    return eval_setup(exported / "config.yml")[1]
+
+
+def same_state(a, b):
+    return a.keys() == b.keys() and all(
+        a[key].dtype == b[key].dtype and torch.equal(a[key], b[key]) for key in a
+    )
+
+
+def test_a_float_checkpoint_comes_back_exactly(run):
+    config_path, trained, _ = run
+    _, pipeline, _, step = eval_setup(config_path, test_mode="inference")
+    assert step == NUM_STEPS - 1
+    assert same_state(pipeline.state_dict(), trained.state_dict())
+    assert pipeline.model.file_bytes == {}
+    for name in ("march", "background", "background_color"):
+        ours, theirs = (p.model.settings for p in (pipeline, trained))
+        assert getattr(ours, name) == getattr(theirs, name)
+
+
+def test_the_folder_holds_three_files_and_no_code(exported):
+    files = sorted(str(p.relative_to(exported)) for p in exported.rglob("*") if p.is_file())
+    assert files == [WRAPPER, "config.yml", "scene.shacira"]
+    data = (exported / "scene.shacira").read_bytes()
+    state = torch.load(exported / WRAPPER, weights_only=True)
+    assert state.keys() == {"step", "pipeline"}
+    assert state["pipeline"].keys() == {"_model.bitstream"}
+    assert state["pipeline"]["_model.bitstream"].numpy().tobytes() == data
+    assert (exported / WRAPPER).stat().st_size < len(data) + 2500
+
+
+def test_the_file_says_how_it_was_made(run, exported):
+    scene = load_scene(exported / "scene.shacira")
+    assert scene.meta["step"] == NUM_STEPS - 1
+    assert scene.meta["dataparser"] == "rtmv-data"
+    assert scene.meta["num_train_images"] == 4
+    assert not any("/" in str(value) for value in scene.meta.values())  # no paths
+    assert len(scene.cameras.sizes) == 4
+    assert np.count_nonzero(scene.symbols)
+    assert scene == pack_model(run[1].model, meta=scene.meta)
+
+
+def test_both_doors_write_the_same_file(run, exported, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d", unittest.mock.MagicMock())  # slow, and not needed
+    exporter = importlib.import_module("nerfstudio.scripts.exporter")
+    options = ["--load-config", str(run[0]), "--output-dir", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["ns-export", "shacira", *options, "--verify", "False"])
+    exporter.entrypoint()
+    for name in ("scene.shacira", WRAPPER):
+        assert (tmp_path / "out" / name).read_bytes() == (exported / name).read_bytes()
+
+
+def test_exporting_an_export_gives_the_same_file(exported, tmp_path):
+    options = ["export", "--load-config", str(exported / "config.yml"), "--output-dir"]
+    assert cli.main([*options, str(tmp_path / "again")]) == 0
+    for name in ("scene.shacira", WRAPPER):
+        assert (tmp_path / "again" / name).read_bytes() == (exported / name).read_bytes()
+    # Facts may be added; nothing else changes.
+    stated = ["--author", "Ada", "--max-cameras", "2"]
+    assert cli.main([*options, str(tmp_path / "again"), *stated]) == 0
+    scene = load_scene(tmp_path / "again" / "scene.shacira")
+    original = load_scene(exported / "scene.shacira")
+    assert scene.meta == {**original.meta, "author": "Ada"}
+    assert len(scene.cameras.sizes) == 2
+    assert scene.weights == original.weights
+
+
+def test_a_run_is_never_overwritten(run, capsys):
+    before = run[0].read_bytes()
+    options = ["--load-config", str(run[0]), "--output-dir", str(run[0].parent)]
+    assert cli.main(["export", *options]) == 2
+    assert "config.yml of its own" in capsys.readouterr().err
+    assert run[0].read_bytes() == before
+
+
+def psnr(image, truth):
+    return -10 * math.log10(float(((image - truth) ** 2).mean()))
+
+
+def test_the_host_measures_what_was_packed(run, exported, loaded):
+    packed = unpack_scene(pack_model(run[1].model), get_backend("auto", "cpu"))
+    dataset = loaded.datamanager.eval_dataset
+    cameras = camera_set(dataset.cameras)
+    expected = []
+    for index in range(len(dataset)):
+        image = render_view(
+            packed.field,
+            packed.occupied,
+            packed.march,
+            cameras.camera_to_worlds[index],
+            cameras.intrinsics[index],
+            (24, 24),
+            background=background_fill(packed.background, packed.background_color),
+            early_stop=packed.early_stop,
+        )
+        expected.append(psnr(image, dataset[index]["image"]))
+    results = evaluate_run(exported / "config.yml", output_path=exported.parent / "eval.json")
+    # Ray directions of the host differ in the last bits.
+    assert results["psnr"] == pytest.approx(np.mean(expected), abs=1e-3)
+    assert results["bytes"] == (exported / "scene.shacira").stat().st_size
+    assert (exported.parent / "eval.json").exists()
+
+
+def test_the_decoded_model_renders_as_the_trained_one(run, loaded):
+    """Only weights and steps lose digits in the file."""
+    camera = loaded.datamanager.eval_dataset.cameras[0:1]
+    images = [p.model.get_outputs_for_camera(camera)["rgb"] for p in (run[1], loaded)]
+    assert psnr(*images) > 30
+    assert loaded.model.occupancy.occupied.equal(run[1].model.occupancy.occupied)
+
+
+def test_our_rays_are_the_hosts(loaded):
+    cameras = loaded.datamanager.eval_dataset.cameras
+    ours = camera_set(cameras)
+    size = tuple(int(side) for side in ours.sizes[1])
+    origins, directions = pinhole_rays(ours.camera_to_worlds[1], ours.intrinsics[1], size)
+    theirs = cameras.generate_rays(camera_indices=1, keep_shape=True)
+    assert torch.allclose(origins, theirs.origins.view(-1, 3))
+    assert torch.allclose(directions, theirs.directions.view(-1, 3), atol=1e-6)
+
+
+def test_cameras_are_thinned_evenly(loaded):
+    cameras = camera_set(loaded.datamanager.train_dataset.cameras)
+    ends = thin_cameras(cameras, 2)
+    assert np.array_equal(ends.camera_to_worlds, cameras.camera_to_worlds[[0, 3]])
+    assert thin_cameras(cameras, 0) is None
+    assert thin_cameras(cameras, 64) == cameras
+
+
+def test_a_broken_bitstream_is_a_value_error(run, exported, loaded):
+    """And not a RuntimeError, after which the host would load what fits and go on."""
+    data = bytearray((exported / "scene.shacira").read_bytes())
+    data[len(data) // 2] ^= 4
+    bits = torch.frombuffer(data, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="CRC"):
+        loaded.load_state_dict({"_model.bitstream": bits}, strict=False)
+    with pytest.raises(ValueError, match="nothing beside"):
+        loaded.model.load_state_dict({"bitstream": bits, "appearance": torch.zeros(1)})
+    with pytest.raises(ValueError, match="uint8"):
+        loaded.model.load_state_dict({"bitstream": bits.float()})
+
+
+def test_a_coarser_file_of_other_shapes_loads(loaded, exported):
+    model = copy.copy(loaded.model)
+    model._modules = dict(loaded.model._modules)
+    model._parameters = dict(loaded.model._parameters)
+    data = truncate((exported / "scene.shacira").read_bytes(), max_level=1)
+    model.load_state_dict({"bitstream": torch.frombuffer(bytearray(data), dtype=torch.uint8)})
+    assert sum(model.file_bytes.values()) == len(data)
+    assert encode_scene(model.file_scene) == data
+    camera = loaded.datamanager.eval_dataset.cameras[0:1]
+    assert model.get_outputs_for_camera(camera)["rgb"].shape == (24, 24, 3)
+
+
+def test_import_without_data_looks_but_does_not_measure(exported, loaded, tmp_path):
+    file, out = tmp_path / "lone.shacira", tmp_path / "out"
+    file.write_bytes((exported / "scene.shacira").read_bytes())
+    assert cli.main(["import", str(file), "--output-dir", str(out)]) == 0
+    for name in ("scene.shacira", WRAPPER):
+        assert (out / name).read_bytes() == (exported / name).read_bytes()
+    file.unlink()
+    _, pipeline, _, _ = eval_setup(out / "config.yml")
+    camera = loaded.datamanager.train_dataset.cameras[2:3]
+    stored = pipeline.datamanager.eval_dataset.cameras[2:3]
+    expected = loaded.model.get_outputs_for_camera(camera)["rgb"]
+    assert torch.equal(pipeline.model.get_outputs_for_camera(stored)["rgb"], expected)
+    assert pipeline.datamanager.train_dataset[0]["image"].shape[-1] == 3  # for the viewer
+    for measure in (
+        pipeline.get_average_eval_image_metrics,
+        functools.partial(pipeline.get_eval_image_metrics_and_images, 0),
+        functools.partial(pipeline.get_train_loss_dict, 0),
+    ):
+        with pytest.raises(ValueError, match="expected a data set"):
+            measure()
+    # An imported folder can be exported again, too.
+    options = ["--load-config", str(out / "config.yml"), "--output-dir", str(tmp_path / "again")]
+    assert cli.main(["export", *options]) == 0
+    again = tmp_path / "again" / "scene.shacira"
+    assert again.read_bytes() == (exported / "scene.shacira").read_bytes()
+
+
+def test_import_with_data_uses_the_parser_that_the_file_names(run, exported, tmp_path, capsys):
+    file = str(exported / "scene.shacira")
+    options = ["import", file, "--output-dir", str(tmp_path / "out"), "--data"]
+    assert cli.main([*options, str(run[2])]) == 0
+    config = yaml.load((tmp_path / "out" / "config.yml").read_text(), Loader=yaml.Loader)
+    manager = config.pipeline.datamanager
+    assert type(manager.dataparser) is type(all_dataparsers["rtmv-data"])
+    assert manager.data == manager.dataparser.data == run[2]
+    assert config.pipeline.model.num_levels == 4
+    assert cli.main([*options, str(run[2]), "--dataparser", "nonsense"]) == 2
+    assert cli.main([*options, str(tmp_path / "nowhere")]) == 2
+    assert "expected a data set at" in capsys.readouterr().err
+
+
+def test_import_refuses_what_it_cannot_use(exported, tmp_path, capsys):
+    data = (exported / "scene.shacira").read_bytes()
+    file, out = tmp_path / "x.shacira", tmp_path / "out"
+    file.write_bytes(data[:-1])
+    assert cli.main(["import", str(file), "--output-dir", str(out)]) == 2
+    save_scene(file, encode_scene(_without_cameras(data)))
+    assert cli.main(["import", str(file), "--output-dir", str(out)]) == 2
+    assert "expected cameras in the file" in capsys.readouterr().err
+    assert not (out / "config.yml").exists()
+
+
+def _without_cameras(data):
+    scene = decode_scene(data)
+    return type(scene)(**{**vars(scene), "cameras": None})

@@ -1,0 +1,168 @@
+"""Training steps of the model inside the host's own trainer, on a tiny scene."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.nerfstudio
+
+NUM_STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    from shacira_nerfstudio.demo_scene import write_demo_scene
+
+    folder = tmp_path_factory.mktemp("scene")
+    write_demo_scene(folder, num_views=6, size=24)
+    return folder
+
+
+def make_config(scene: Path, output: Path, **model):
+    from shacira_nerfstudio.plugin.config import shacira_method
+    from shacira_nerfstudio.plugin.rtmv_dataparser import RtmvDataParserConfig
+
+    config = copy.deepcopy(shacira_method.config)
+    config.output_dir, config.experiment_name, config.timestamp = output, "e", "t"
+    config.vis, config.max_num_iterations, config.steps_per_save = "tensorboard", NUM_STEPS, 12
+    config.steps_per_eval_image = 0
+    config.machine.device_type = "cpu"
+    config.pipeline.datamanager.dataparser = RtmvDataParserConfig(data=scene)
+    tiny = {
+        "num_levels": 4,
+        "max_res": 64,
+        "log2_hashmap_size": 10,
+        "occupancy_resolution": 32,
+        "occupancy_warmup": 8,
+        "occupancy_every": 4,
+        "steps_across_box": 128,
+        "target_num_samples": 2048,
+        "warmup_steps": 2,
+        "hidden_dim": 16,
+    }
+    for name, value in {**tiny, **model}.items():
+        assert hasattr(config.pipeline.model, name)
+        setattr(config.pipeline.model, name, value)
+    return config
+
+
+def make_trainer(config):
+    torch.manual_seed(0)
+    trainer = config.setup(local_rank=0, world_size=1)
+    trainer.setup()
+    return trainer
+
+
+def steps(trainer, begin, end):
+    """Runs steps with their callbacks, as Trainer.train does; returns losses and what was set."""
+    from nerfstudio.engine.callbacks import TrainingCallbackLocation as Location
+
+    history = []
+    for step in range(begin, end):
+        trainer.step = step
+        trainer.pipeline.train()
+        for callback in trainer.callbacks:
+            callback.run_callback_at_location(step, location=Location.BEFORE_TRAIN_ITERATION)
+        _, losses, metrics = trainer.train_iteration(step)
+        for callback in trainer.callbacks:
+            callback.run_callback_at_location(step, location=Location.AFTER_TRAIN_ITERATION)
+        model = trainer.pipeline.model
+        state = (
+            model.field.encoding.mode,
+            model.loop.temperature,
+            model.field.quantize_weights,
+            dict(model.loop.learning_rates),
+        )
+        history.append((losses, metrics, state))
+    return history
+
+
+@pytest.fixture(scope="module")
+def trained(scene, tmp_path_factory):
+    config = make_config(scene, tmp_path_factory.mktemp("run"))
+    config.save_config()
+    trainer = make_trainer(config)
+    history = steps(trainer, 0, NUM_STEPS // 2)
+    trainer.save_checkpoint(NUM_STEPS // 2 - 1)
+    return trainer, history + steps(trainer, NUM_STEPS // 2, NUM_STEPS)
+
+
+def test_the_loss_falls(trained):
+    _, history = trained
+    first, last = (
+        torch.stack([h[0]["rgb_loss"] for h in part]).mean().item()
+        for part in (history[:4], history[-4:])
+    )
+    assert last < 0.8 * first
+
+
+def test_metrics_of_a_step(trained):
+    _, history = trained
+    _, metrics, _ = history[-1]
+    names = {"psnr", "bits_per_latent", "occupied_fraction", "estimated_bytes", "num_rays"}
+    assert names <= set(metrics)
+    parts = [v for k, v in metrics.items() if k.startswith("estimated_bytes_")]
+    assert sum(parts) == pytest.approx(metrics["estimated_bytes"])
+
+
+def test_a_resumed_run_continues_the_schedule_exactly(trained, scene, tmp_path):
+    trainer, history = trained
+    config = make_config(scene, tmp_path)
+    config.load_dir = trainer.checkpoint_dir
+    resumed = make_trainer(config)
+    assert resumed._start_step == NUM_STEPS // 2
+    again = steps(resumed, resumed._start_step, NUM_STEPS)
+    assert [h[2] for h in again] == [h[2] for h in history[NUM_STEPS // 2 :]]
+
+
+def test_checkpoints_load_without_pickled_code(trained):
+    trainer, _ = trained
+    (path,) = sorted(trainer.checkpoint_dir.glob("*.ckpt"))
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    assert not any("lpips" in key for key in state["pipeline"])
+
+
+def test_number_of_rays_adapts_to_the_samples(trained):
+    trainer, history = trained
+    samples = history[-1][1]["num_samples"].item()
+    # One batch scatters about the target; before adapting it was 512 rays with 20 times as many.
+    assert samples < 3 * trainer.pipeline.model.config.target_num_samples
+
+
+def test_eval_outputs_have_one_row_per_ray(trained):
+    trainer, _ = trained
+    trainer.pipeline.eval()
+    camera, batch = (
+        trainer.pipeline.datamanager.fixed_indices_eval_dataloader[0]
+        if hasattr(trainer.pipeline.datamanager.fixed_indices_eval_dataloader, "__getitem__")
+        else next(iter(trainer.pipeline.datamanager.fixed_indices_eval_dataloader))
+    )
+    outputs = trainer.pipeline.model.get_outputs_for_camera(camera)
+    height, width = batch["image"].shape[:2]
+    assert {name: tuple(v.shape) for name, v in outputs.items()} == {
+        "rgb": (height, width, 3),
+        "accumulation": (height, width, 1),
+        "depth": (height, width, 1),
+    }
+    metrics, images = trainer.pipeline.model.get_image_metrics_and_images(outputs, batch)
+    assert {"psnr", "ssim", "estimated_bytes"} <= set(metrics)
+    assert images["img"].shape == (height, 3 * width, 3)
+    trainer.pipeline.train()
+
+
+def test_appearance_codes_and_baseline_train(scene, tmp_path):
+    baseline = {"quantizer": "none", "rate_lambda": 0.0, "latent_dim": 2, "features_per_level": 2}
+    for index, options in enumerate(({"appearance_dim": 4}, {"quantizer": "sga"}, baseline)):
+        trainer = make_trainer(make_config(scene, tmp_path / str(index), **options))
+        before = [p.detach().clone() for p in trainer.pipeline.model.field.parameters()]
+        appearance = trainer.pipeline.model.appearance.detach().clone()
+        steps(trainer, 0, 4)
+        model = trainer.pipeline.model
+        moved = [
+            not torch.equal(a, b) for a, b in zip(before, model.field.parameters(), strict=True)
+        ]
+        if options.get("quantizer") != "none":
+            assert all(moved)
+        assert torch.equal(appearance, model.appearance) == (not options.get("appearance_dim"))

@@ -1,0 +1,76 @@
+"""Presets: strict YAML, the defaults spelled out, and flags that the host understands."""
+
+from pathlib import Path
+
+import pytest
+
+from shacira_nerfstudio.plugin.presets import load_preset, preset_flags
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def write(folder, text):
+    path = folder / "preset.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def value_at(config, key):
+    """The value that a dotted key of a preset names in a TrainerConfig."""
+    head = key.split(".", 1)[0]
+    node = config.pipeline if head in ("model", "datamanager") else config
+    for name in key.split("."):
+        node = node[name] if isinstance(node, dict) else getattr(node, name)
+    return node
+
+
+def test_flags_spell_keys_as_the_host_does():
+    values = {"model.rate_lambda": 1.0e-3, "max_num_iterations": 5, "model.use_lpips": False}
+    assert preset_flags(values) == [
+        *("--pipeline.model.rate-lambda", "0.001"),
+        *("--max-num-iterations", "5"),
+        *("--pipeline.model.use-lpips", "False"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("model.rate_lambda: 1.0\nmodel.rate_lambda: 2.0\n", "again"),
+        ("model:\n  rate_lambda: 1.0\n", "plain scalar"),
+        ("model.rate_lambda: 1e-3\n", "decimal point"),
+        ("- 1\n", "key: value"),
+        ("", "key: value"),
+        ("model.x: !!python/object/apply:os.getcwd []\n", "constructor"),
+        ("a: [1\n", "expected"),
+    ],
+)
+def test_anything_but_plain_scalars_is_refused(tmp_path, text, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        load_preset(write(tmp_path, text))
+
+
+@pytest.mark.nerfstudio
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_key_exists_with_its_type(path):
+    from shacira_nerfstudio.plugin.config import shacira_method
+
+    for key, value in load_preset(path).items():
+        default = value_at(shacira_method.config, key)
+        assert type(value) is type(default), f"{key}: {value!r} for {default!r}"
+
+
+@pytest.mark.nerfstudio
+def test_shacira_mid_spells_out_the_defaults():
+    from shacira_nerfstudio.plugin.config import shacira_method
+
+    path = next(path for path in CONFIGS if path.stem == "shacira-mid")
+    for key, value in load_preset(path).items():
+        assert value == value_at(shacira_method.config, key), key
+
+
+@pytest.mark.nerfstudio
+def test_the_baseline_neither_quantises_nor_rates():
+    values = load_preset(next(path for path in CONFIGS if path.stem == "ngp"))
+    assert values["model.quantizer"] == "none" and values["model.rate_lambda"] == 0
+    assert values["model.latent_dim"] == values["model.features_per_level"]

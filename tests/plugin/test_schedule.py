@@ -1,0 +1,74 @@
+"""Schedules are functions of the step: golden values, and nothing remembered."""
+
+import pytest
+
+from shacira_nerfstudio.model.quantize import QuantizeSchedule
+from shacira_nerfstudio.plugin.schedule import TrainingSchedule
+
+
+def make_schedule(**changes):
+    quantizer = QuantizeSchedule("sga", 1000, anneal_fraction=0.7, final_temperature=0.1)
+    options = {"warmup_steps": 100, "decay_start": 0.5, "final_lr_factor": 0.01}
+    return TrainingSchedule(1000, quantizer, **{**options, **changes})
+
+
+def test_learning_rate_golden_values():
+    schedule = make_schedule()
+    expected = {
+        0: 0.01,  # the first of 100 warm-up steps
+        49: 0.5,
+        99: 1.0,
+        500: 1.0,
+        625: 0.01**0.25,
+        750: 0.1,
+        1000: 0.01,
+        5000: 0.01,  # a run that goes on after its end
+    }
+    found = {step: schedule.lr_factor(step) for step in expected}
+    assert found == pytest.approx(expected)
+    # Optimizer states with anything but plain numbers could not be loaded again.
+    assert {type(value) for value in found.values()} == {float}
+
+
+def test_learning_rate_rises_then_falls():
+    factors = [make_schedule().lr_factor(step) for step in range(1001)]
+    peak = factors[99:501]
+    assert factors[:100] == sorted(factors[:100])
+    assert set(peak) == {1.0}
+    assert factors[500:] == sorted(factors[500:], reverse=True)
+    assert len(set(factors[500:])) == 501
+
+
+def test_warmup_and_decay_can_be_switched_off():
+    assert make_schedule(warmup_steps=0).lr_factor(0) == 1.0
+    flat = make_schedule(final_lr_factor=1.0)
+    assert flat.lr_factor(999) == 1.0
+    assert make_schedule(decay_start=1.0).lr_factor(999) == 1.0
+    assert make_schedule(decay_start=0.0, warmup_steps=0).lr_factor(500) == pytest.approx(0.1)
+
+
+def test_weights_are_quantised_towards_the_end():
+    schedule = make_schedule(weight_qat_start=0.8)
+    assert [schedule.quantizes_weights(step) for step in (0, 799, 800, 999)] == [
+        *(False, False),
+        *(True, True),
+    ]
+    assert make_schedule(weight_qat_start=0.0).quantizes_weights(0)
+    assert not make_schedule(weight_qat_start=1.0).quantizes_weights(999)
+
+
+def test_quantiser_is_that_of_its_schedule():
+    schedule = make_schedule()
+    for step in (0, 350, 699, 700, 999):
+        assert schedule.quantizer_at(step) == schedule.quantizer.at(step)
+    assert schedule.quantizer_at(350) == ("sga", pytest.approx(0.1**0.5))
+    assert schedule.quantizer_at(700) == ("straight_through", 0.1)
+
+
+def test_a_resumed_run_goes_on_where_it_was():
+    steps = [0, 50, 99, 480, 650, 700, 850, 999]
+    straight, resumed = make_schedule(), make_schedule()
+    resumed.lr_factor(10), resumed.quantizer_at(900)
+    for step in steps:
+        assert straight.lr_factor(step) == resumed.lr_factor(step)
+        assert straight.quantizer_at(step) == resumed.quantizer_at(step)

@@ -1,0 +1,198 @@
+"""The command `shacira` on files: what it prints, writes and returns, and what it does not load."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from shacira_nerfstudio import cli
+from shacira_nerfstudio.backends import MarchSettings, get_backend
+from shacira_nerfstudio.codec import CameraSet, decode_scene, encode_scene, load_scene, save_scene
+from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.model.build import build_field
+from shacira_nerfstudio.model.pinhole import pinhole_rays
+from shacira_nerfstudio.model.radiance_field import FieldShape
+from shacira_nerfstudio.pack import pack_field, render_settings
+
+NUM_CAMERAS, WIDTH, HEIGHT = 3, 12, 8
+
+
+def make_scene():
+    """A ball of random colours, as a file would hold it."""
+    torch.manual_seed(0)
+    grid = GridSpec.create(num_levels=3, base_res=4, max_res=16, log2_hashmap_size=10)
+    backend = get_backend("reference", "cpu")
+    shape = FieldShape(hidden_dim=8, geo_feat_dim=3, num_color_layers=1, sh_degree=2)
+    field = build_field(
+        grid, shape, backend, latent_dim=1, features_per_level=2, latents_init_std=2.0
+    )
+    axis = torch.linspace(-1, 1, 32)
+    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+    march = MarchSettings("affine", ((-1.0,) * 3, (1.0,) * 3), 0.05, 100.0, 0.05)
+    poses = np.repeat(np.eye(4, dtype=np.float32)[None, :3], NUM_CAMERAS, 0)
+    poses[:, 2, 3] = [2.0, 3.0, 4.0]  # looking along -z
+    return pack_field(
+        field,
+        x * x + y * y + z * z < 0.5,
+        render_settings(
+            march, background="white", background_color=(1.0, 1.0, 1.0), early_stop=1e-4
+        ),
+        cameras=CameraSet(
+            camera_to_worlds=poses,
+            intrinsics=np.array([[10, 10, WIDTH / 2, HEIGHT / 2]] * NUM_CAMERAS, np.float32),
+            sizes=np.array([[WIDTH, HEIGHT]] * NUM_CAMERAS, np.uint32),
+        ),
+        meta={"tool": "test", "step": 7},
+    )
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return make_scene()
+
+
+@pytest.fixture
+def file(scene, tmp_path):
+    path = tmp_path / "scene.shacira"
+    save_scene(path, scene)
+    return path
+
+
+def run(*args):
+    return cli.main([str(arg) for arg in args])
+
+
+def test_info_shows_where_the_bytes_go(file, capsys):
+    assert run("info", file, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["bytes"] == file.stat().st_size == sum(facts["bytes_by_part"].values())
+    assert facts["num_cameras"] == NUM_CAMERAS
+    assert run("info", file) == 0
+    text = capsys.readouterr().out
+    assert f"{file.stat().st_size:,} bytes" in text
+    assert "step: 7" in text
+
+
+def test_verify_tells_good_from_broken(file, capsys):
+    assert run("verify", file) == 0
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert run("verify", file) == 1
+    assert "not valid: LATN: expected CRC-32" in capsys.readouterr().out
+    assert run("verify", file, "--json") == 1
+    assert json.loads(capsys.readouterr().out)["valid"] is False
+
+
+def test_truncate_writes_a_valid_coarser_file(scene, file, tmp_path):
+    out = tmp_path / "coarse.shacira"
+    assert run("truncate", file, out, "--max-level", 0) == 0
+    coarse = load_scene(out)
+    assert coarse.num_levels_present == 1
+    assert np.array_equal(coarse.level_symbols(0), scene.level_symbols(0))
+    assert run("verify", out) == 0
+    most = out.stat().st_size + 1
+    assert run("truncate", file, out, "--max-bytes", most) == 0
+    assert out.stat().st_size == most - 1
+    assert run("truncate", file, out) == 2
+
+
+def test_diff_compares_content(scene, file, tmp_path, capsys):
+    assert run("diff", file, file) == 0
+    assert "same scene, same bytes" in capsys.readouterr().out
+    symbols = scene.symbols.copy()
+    index = np.flatnonzero(symbols)[0]
+    symbols.flat[index] += 2
+    other = dataclasses.replace(scene, symbols=symbols, meta={}, cameras=None)
+    save_scene(tmp_path / "other.shacira", other)
+    assert run("diff", file, tmp_path / "other.shacira", "--json") == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert set(facts["differences"]) == {"symbols", "meta", "cameras"}
+    assert facts["differences"]["symbols"].startswith("1 of")
+    assert facts["differences"]["symbols"].endswith("at most by 2")
+
+
+def test_decompress_writes_plain_arrays(scene, file, tmp_path):
+    assert run("decompress", file, tmp_path / "scene.npz") == 0
+    with np.load(tmp_path / "scene.npz") as arrays:
+        assert np.array_equal(arrays["symbols"], scene.symbols)
+        assert np.array_equal(arrays["occupancy"], scene.occupancy)
+        assert tuple(arrays["resolutions"]) == scene.grid.resolutions
+        for name, tensor in scene.weights.items():
+            assert np.array_equal(arrays[f"weights.{name}"], tensor.dequantize())
+    assert run("decompress", file, tmp_path / "scene.txt") == 2
+
+
+def test_render_writes_the_stored_views(file, tmp_path):
+    assert run("render", file, "--output-dir", tmp_path / "own") == 0
+    images = sorted((tmp_path / "own").iterdir())
+    assert [path.name for path in images] == ["00000.png", "00001.png", "00002.png"]
+    with Image.open(images[0]) as image:
+        assert image.size == (WIDTH, HEIGHT)
+        pixels = np.asarray(image)
+    assert (pixels[0, 0] == 255).all()  # the corner looks past the ball, at the background
+    assert (pixels[HEIGHT // 2, WIDTH // 2] < 255).any()
+    assert run("render", file, "--output-dir", tmp_path / "big", "--views", 1, "--width", 24) == 0
+    (path,) = (tmp_path / "big").iterdir()
+    with Image.open(path) as image:
+        assert image.size == (24, 16)
+
+
+def test_rays_start_at_the_camera_and_look_along_minus_z():
+    pose = np.eye(4, dtype=np.float32)[:3]
+    pose[:, 3] = [1, 2, 3]
+    origins, directions = pinhole_rays(pose, np.array([4.0, 4.0, 1.5, 0.5]), (3, 1))
+    assert (origins == torch.tensor([1.0, 2.0, 3.0])).all()
+    assert torch.allclose(directions[1], torch.tensor([0.0, 0.0, -1.0]))  # the principal point
+    assert directions[2, 0] > 0 > directions[0, 0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: b"", lambda data: data[:-1], lambda data: b"NOPE" + data[4:]],
+    ids=["empty", "cut", "magic"],
+)
+@pytest.mark.parametrize("command", ["info", "decompress", "render", "diff"])
+def test_a_broken_file_is_one_line_and_status_2(file, tmp_path, capsys, command, damage):
+    file.write_bytes(damage(file.read_bytes()))
+    out = tmp_path / "out.npz"
+    rest = {
+        "info": [],
+        "decompress": [out],
+        "render": ["--output-dir", out],
+        "diff": [file],
+    }
+    assert run(command, file, *rest[command]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("shacira: error: ")
+    assert "expected" in error
+    assert not out.exists()
+
+
+def test_a_missing_file_is_one_line_and_status_2(tmp_path, capsys):
+    assert run("info", tmp_path / "nothing.shacira") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("shacira: error: ")
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_bytes_survive_the_tools(scene, file):
+    assert file.read_bytes() == encode_scene(decode_scene(file.read_bytes()))
+
+
+def test_help_is_light():
+    code = (
+        "import sys, shacira_nerfstudio.cli as cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'nerfstudio', 'numba', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in cli.COMMANDS:
+        assert name in done.stdout
