@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from shacira_nerfstudio.model.encoding import LatentHashEncoding
 from shacira_nerfstudio.model.shading import density_of
 
-
 INITIAL_LOG_DENSITY = -1.0
 
 

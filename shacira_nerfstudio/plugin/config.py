@@ -38,10 +38,10 @@ def _adam(lr: float) -> dict:
 shacira_method = MethodSpecification(
     config=TrainerConfig(
         method_name="shacira",
-        max_num_iterations=6000,
-        steps_per_save=1000,
+        max_num_iterations=2000,
+        steps_per_save=500,
         steps_per_eval_batch=0,
-        steps_per_eval_image=1000,
+        steps_per_eval_image=500,
         steps_per_eval_all_images=0,
         mixed_precision=False,
         pipeline=VanillaPipelineConfig(
@@ -56,7 +56,7 @@ shacira_method = MethodSpecification(
         optimizers={
             "latents": _adam(2e-2),
             "latent_decoder": _adam(5e-3),
-            "entropy_model": _adam(1e-2),
+            "entropy_model": _adam(3e-2),
             "fields": _adam(5e-3),
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15),

@@ -28,7 +28,7 @@ class ShaciraModelConfig(ModelConfig):
     rate_lambda: float = 1.0e-3
     """Weight of the rate: of estimated bits per table entry against the colour loss. Larger gives
     smaller files."""
-    rate_sample_fraction: float = 0.25
+    rate_sample_fraction: float = 0.125
     """Fraction of the entries on which each step estimates the rate, unbiased; smaller is faster
     and noisier."""
     quantizer: Literal["noise", "sga", "straight_through", "none"] = "noise"
@@ -67,7 +67,7 @@ class ShaciraModelConfig(ModelConfig):
     """Width of both networks."""
     geo_feat_dim: int = 15
     """Channels from the density to the colour network."""
-    num_color_layers: int = 2
+    num_color_layers: int = 1
     """Hidden layers of the colour network."""
     sh_degree: int = 4
     """Bands of spherical harmonics for view directions, 1 to 4."""
@@ -90,7 +90,7 @@ class ShaciraModelConfig(ModelConfig):
     """Distance at which rays begin, scene units."""
     far_plane: float = 1000.0
     """Distance at which rays end, scene units."""
-    steps_across_box: int = 1024
+    steps_across_box: int = 768
     """March steps along the diagonal of the box; more is finer and slower."""
     occupancy_resolution: int = 128
     """Occupancy cells per axis; a multiple of 32 marches fastest."""
@@ -106,7 +106,7 @@ class ShaciraModelConfig(ModelConfig):
     # Training
     rgb_loss: Literal["mse", "l1", "huber"] = "mse"
     """Colour loss; mse is what PSNR measures."""
-    target_num_samples: int = 1 << 17
+    target_num_samples: int = 96 << 10
     """Visible samples per training step; the number of rays adapts to it. 0 keeps the data
     manager's number."""
     max_num_rays: int = 1 << 16

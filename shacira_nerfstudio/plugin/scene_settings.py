@@ -64,7 +64,7 @@ def resolve_scene_settings(
         contraction = "affine" if bounded else "contracted"
     low, high = (tuple(float(v) for v in corner) for corner in scene_box.aabb.tolist())
     half = max(b - a for a, b in zip(low, high, strict=True)) / 2
-    # The diagonal of a cube of that size: 1024 steps across it are Instant-NGP's choice.
+    # The diagonal of a cube of that size: Instant-NGP takes 1024 steps across it.
     step = 2 * half * math.sqrt(3) / config.steps_across_box
     march = MarchSettings(
         contraction=contraction,

@@ -178,13 +178,16 @@ def test_march(rival, device, reference, settings, occupancy):
     assert (len(expected.t_starts) == 0) == (occupancy == "empty")
 
 
-@pytest.mark.parametrize("num_cells", [3, 5, 10])
-def test_march_where_cells_straddle_the_contraction(rival, device, reference, num_cells):
-    # Within such a cell a ray is straight, then curved: it may leave through another side.
+@pytest.mark.parametrize(("num_blocks", "block"), [(3, 1), (5, 1), (10, 1), (3, 8), (6, 8)])
+def test_march_where_cells_straddle_the_contraction(rival, device, reference, num_blocks, block):
+    # Within such a cell, or block of cells, a ray is straight, then curved: it may leave through
+    # another side than it seems.
     settings = MarchSettings("contracted", BOX, near=0.0, far=4.0, step_size=0.005)
     origins = torch.tensor(BOX[0]) + 2 * torch.rand(150, 3)
     rays = origins, F.normalize(torch.randn(150, 3), dim=-1)
-    cells = torch.rand(num_cells, num_cells, num_cells) < 0.3
+    cells = torch.rand(num_blocks, num_blocks, num_blocks) < 0.3
+    for axis in range(3):
+        cells = cells.repeat_interleave(block, axis)
     found = march(rival, device, rays, cells, settings)
     assert_same_samples(found, reference.march(*rays, cells, settings))
 

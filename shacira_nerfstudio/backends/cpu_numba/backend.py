@@ -110,7 +110,7 @@ class _Composite(torch.autograd.Function):
         info = _array(packed_info, torch.int64)
         color = np.empty((len(info), rgbs.shape[1]), np.float32)
         accumulation, distance = np.empty(len(info), np.float32), np.empty(len(info), np.float32)
-        kernel = render_kernels.composite_forward
+        kernel: Any = render_kernels.composite_forward
         run(
             lambda b, e: kernel(*inputs, info, color, accumulation, distance, b, e),
             blocks(len(info), RAY_BLOCK),
@@ -130,7 +130,7 @@ class _Composite(torch.autograd.Function):
             np.zeros(sigmas.shape, np.float32),
             np.zeros(rgbs.shape, np.float32),
         )
-        kernel = render_kernels.composite_backward
+        kernel: Any = render_kernels.composite_backward
         run(
             lambda b, e: kernel(*inputs, info, *upstream, grad_sigmas, grad_rgbs, b, e),
             blocks(len(info), RAY_BLOCK),
@@ -208,8 +208,9 @@ class CpuNumbaBackend:
         rays += [_array(num_steps, torch.int64), _array(begin, f64), _array(first, torch.int64)]
         common = (cells, _coarse(cells), settings.contraction == "contracted", low, high - low)
         common += (settings.step_size, settings.knee, max_samples)
+        kernel: Any = render_kernels.march
         parts = run(
-            lambda b, e: render_kernels.march(*rays, *common, b, e),
+            lambda b, e: kernel(*rays, *common, b, e),
             blocks(len(o), RAY_BLOCK),
             self.num_threads,
         )
@@ -234,7 +235,7 @@ class CpuNumbaBackend:
         info = _array(packed_info, torch.int64)
         mask = np.zeros(len(sigmas), np.bool_)
         limit = -math.log(early_stop) if early_stop > 0 else math.inf
-        kernel = render_kernels.visible
+        kernel: Any = render_kernels.visible
         run(
             lambda b, e: kernel(*inputs, info, limit, mask, b, e),
             blocks(len(info), RAY_BLOCK),
