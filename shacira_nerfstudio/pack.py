@@ -118,12 +118,14 @@ def pack_field(
     appearance: Tensor | None = None,
     cameras: CameraSet | None = None,
     meta: Mapping[str, str | int] | None = None,
+    num_levels_present: int | None = None,
 ) -> PackedScene:
     """Float field to integers.
 
     Args:
         occupied: bool [G, G, G].
         appearance: The code to bake in, if the field has codes per image.
+        num_levels_present: Of a field from a shortened file: how many levels it has.
 
     Raises:
         ValueError: the field's latents are not quantised, or too large.
@@ -144,6 +146,7 @@ def pack_field(
         rendering=rendering,
         cameras=cameras,
         meta=dict(meta or {}),
+        num_levels_present=num_levels_present,
     )
 
 

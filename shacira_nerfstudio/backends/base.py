@@ -212,9 +212,8 @@ class Backend(Protocol):
 _MODULES = {
     "reference": "shacira_nerfstudio.backends.reference",
     "cpu_numba": "shacira_nerfstudio.backends.cpu_numba",
-    "cuda_tcnn": "shacira_nerfstudio.backends.cuda_tcnn",
 }
-_AUTO = {"cpu": ("cpu_numba", "reference"), "cuda": ("cuda_tcnn", "reference")}
+_AUTO = {"cpu": ("cpu_numba", "reference")}
 _announced: set[tuple[str, str]] = set()
 
 
@@ -245,13 +244,12 @@ def get_backend(name: str, device: torch.device | str = "cpu") -> Backend:
 
     Args:
         name: ``auto`` takes the fastest that loads on ``device`` and logs which; any other name is
-            taken at its
-            word.
+            taken at its word.
 
     Raises:
         ValueError: the name is unknown.
-        RuntimeError: the named backend cannot run here; the message says why. Never substituted
-        silently.
+        RuntimeError: the named backend cannot run here; the message says why. Never
+            substituted silently.
     """
     device = torch.device(device)
     if name != "auto":

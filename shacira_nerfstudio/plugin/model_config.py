@@ -123,7 +123,7 @@ class ShaciraModelConfig(ModelConfig):
     """Fraction of training after which network weights are quantised in the loop."""
 
     # Rest
-    backend: Literal["auto", "reference", "cpu_numba", "cuda_tcnn"] = "auto"
+    backend: Literal["auto", "reference", "cpu_numba"] = "auto"
     """Implementation of the hot operations; auto picks the fastest that loads and says which."""
     eval_num_rays_per_chunk: int = 1 << 15
     """Rays rendered at a time; smaller takes less memory."""
