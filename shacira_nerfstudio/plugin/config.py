@@ -41,7 +41,8 @@ shacira_method = MethodSpecification(
         max_num_iterations=2000,
         steps_per_save=500,
         steps_per_eval_batch=0,
-        steps_per_eval_image=500,
+        # An image of a phone has as many rays as hundreds of training steps: on request only.
+        steps_per_eval_image=0,
         steps_per_eval_all_images=0,
         mixed_precision=False,
         pipeline=VanillaPipelineConfig(

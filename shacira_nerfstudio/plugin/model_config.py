@@ -91,7 +91,8 @@ class ShaciraModelConfig(ModelConfig):
     far_plane: float = 1000.0
     """Distance at which rays end, scene units."""
     steps_across_box: int = 768
-    """March steps along the diagonal of the box; more is finer and slower."""
+    """March steps along the diagonal of the box, or of all of contracted space; more is finer and
+    slower."""
     occupancy_resolution: int = 128
     """Occupancy cells per axis; a multiple of 32 marches fastest."""
     occupancy_every: int = 16

@@ -64,8 +64,10 @@ def resolve_scene_settings(
         contraction = "affine" if bounded else "contracted"
     low, high = (tuple(float(v) for v in corner) for corner in scene_box.aabb.tolist())
     half = max(b - a for a, b in zip(low, high, strict=True)) / 2
-    # The diagonal of a cube of that size: Instant-NGP takes 1024 steps across it.
-    step = 2 * half * math.sqrt(3) / config.steps_across_box
+    # The diagonal of the cube that is marched through: Instant-NGP takes 1024 steps across it. Of
+    # contracted space that cube is twice as wide as the box.
+    width = 2 * half * (2 if contraction == "contracted" else 1)
+    step = width * math.sqrt(3) / config.steps_across_box
     march = MarchSettings(
         contraction=contraction,
         box=(low, high),  # pyright: ignore[reportArgumentType]

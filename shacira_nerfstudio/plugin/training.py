@@ -39,7 +39,7 @@ class TrainingLoop:
             # whose threads would wait for one another by spinning.
             torch.set_num_threads(1)
         assert trainer is not None and pipeline is not None
-        self._model, self._optimizers = model, attributes.optimizers
+        self._trainer, self._model, self._optimizers = trainer, model, attributes.optimizers
         self._base_lr = {
             name: float(group["optimizer"].lr) for name, group in trainer.config.optimizers.items()
         }
@@ -80,7 +80,13 @@ class TrainingLoop:
             self._sampler.set_num_rays_per_batch(self.num_rays)
 
     def after_step(self, step: int) -> None:
-        """Looks at the occupancy again, and adapts the number of rays."""
+        """Looks at the occupancy again, adapts the number of rays, and ends a resumed run.
+
+        The host (1.1.5) would train a resumed run for ``max_num_iterations`` steps more; here that
+        number is the whole, as in its main branch, so that the schedule is the run's own.
+        """
+        if step + 1 >= self._schedule.num_steps:
+            self._trainer.stop_training = True
         warm = step < self.config.occupancy_warmup
         every = self.config.occupancy_every * (2 if warm else 1)
         if step and step % every == 0:

@@ -48,13 +48,13 @@ def test_numbers_of_the_march():
     assert march.step_size == pytest.approx(2 * math.sqrt(3) / 1024)
     march = resolve({"bounded": False}, steps_across_box=512).march
     assert march.knee == 2
-    assert march.step_size == pytest.approx(2 * math.sqrt(3) / 512)
+    assert march.step_size == pytest.approx(4 * math.sqrt(3) / 512)  # [-2, 2]^3
 
 
 def test_the_longest_side_of_a_box_counts():
     march = resolve(low=(0.0, -3.0, 1.0), high=(1.0, 5.0, 2.0)).march
     assert march.box == ((0, -3, 1), (1, 5, 2))
-    assert march.step_size == pytest.approx(8 * math.sqrt(3) / 1024)
+    assert march.step_size == pytest.approx(16 * math.sqrt(3) / 1024)
     assert march.knee == 8
 
 
