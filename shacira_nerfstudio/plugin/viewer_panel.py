@@ -29,6 +29,18 @@ if TYPE_CHECKING:
 _UNKNOWN = "press Measure size"
 
 
+class _StartView(ViewerControl):
+    """Puts every client that connects where the first camera stands."""
+
+    def __init__(self, panel: ViewerPanel) -> None:
+        super().__init__()
+        self._panel = panel
+
+    def _setup(self, viewer: Any) -> None:
+        super()._setup(viewer)
+        self.viser_server.on_client_connect(self._panel.place)
+
+
 class ViewerPanel(nn.Module):
     """Elements are attributes without a leading underscore: that is how the viewer finds them.
 
@@ -57,7 +69,7 @@ class ViewerPanel(nn.Module):
         )
         self.size = ViewerText("File size", _UNKNOWN, disabled=True)
         self.measure = ViewerButton("Measure size", self._measure)
-        self.control = ViewerControl()
+        self.control = _StartView(self)
         self.reset_view = ViewerButton("View from first camera", self._reset_view)
 
     def _set_rate(self, element: Any) -> None:
@@ -84,16 +96,22 @@ class ViewerPanel(nn.Module):
         self.size.value = f"{len(data):,} bytes ({listing})"
 
     def _reset_view(self, _: Any) -> None:
-        """The viewer starts at (0.3, 0.3, 0.3), often inside the object."""
+        for client in self.control.viser_server.get_clients().values():
+            self.place(client)
+
+    def place(self, client: Any) -> None:
+        """Moves one client to the first camera.
+
+        The viewer starts at (0.3, 0.3, 0.3) in scene units, often inside the object.
+        """
         pose = self._first_pose()
         if pose is None:
             return
-        for client in self.control.viser_server.get_clients().values():
-            # The viewer shows scene units enlarged by this factor.
-            position = np.asarray(pose[:, 3], dtype=np.float64) * VISER_NERFSTUDIO_SCALE_RATIO
-            with client.atomic():
-                client.camera.position = position
-                client.camera.look_at = position - np.asarray(pose[:, 2], dtype=np.float64)
+        # The viewer shows scene units enlarged by this factor.
+        position = np.asarray(pose[:, 3], dtype=np.float64) * VISER_NERFSTUDIO_SCALE_RATIO
+        with client.atomic():
+            client.camera.position = position
+            client.camera.look_at = position - np.asarray(pose[:, 2], dtype=np.float64)
 
     def _first_pose(self) -> Any:
         """Camera-to-world [3, 4] of the first camera that the model knows of, or None."""
