@@ -10,16 +10,16 @@ on the number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from shacira_nerfstudio.backends.base import MarchSettings, Samples
+from shacira_nerfstudio.backends.base import MarchSettings, Samples, Weights
 from shacira_nerfstudio.backends.cpu_numba import interpolate_kernels, render_kernels
 from shacira_nerfstudio.backends.cpu_numba.latents import AddNoise, LogisticBits
+from shacira_nerfstudio.backends.cpu_numba.networks import Shade, raw_density
 from shacira_nerfstudio.backends.cpu_numba.threads import blocks, default_num_threads, run
 from shacira_nerfstudio.backends.reference import ray_bounds, spacing
 from shacira_nerfstudio.grid import GridSpec
@@ -151,9 +151,15 @@ class CpuNumbaBackend:
     def __init__(self, num_threads: int | None = None) -> None:
         self.num_threads = default_num_threads() if num_threads is None else num_threads
 
-    def map_chunks(self, function: Callable[[int, int], Any], count: int, chunk: int) -> list[Any]:
-        # Several chunks per task would balance worse and gain nothing.
-        return run(function, blocks(count, chunk), self.num_threads)
+    def raw_density(self, latents: Tensor, weights: Weights) -> Tensor:
+        return raw_density(latents, weights, self.num_threads)
+
+    def shade(
+        self, latents: Tensor, raw: Tensor, ray_features: Tensor, rays: Tensor, weights: Weights
+    ) -> tuple[Tensor, Tensor]:
+        return Shade.apply(  # pyright: ignore[reportReturnType]
+            latents, raw, ray_features, rays, self.num_threads, tuple(weights), *weights.values()
+        )
 
     def add_noise(self, latents: Tensor) -> Tensor:
         return AddNoise.apply(latents, self.num_threads)  # pyright: ignore[reportReturnType]
