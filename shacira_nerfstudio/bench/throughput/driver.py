@@ -1,0 +1,110 @@
+"""Runs the rows that were asked for, writes each as a line of JSON, prints a table at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from shacira_nerfstudio.bench.throughput import ops, rendering, training
+from shacira_nerfstudio.bench.throughput.timing import MIN_REPEATS, Row
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run measures."""
+
+    setting: ops.Setting
+    runs: training.SceneRuns
+    repeats: int
+
+
+_ROWS: dict[str, Callable[[Plan], Row]] = {
+    "interpolate": lambda plan: ops.interpolate(plan.setting),
+    "interpolate_int8": lambda plan: ops.interpolate_int8(plan.setting),
+    "march": lambda plan: ops.march(plan.setting),
+    "composite": lambda plan: ops.composite(plan.setting),
+    "train_step": lambda plan: training.train_step(plan.runs, plan.repeats),
+    "latent_optimizer": lambda plan: training.latent_optimizer(plan.runs, plan.repeats),
+    "render": lambda plan: rendering.render(plan.runs, plan.repeats),
+}
+"""In the order in which they run: those that need no scene first."""
+
+
+def run_throughput(
+    data: Path,
+    output: Path,
+    *,
+    scene_file: Path | None = None,
+    dataparser: str | None = None,
+    repeats: int = MIN_REPEATS,
+    warmup_steps: int = 300,
+    only: Sequence[str] = (),
+    profile: bool = False,
+) -> list[dict[str, Any]]:
+    """See `shacira bench throughput --help`.
+
+    Returns:
+        What was written, one dictionary per line.
+    """
+    unknown = sorted(set(only) - set(_ROWS))
+    if unknown:
+        raise ValueError(f"expected rows of {', '.join(_ROWS)}, got {', '.join(unknown)}")
+    if repeats < MIN_REPEATS:
+        raise ValueError(f"expected --repeats of {MIN_REPEATS} or more, got {repeats}")
+    if not data.is_dir():
+        raise FileNotFoundError(f"expected a folder with a scene at {data}")
+    with tempfile.TemporaryDirectory() as folder:
+        runs = training.SceneRuns(
+            data, Path(folder), dataparser, warmup_steps=warmup_steps, scene_file=scene_file
+        )
+        plan = Plan(ops.Setting.create(repeats), runs, repeats)
+        return write_rows(plan, [name for name in _ROWS if not only or name in only], output)
+
+
+def write_rows(plan: Plan, names: Sequence[str], output: Path) -> list[dict[str, Any]]:
+    """Runs rows and writes each as soon as it is known; a wrong result ends it all."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    rows = []
+    with output.open("w", encoding="utf-8") as sink:
+        for row in _rows(plan, names):
+            rows.append(row.as_dict())
+            # A nan would not be JSON.
+            sink.write(json.dumps(rows[-1], allow_nan=False) + "\n")
+            sink.flush()
+    print_table(rows, Console())
+    return rows
+
+
+def _rows(plan: Plan, names: Sequence[str]) -> Iterator[Row]:
+    for name in names:
+        logger.warning("measuring %s", name)
+        yield _ROWS[name](plan)
+
+
+def print_table(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    """What a person reads."""
+    table = Table(title="Throughput: medians; ratios above 1 are in our favour")
+    for column in ("", "unit", "ours", "rival", "ratio", "compared with"):
+        table.add_column(
+            column, justify="right" if column in ("ours", "rival", "ratio") else "left"
+        )
+    for row in rows:
+        figures = [_number(row[key]) for key in ("ours", "rival", "ratio")]
+        table.add_row(row["name"], row["unit"], *figures, row["rival_what"])
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
