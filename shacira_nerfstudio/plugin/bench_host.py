@@ -25,8 +25,10 @@ from nerfstudio.field_components.mlp import MLP
 from nerfstudio.model_components.renderers import AccumulationRenderer, RGBRenderer
 from torch import Tensor, nn
 
+from shacira_nerfstudio.codec import encode_scene
 from shacira_nerfstudio.plugin.bitstream import KEY
 from shacira_nerfstudio.plugin.config import shacira_method
+from shacira_nerfstudio.plugin.export_folder import pack_model
 from shacira_nerfstudio.plugin.model import ShaciraModel
 
 # ── modules ──
@@ -222,6 +224,18 @@ def twin(model: ShaciraModel, backend: str, bitstream: bytes | None = None) -> S
         other.field.encoding.set_quantizer("straight_through", 1.0)
         other.field.quantize_weights = model.field.quantize_weights
     return other.eval()
+
+
+def own_file(model: ShaciraModel) -> bytes:
+    """The file of what a model has learned so far."""
+    return encode_scene(pack_model(model))
+
+
+def render_own_file(trainer: Trainer) -> Tensor:
+    """The first held-out view of the file of a run, [H, W, 3]."""
+    model = trainer.pipeline.model
+    decoded = twin(model, model.config.backend, own_file(model))
+    return decoded.get_outputs_for_camera(view(eval_cameras(trainer), 0))["rgb"]
 
 
 def training_batch(trainer: Trainer, count: int) -> tuple[RayBundle, dict[str, Tensor]]:

@@ -13,7 +13,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from shacira_nerfstudio.bench.throughput import ops, rendering, training
+from shacira_nerfstudio.bench.throughput import (
+    coding,
+    field_ops,
+    ops,
+    processes,
+    profiler,
+    rendering,
+    training,
+)
+from shacira_nerfstudio.bench.throughput.rivals import CODERS, COMPRESSORS
 from shacira_nerfstudio.bench.throughput.timing import MIN_REPEATS, Row
 
 logger = logging.getLogger(__name__)
@@ -28,16 +37,38 @@ class Plan:
     repeats: int
 
 
-_ROWS: dict[str, Callable[[Plan], Row]] = {
+ROWS: dict[str, Callable[[Plan], Row]] = {
     "interpolate": lambda plan: ops.interpolate(plan.setting),
     "interpolate_int8": lambda plan: ops.interpolate_int8(plan.setting),
     "march": lambda plan: ops.march(plan.setting),
     "composite": lambda plan: ops.composite(plan.setting),
+    "networks": lambda plan: field_ops.networks(plan.setting),
+    "rate": lambda plan: field_ops.rate(plan.setting),
     "train_step": lambda plan: training.train_step(plan.runs, plan.repeats),
     "latent_optimizer": lambda plan: training.latent_optimizer(plan.runs, plan.repeats),
+    "profile": lambda plan: profiler.profile(plan.runs, plan.repeats),
     "render": lambda plan: rendering.render(plan.runs, plan.repeats),
+    **{
+        name: lambda plan, name=name: coding.scene_row(name, plan.runs.file_bytes, plan.repeats)
+        for name in ("encode_scene", "decode_scene")
+    },
+    **{
+        f"{what}_{rival}": lambda plan, what=what, rival=rival: coding.coder_row(
+            what, rival, plan.runs.file_bytes, plan.repeats
+        )
+        for what in ("encode", "decode")
+        for rival in CODERS
+    },
+    **{
+        f"size_{name}": lambda plan, name=name: coding.size_row(name, plan.runs.file_bytes)
+        for name in COMPRESSORS
+    },
+    "first_frame": lambda plan: processes.first_frame(plan.runs, plan.repeats),
+    "compile": lambda plan: processes.compile_time(plan.runs),
+    "large_table": lambda plan: processes.large_table(plan.runs, plan.repeats),
 }
-"""In the order in which they run: those that need no scene first."""
+"""By name, in the order in which they run: those that need no scene first, new processes last."""
+ON_REQUEST = ("profile",)
 
 
 def run_throughput(
@@ -56,9 +87,9 @@ def run_throughput(
     Returns:
         What was written, one dictionary per line.
     """
-    unknown = sorted(set(only) - set(_ROWS))
+    unknown = sorted(set(only) - set(ROWS))
     if unknown:
-        raise ValueError(f"expected rows of {', '.join(_ROWS)}, got {', '.join(unknown)}")
+        raise ValueError(f"expected rows of {', '.join(ROWS)}, got {', '.join(unknown)}")
     if repeats < MIN_REPEATS:
         raise ValueError(f"expected --repeats of {MIN_REPEATS} or more, got {repeats}")
     if not data.is_dir():
@@ -68,7 +99,9 @@ def run_throughput(
             data, Path(folder), dataparser, warmup_steps=warmup_steps, scene_file=scene_file
         )
         plan = Plan(ops.Setting.create(repeats), runs, repeats)
-        return write_rows(plan, [name for name in _ROWS if not only or name in only], output)
+        wanted = set(only) or set(ROWS) - set(ON_REQUEST)
+        wanted |= {"profile"} if profile else set()
+        return write_rows(plan, [name for name in ROWS if name in wanted], output)
 
 
 def write_rows(plan: Plan, names: Sequence[str], output: Path) -> list[dict[str, Any]]:
@@ -88,7 +121,7 @@ def write_rows(plan: Plan, names: Sequence[str], output: Path) -> list[dict[str,
 def _rows(plan: Plan, names: Sequence[str]) -> Iterator[Row]:
     for name in names:
         logger.warning("measuring %s", name)
-        yield _ROWS[name](plan)
+        yield ROWS[name](plan)
 
 
 def print_table(rows: Sequence[dict[str, Any]], console: Console) -> None:
@@ -101,6 +134,19 @@ def print_table(rows: Sequence[dict[str, Any]], console: Console) -> None:
     for row in rows:
         figures = [_number(row[key]) for key in ("ours", "rival", "ratio")]
         table.add_row(row["name"], row["unit"], *figures, row["rival_what"])
+    console.print(table)
+    for row in rows:
+        if row["name"] == "profile":
+            _print_profile(row, console)
+
+
+def _print_profile(row: dict[str, Any], console: Console) -> None:
+    table = Table(title=f"A training step: {row['ours']:.1f} ms")
+    for column in ("", "ms", "share", "calls"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, part in row["more"]["parts"].items():
+        figures = f"{part['ms_per_step']:.2f}", f"{part['share']:.1%}"
+        table.add_row(name, *figures, f"{part['calls_per_step']:.3g}")
     console.print(table)
 
 

@@ -29,7 +29,7 @@ from shacira_nerfstudio.grid import GridSpec
 
 OURS_TORCH_THREADS = 1
 """As in training: kernels bring threads of their own, torch's would wait by spinning."""
-_PLAIN_TORCH = "`reference`, plain torch"
+PLAIN_TORCH = "`reference`, plain torch"
 """Where Nerfstudio has nothing of the kind on a CPU."""
 
 
@@ -246,7 +246,7 @@ def march(setting: Setting) -> Row:
         "march",
         "rays/s",
         setting.ours(lambda: run(backend), "Backend.march", len(jitter)),
-        setting.rival(lambda: run(reference), _PLAIN_TORCH, len(jitter)),
+        setting.rival(lambda: run(reference), PLAIN_TORCH, len(jitter)),
         repeats=setting.repeats,
         check=check,
         sizes={

@@ -48,7 +48,7 @@ def render(runs: SceneRuns, repeats: int) -> Row:
     model = bench_host.twin(base, name, runs.file_bytes)
     truth = bench_host.twin(base, "reference", runs.file_bytes)
     cameras = bench_host.eval_cameras(runs.ours)
-    check = _check_view(model, truth, bench_host.view(cameras, 0))
+    check = check_view(model, truth, bench_host.view(cameras, 0))
     symbols = model.field.encoding.symbols
     assert symbols is not None
 
@@ -77,7 +77,15 @@ def render(runs: SceneRuns, repeats: int) -> Row:
     )
 
 
-def _check_view(model: Any, truth: Any, camera: Any) -> dict[str, Any]:
+def check_file(runs: SceneRuns) -> dict[str, Any]:
+    """Holds some rays of the first view of the decoded file against `reference`."""
+    from shacira_nerfstudio.plugin.bench_host import eval_cameras, twin, view
+
+    models = [twin(runs.model, name, runs.file_bytes) for name in ("auto", "reference")]
+    return check_view(models[0], models[1], view(eval_cameras(runs.ours), 0))
+
+
+def check_view(model: Any, truth: Any, camera: Any) -> dict[str, Any]:
     """Some rays of a view against `reference`."""
     from shacira_nerfstudio.plugin.bench_host import camera_rays
 

@@ -80,13 +80,18 @@ def interleave(sides: Mapping[str, Side], repeats: int) -> dict[str, Timed]:
         raise ValueError(f"expected at least 1 repeat, got {repeats}")
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     rates: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(repeats + 1):
-        for name, side in sides.items():
-            took = _timed_call(side)
-            if repeat:
-                work = side.work() if callable(side.work) else side.work
-                seconds[name].append(took)
-                rates[name].append(work / took)
+    gc.collect()
+    gc.freeze()  # so that the collections between calls look at new objects only
+    try:
+        for repeat in range(repeats + 1):
+            for name, side in sides.items():
+                took = _timed_call(side)
+                if repeat:
+                    work = side.work() if callable(side.work) else side.work
+                    seconds[name].append(took)
+                    rates[name].append(work / took)
+    finally:
+        gc.unfreeze()
     return {n: Timed(Times(tuple(seconds[n])), tuple(rates[n])) for n in sides}
 
 

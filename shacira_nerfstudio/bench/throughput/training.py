@@ -117,10 +117,9 @@ class SceneRuns:
         """The scene's file."""
         if self.scene_file is not None:
             return self.scene_file.read_bytes()
-        from shacira_nerfstudio.codec import encode_scene
-        from shacira_nerfstudio.plugin.export_folder import pack_model
+        from shacira_nerfstudio.plugin.bench_host import own_file
 
-        return encode_scene(pack_model(self.model))
+        return own_file(self.model)
 
     def check_step(self) -> dict[str, Any]:
         """Holds colours and gradients of a step against `reference`."""
