@@ -220,8 +220,8 @@ def twin(model: ShaciraModel, backend: str, bitstream: bytes | None = None) -> S
         other.load_state_dict({KEY: bits})
     else:
         other.load_state_dict(model.state_dict())
-        # Rounding has no random numbers, which backends draw differently.
-        other.field.encoding.set_quantizer("straight_through", 1.0)
+        # Backends draw noise of their own; rounded, all latents would be 0 early in training.
+        other.field.encoding.set_quantizer("none", 1.0)
         other.field.quantize_weights = model.field.quantize_weights
     return other.eval()
 

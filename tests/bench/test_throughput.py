@@ -323,7 +323,7 @@ def test_a_clock_charges_the_innermost_part():
         ("LogisticBits backward", "rate backward"),
         ("AddNoise forward", "quantise forward"),
         ("_Shade backward", "networks backward"),
-        ("visible", "composite"),
+        ("visible", "visible"),
         ("SomethingNew forward", "something_new forward"),
     ],
 )

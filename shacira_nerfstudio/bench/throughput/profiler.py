@@ -32,7 +32,8 @@ _PARTS = (
     # First match wins; names are those of backend operations and autograd functions.
     ("march", r"march"),
     ("interpolate", r"interpolat"),
-    ("composite", r"composit|visible"),
+    ("composite", r"composit"),
+    ("visible", r"visib"),
     ("rate", r"logistic|rate|bits"),
     ("quantise", r"noise|quantiz|round|sga"),
     ("networks", r"shade|network|mlp|density|map_chunks"),
@@ -57,8 +58,9 @@ class Clock:
     def part(self, name: str) -> Iterator[None]:
         """Time from here on belongs to ``name``, until something inside takes over."""
         self._charge()
+        if self._stack[-1:] != [name]:  # an operation and its autograd function are one call
+            self.calls[name] = self.calls.get(name, 0) + 1
         self._stack.append(name)
-        self.calls[name] = self.calls.get(name, 0) + 1
         try:
             yield
         finally:
