@@ -259,12 +259,12 @@ def worker_says(monkeypatch, **answers):
 def test_first_uses_and_memory(runs, monkeypatch):
     monkeypatch.setattr(training.SceneRuns, "check_step", lambda self: {"step": {}})
     took = {"first_s": 9.0, "again_s": 0.5, "other_sizes_s": 0.6}
-    memory = {"step_s": 0.2, "mean_step_s": 0.2, "samples_per_step": 5, "num_entries": 9}
+    memory = {"seconds": [0.2] * 5, "mean_step_s": 0.2, "samples_per_step": 5, "num_entries": 9}
     memory |= {"peak_rss_bytes": 10, "backend": "cpu_numba"}
     worker_says(monkeypatch, compile_time=took, train_memory=memory)
     row = processes.compile_time(runs).as_dict()
     assert row["ours"] == 8.5 and row["rival"] is None
-    row = processes.large_table(runs, 2)
+    row = processes.large_table(runs)
     assert row.ratio == 1 and row.more["peak_rss_bytes_22"] == 10
     worker_says(monkeypatch, compile_time={**took, "other_sizes_s": 8.0})
     with pytest.raises(WrongResultError, match="other sizes"):

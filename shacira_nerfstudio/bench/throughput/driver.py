@@ -65,7 +65,7 @@ ROWS: dict[str, Callable[[Plan], Row]] = {
     },
     "first_frame": lambda plan: processes.first_frame(plan.runs, plan.repeats),
     "compile": lambda plan: processes.compile_time(plan.runs),
-    "large_table": lambda plan: processes.large_table(plan.runs, plan.repeats),
+    "large_table": lambda plan: processes.large_table(plan.runs),
 }
 """By name, in the order in which they run: those that need no scene first, new processes last."""
 ON_REQUEST = ("profile",)

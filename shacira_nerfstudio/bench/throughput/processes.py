@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -19,6 +20,8 @@ SMALL_TABLE, LARGE_TABLE = 19, 22
 """Log2 of a level's entries: the usual one, and eight times that."""
 MEMORY_STEPS = 32
 """Timed steps of a run that is measured for memory: two looks at the occupancy."""
+MEMORY_RUNS = 2
+"""Runs of either size, in turns; most of their time is warm-up."""
 
 
 def run_worker(
@@ -107,10 +110,10 @@ def compile_time(runs: SceneRuns) -> Row:
     )
 
 
-def large_table(runs: SceneRuns, repeats: int) -> Row:
+def large_table(runs: SceneRuns) -> Row:
     """Step time and peak memory with eight times as many entries per level, processes in turns."""
     results: dict[int, list[dict[str, Any]]] = {SMALL_TABLE: [], LARGE_TABLE: []}
-    for _ in range(repeats):
+    for _ in range(MEMORY_RUNS):
         for size, found in results.items():
             arguments = {
                 "data": str(runs.data),
@@ -121,7 +124,8 @@ def large_table(runs: SceneRuns, repeats: int) -> Row:
             }
             found.append(run_worker("train_memory", arguments))
     seconds = {
-        size: Times(tuple(result["step_s"] for result in found)) for size, found in results.items()
+        size: Times(tuple(itertools.chain.from_iterable(result["seconds"] for result in found)))
+        for size, found in results.items()
     }
     small, large = seconds[SMALL_TABLE].median, seconds[LARGE_TABLE].median
     more: dict[str, Any] = {"slowdown": large / small}
