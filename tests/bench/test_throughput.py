@@ -173,11 +173,8 @@ def spoil(setting, name, change):
         ("composite", "composite", lambda out: (out[0] + 1e-3, *out[1:])),
         ("composite", "composite", lambda out: (out[0], out[1] * torch.nan, out[2])),
         ("rate", "logistic_bits", lambda bits: bits * 2),
-        (
-            "networks",
-            "map_chunks",
-            lambda parts: [{k: v * 2 for k, v in p.items()} for p in parts if p],
-        ),
+        ("networks", "shade", lambda out: (out[0], out[1] * 1.02)),
+        ("networks", "shade", lambda out: (out[0] + 1e-9, 2 * out[1] - out[1].detach())),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -323,6 +320,7 @@ def test_a_clock_charges_the_innermost_part():
         ("LogisticBits backward", "rate backward"),
         ("AddNoise forward", "quantise forward"),
         ("_Shade backward", "networks backward"),
+        ("raw_density forward", "raw_density forward"),
         ("visible", "visible"),
         ("SomethingNew forward", "something_new forward"),
     ],

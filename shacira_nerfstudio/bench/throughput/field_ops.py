@@ -13,7 +13,6 @@ from shacira_nerfstudio.bench.throughput.timing import Row, check_close, check_r
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.build import build_field
 from shacira_nerfstudio.model.radiance_field import FieldShape
-from shacira_nerfstudio.model.shading import raw_density, shade
 
 HIDDEN_DIM, GEO_FEAT_DIM, NUM_COLOR_LAYERS, SH_DEGREE = 64, 15, 1, 4
 """The method's defaults."""
@@ -51,26 +50,22 @@ class _Networks:
 
     def ours(self, count: int | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """Density and colour, then gradients in latents and weights, of the first samples."""
-        latents, rays = self.latents[:count], self.rays[:count]
-        raw = raw_density(latents, self.weights, self.backend)
-        out = shade(latents, raw, self.ray_features, rays, self.weights, self.backend)
-        return self._with_grads(out, latents, self.weights, count)
+        return self._shade(self.backend, self.latents[:count], self.weights, count)
 
     def truth(self, count: int) -> tuple[list[Tensor], list[Tensor]]:
-        """The same by plain layers in double precision."""
+        """The same by `reference`, in double precision."""
         weights = {
             name: weight.detach().double().requires_grad_() for name, weight in self.weights.items()
         }
         latents = self.latents[:count].detach().double().requires_grad_()
-        sigma, geo = self.field.density_from_latents(latents, weights)
-        features = self.ray_features[self.rays[:count]].double()
-        return self._with_grads(
-            (sigma, self.field.color(features, geo, weights)), latents, weights, count
-        )
+        return self._shade(get_backend("reference", "cpu"), latents, weights, count)
 
-    def _with_grads(
-        self, out: tuple[Tensor, Tensor], latents: Tensor, weights: dict[str, Tensor], count: Any
+    def _shade(
+        self, backend: Backend, latents: Tensor, weights: dict[str, Tensor], count: int | None
     ) -> tuple[list[Tensor], list[Tensor]]:
+        features = self.ray_features.to(latents.dtype)
+        raw = backend.raw_density(latents, weights)
+        out = backend.shade(latents, raw, features, self.rays[:count], weights)
         upstream = [u[:count].to(o.dtype) for u, o in zip(self.upstream, out, strict=True)]
         grads = torch.autograd.grad(out, (latents, *weights.values()), upstream)
         return list(out), list(grads)
@@ -101,7 +96,7 @@ def networks(setting: Setting) -> Row:
     return rate_row(
         "networks",
         "samples/s",
-        setting.ours(both.ours, "raw_density and shade, forward and backward", count),
+        setting.ours(both.ours, "Backend.raw_density and shade", count),
         setting.rival(both.rival, 'MLP(implementation="torch") twice', count),
         repeats=setting.repeats,
         check=both.check(),

@@ -36,10 +36,9 @@ _PARTS = (
     ("visible", r"visib"),
     ("rate", r"logistic|rate|bits"),
     ("quantise", r"noise|quantiz|round|sga"),
-    ("networks", r"shade|network|mlp|density|map_chunks"),
+    ("raw_density", r"raw_density"),
+    ("networks", r"shade|network|mlp|density"),
 )
-_HELPERS = ("map_chunks",)
-"""Belong to whatever operation calls them."""
 _WHOLE = ("occupancy",)
 """Keep what is inside them: networks and look-ups that serve no ray."""
 
@@ -78,17 +77,13 @@ class Clock:
         """The same function with a clock, on the training thread only."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            if threading.get_ident() != self._thread or self._belongs_to_caller(name):
+            is_whole = self._stack[-1:] and self._stack[-1] in _WHOLE
+            if is_whole or threading.get_ident() != self._thread:
                 return function(*args, **kwargs)
             with self.part(part_of(name)):
                 return function(*args, **kwargs)
 
         return timed
-
-    def _belongs_to_caller(self, name: str) -> bool:
-        caller = self._stack[-1] if self._stack else ""
-        is_operation = any(caller.startswith(part) for part, _ in _PARTS)
-        return caller in _WHOLE or (name.split(maxsplit=1)[0] in _HELPERS and is_operation)
 
 
 def part_of(name: str) -> str:
