@@ -4,6 +4,7 @@ No time is asserted.
 """
 
 import dataclasses
+import io
 import json
 import math
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from shacira_nerfstudio import cli
 from shacira_nerfstudio.bench.throughput import (
@@ -119,6 +121,7 @@ def assert_schema(row):
         assert row["ours_times_s"]["min"] <= row["ours_times_s"]["median"]
 
 
+@pytest.mark.nerfstudio
 def test_operations_give_rows(plan, tmp_path):
     rows = driver.write_rows(plan, OP_ROWS, tmp_path / "deep" / "out.jsonl")
     written = (tmp_path / "deep" / "out.jsonl").read_text(encoding="utf-8").splitlines()
@@ -163,6 +166,7 @@ def spoil(setting, name, change):
     setattr(setting.backend, name, lambda *args, **options: change(right(*args, **options)))
 
 
+@pytest.mark.nerfstudio
 @pytest.mark.parametrize(
     ("row", "operation", "change"),
     [
@@ -330,6 +334,17 @@ def test_operations_are_sorted_into_parts(name, part):
 
 
 # ── the command ──
+
+
+def test_the_table_shows_figures_and_parts():
+    profile = {"a": {"ms_per_step": 3.0, "share": 0.75, "calls_per_step": 2.0}}
+    more = {"parts": profile, "samples_per_step": 98304.0}
+    row = Row("profile", "ms/step", 4.0, None, None, "", "none", {"x": {}}, {}, {}, "b", more=more)
+    console = Console(file=io.StringIO(), width=120)
+    driver.print_table([{**row.as_dict(), "rival_times_s": {"median": 0.5, "min": 0.25}}], console)
+    text = console.file.getvalue()
+    for expected in ("ms/step", "0.5 (0.25)", "75.0%", "samples_per_step 98,304"):
+        assert expected in text
 
 
 def test_the_command_refuses_what_makes_no_sense(tmp_path, capsys):

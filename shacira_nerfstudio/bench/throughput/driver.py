@@ -69,6 +69,18 @@ ROWS: dict[str, Callable[[Plan], Row]] = {
 }
 """By name, in the order in which they run: those that need no scene first, new processes last."""
 ON_REQUEST = ("profile",)
+_FIGURES = ("ours", "rival", "ratio", "ours s (min)", "rival s (min)")
+_HIGHLIGHTS = {
+    "train_step": ("ours_samples_per_s", "rival_samples_per_s", "ours_step_s", "rival_step_s"),
+    "profile": ("samples_per_step", "marched_per_step", "rays_per_step"),
+    "render": ("ours_view_s",),
+    "encode_scene": ("ours_s", "file_mb_per_s"),
+    "decode_scene": ("ours_s", "file_mb_per_s"),
+    "first_frame": ("decode_s", "process_peak_rss_bytes"),
+    "compile": ("cached_s",),
+    "large_table": ("slowdown", "peak_rss_bytes_19", "peak_rss_bytes_22"),
+}
+"""Further figures that a person wants to see; all are in the file."""
 
 
 def run_throughput(
@@ -127,14 +139,18 @@ def _rows(plan: Plan, names: Sequence[str]) -> Iterator[Row]:
 def print_table(rows: Sequence[dict[str, Any]], console: Console) -> None:
     """What a person reads."""
     table = Table(title="Throughput: medians; ratios above 1 are in our favour")
-    for column in ("", "unit", "ours", "rival", "ratio", "compared with"):
-        table.add_column(
-            column, justify="right" if column in ("ours", "rival", "ratio") else "left"
-        )
+    for column in ("", "unit", *_FIGURES, "compared with"):
+        table.add_column(column, justify="right" if column in _FIGURES else "left")
     for row in rows:
         figures = [_number(row[key]) for key in ("ours", "rival", "ratio")]
-        table.add_row(row["name"], row["unit"], *figures, row["rival_what"])
+        seconds = [_seconds(row[f"{side}_times_s"]) for side in ("ours", "rival")]
+        table.add_row(row["name"], row["unit"], *figures, *seconds, row["rival_what"])
     console.print(table)
+    for row in rows:
+        names = [name for name in _HIGHLIGHTS.get(row["name"], ()) if name in row["more"]]
+        if names:
+            figures = ", ".join(f"{name} {_number(row['more'][name])}" for name in names)
+            console.print(f"{row['name']}: {figures}", highlight=False, soft_wrap=True)
     for row in rows:
         if row["name"] == "profile":
             _print_profile(row, console)
@@ -148,6 +164,10 @@ def _print_profile(row: dict[str, Any], console: Console) -> None:
         figures = f"{part['ms_per_step']:.2f}", f"{part['share']:.1%}"
         table.add_row(name, *figures, f"{part['calls_per_step']:.3g}")
     console.print(table)
+
+
+def _seconds(times: dict[str, Any]) -> str:
+    return f"{times['median']:.3g} ({times['min']:.3g})" if times else "-"
 
 
 def _number(value: float | None) -> str:
