@@ -157,19 +157,6 @@ def train_step(runs: SceneRuns, repeats: int) -> Row:
     first = bench_host.steady_step(runs.rival)
     theirs = Steps(runs.rival, first, bench_host.steps_per_proposal_update(runs.rival))
 
-    def figures(timed: dict[str, Timed]) -> dict[str, Any]:
-        # As many steps as nerfacto takes from one update of its proposal networks to the next, once
-        # those are warm: from then on it is fastest.
-        result: dict[str, Any] = {"rival_steps": theirs.block, "rival_from_step": first}
-        for side, steps in (("ours", mine), ("rival", theirs)):
-            for what in ("num_samples", "num_marched"):
-                name = {"num_samples": "samples", "num_marched": "marched_samples"}[what]
-                result[f"{side}_{name}_per_s"] = steps.per_second(what, timed[side])
-            result[f"{side}_rays_per_step"] = steps.per_step("num_rays")
-            result[f"{side}_samples_per_step"] = steps.per_step("num_samples")
-            result[f"{side}_step_s"] = timed[side].times.median / steps.block
-        return result
-
     ours = Side(
         mine.run,
         f"{BLOCK} steps of shacira from step {mine.next} on",
@@ -193,8 +180,27 @@ def train_step(runs: SceneRuns, repeats: int) -> Row:
         check=check,
         sizes=model_sizes(model),
         backend=model.backend.name,
-        more=figures,
+        more=lambda timed: _step_figures(timed, {"ours": mine, "rival": theirs}, first),
     )
+
+
+def _step_figures(
+    timed: dict[str, Timed], sides: dict[str, Steps], rival_from_step: int
+) -> dict[str, Any]:
+    """Samples per second and sizes of a step of either side."""
+    # As many steps as nerfacto takes from one update of its proposal networks to the next, once
+    # those are warm: from then on it is fastest.
+    figures: dict[str, Any] = {
+        "rival_steps": sides["rival"].block,
+        "rival_from_step": rival_from_step,
+    }
+    for side, run in sides.items():
+        for what, name in (("num_samples", "samples"), ("num_marched", "marched_samples")):
+            figures[f"{side}_{name}_per_s"] = run.per_second(what, timed[side])
+        figures[f"{side}_rays_per_step"] = run.per_step("num_rays")
+        figures[f"{side}_samples_per_step"] = run.per_step("num_samples")
+        figures[f"{side}_step_s"] = timed[side].times.median / run.block
+    return figures
 
 
 def model_sizes(model: Any) -> dict[str, Any]:
