@@ -261,7 +261,7 @@ def test_first_uses_and_memory(runs, monkeypatch):
     monkeypatch.setattr(training.SceneRuns, "check_step", lambda self: {"step": {}})
     took = {"first_s": 9.0, "again_s": 0.5, "other_sizes_s": 0.6}
     memory = {"seconds": [0.2] * 5, "mean_step_s": 0.2, "samples_per_step": 5, "num_entries": 9}
-    memory |= {"peak_rss_bytes": 10, "backend": "cpu_numba"}
+    memory |= {"peak_rss_bytes": 10, "setup_peak_rss_bytes": 8, "backend": "cpu_numba"}
     worker_says(monkeypatch, compile_time=took, train_memory=memory)
     row = processes.compile_time(runs).as_dict()
     assert row["ours"] == 8.5 and row["rival"] is None

@@ -64,7 +64,7 @@ def first_frame(runs: SceneRuns, repeats: int) -> Row:
         rival=None,
         ratio=None,
         ours_what="from the path to a view, imports excluded, each in a new process",
-        rival_what="Nerfstudio's methods open checkpoints, which are 100 times as large",
+        rival_what="none: Nerfstudio's methods open training checkpoints",
         check=check,
         sizes={name: last[name] for name in ("file_bytes", "num_rays")},
         threads={"ours": runs.num_threads},
@@ -130,7 +130,8 @@ def large_table(runs: SceneRuns) -> Row:
     small, large = seconds[SMALL_TABLE].median, seconds[LARGE_TABLE].median
     more: dict[str, Any] = {"slowdown": large / small}
     for size, found in results.items():
-        more[f"peak_rss_bytes_{size}"] = max(result["peak_rss_bytes"] for result in found)
+        for name in ("peak_rss_bytes", "setup_peak_rss_bytes"):
+            more[f"{name}_{size}"] = max(result[name] for result in found)
         for name in ("mean_step_s", "samples_per_step", "num_entries"):
             more[f"{name}_{size}"] = statistics.median(result[name] for result in found)
     return Row(

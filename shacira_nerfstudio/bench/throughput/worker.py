@@ -103,6 +103,7 @@ def train_memory(
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = bench_host.our_trainer(Path(data), Path(folder), dataparser=dataparser, **options)
+        setup_peak = peak_rss_bytes()  # the host reads all images, then joins them in a copy
         torch.set_num_threads(OURS_TORCH_THREADS)
         bench_host.run_steps(trainer, 0, warmup_steps)
         records = bench_host.run_steps(trainer, warmup_steps, num_steps)
@@ -110,6 +111,7 @@ def train_memory(
     model: Any = trainer.pipeline.model
     return {
         "seconds": seconds,
+        "setup_peak_rss_bytes": setup_peak,
         "mean_step_s": statistics.mean(seconds),
         "samples_per_step": statistics.mean(record.num_samples for record in records),
         "num_entries": model.field.encoding.grid.num_entries,
