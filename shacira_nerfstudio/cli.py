@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from shacira_nerfstudio import cli_tools
+from shacira_nerfstudio import cli_bench_rd, cli_tools
 from shacira_nerfstudio.plugin.export_command import ExportShacira
 
 
@@ -109,6 +109,28 @@ class DemoScene:
         return 0
 
 
+BENCHES: dict[str, Any] = {**cli_bench_rd.COMMANDS}
+"""Sub-commands of `shacira bench`."""
+
+
+def _union(commands: dict[str, Any]) -> Any:
+    members = tuple(
+        Annotated[command, tyro.conf.subcommand(name=name, prefix_name=False)]
+        for name, command in commands.items()
+    )
+    return Union[members]  # noqa: UP007  there is no | over a tuple
+
+
+@dataclass
+class Bench:
+    """Measure: rate and distortion of trained scenes, and what to show of them."""
+
+    benchmark: Annotated[_union(BENCHES), tyro.conf.arg(name="")]
+
+    def main(self) -> int:
+        return self.benchmark.main() or 0
+
+
 COMMANDS: dict[str, Any] = {
     # The same options as ns-export, so the same way to write booleans.
     "train": Train,
@@ -121,6 +143,7 @@ COMMANDS: dict[str, Any] = {
     "eval": Eval,
     "decompress": cli_tools.Decompress,
     "diff": cli_tools.Diff,
+    "bench": Bench,
     "demo": Demo,
     "demo-scene": DemoScene,
 }
@@ -129,15 +152,14 @@ COMMANDS: dict[str, Any] = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one sub-command and returns the exit status: 2 for wrong input, in one line."""
-    members = tuple(
-        Annotated[command, tyro.conf.subcommand(name=name)] for name, command in COMMANDS.items()
-    )
-    union: Any = Union[members]  # noqa: UP007  there is no | over a tuple
     args = list(sys.argv[1:] if args is None else args)
     # What follows a preset belongs to the host's parser, not to this one.
     ours, rest = (args[:2], args[2:]) if args[:1] == ["train"] else (args, [])
     command = tyro.cli(
-        union, prog="shacira", description="Compressed radiance fields in one file.", args=ours
+        _union(COMMANDS),
+        prog="shacira",
+        description="Compressed radiance fields in one file.",
+        args=ours,
     )
     if isinstance(command, Train):
         command.arguments = tuple(rest)
