@@ -109,10 +109,6 @@ class DemoScene:
         return 0
 
 
-BENCHES: dict[str, Any] = {**cli_bench_rd.COMMANDS}
-"""Sub-commands of `shacira bench`."""
-
-
 def _union(commands: dict[str, Any]) -> Any:
     members = tuple(
         Annotated[command, tyro.conf.subcommand(name=name, prefix_name=False)]
@@ -121,11 +117,14 @@ def _union(commands: dict[str, Any]) -> Any:
     return Union[members]  # noqa: UP007  there is no | over a tuple
 
 
+_Benchmark: Any = _union({**cli_bench_rd.COMMANDS})
+
+
 @dataclass
 class Bench:
     """Measure: rate and distortion of trained scenes, and what to show of them."""
 
-    benchmark: Annotated[_union(BENCHES), tyro.conf.arg(name="")]
+    benchmark: Annotated[_Benchmark, tyro.conf.arg(name="")]  # pyright: ignore
 
     def main(self) -> int:
         return self.benchmark.main() or 0

@@ -6,11 +6,13 @@ baseline's favour: it is no parameter.
 
 from __future__ import annotations
 
+import importlib.util
 import lzma
 from collections.abc import Mapping
 
 import numpy as np
 
+ZSTD, XZ = "zstd-19", "xz-6"
 _HEAD_BYTES = 8
 
 
@@ -23,7 +25,7 @@ def pack_halves(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, dict[str, int]
         one.
     """
     streams, by_name = [], {}
-    compressor = "zstd-19" if _zstandard() is not None else "xz-6"
+    compressor = ZSTD if importlib.util.find_spec("zstandard") else XZ
     for name, array in arrays.items():
         halves = np.ascontiguousarray(array, "<f2").tobytes()
         stream = _compress(halves, compressor)
@@ -47,21 +49,17 @@ def unpack_halves(
     return arrays
 
 
-def _zstandard():
-    try:
-        import zstandard  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return None
-    return zstandard
-
-
 def _compress(data: bytes, compressor: str) -> bytes:
-    if compressor == "zstd-19":
-        return _zstandard().ZstdCompressor(level=19).compress(data)
-    return lzma.compress(data, preset=6)
+    if compressor != ZSTD:
+        return lzma.compress(data, preset=6)
+    import zstandard  # pyright: ignore[reportMissingImports]
+
+    return zstandard.ZstdCompressor(level=19).compress(data)
 
 
 def _decompress(data: bytes, compressor: str) -> bytes:
-    if compressor == "zstd-19":
-        return _zstandard().ZstdDecompressor().decompress(data)
-    return lzma.decompress(data)
+    if compressor != ZSTD:
+        return lzma.decompress(data)
+    import zstandard  # pyright: ignore[reportMissingImports]
+
+    return zstandard.ZstdDecompressor().decompress(data)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,8 @@ def load_plan(path: Path) -> list[Job]:
             raise ValueError(f"{where}: expected `key: value` lines, found {run!r}")
         _check_keys(run, _COMMON, where)
         added = {**_settings_of(values, str(path)), **_settings_of(run, where)}
-        jobs += _expand({**values, **run, "settings": added}, path.parent, where)
+        own = run.keys()
+        jobs += _expand({**values, **run, "settings": added}, own, path.parent, where)
     seen: dict[str, Job] = {}
     for job in jobs:
         if seen.setdefault(job.key, job) is not job:
@@ -154,78 +156,92 @@ def _settings_of(values: dict[str, Any], where: str) -> dict[str, Any]:
     return settings
 
 
-def _of_kind(values: dict[str, Any], key: str, kind: type, where: str) -> Any:
-    """A value that must be there; numbers are above 0 and finite."""
+def _name(values: dict[str, Any], key: str, where: str) -> str:
     found = values.get(key)
-    is_number = kind in (int, float) and isinstance(found, int | float)
-    if is_number and not isinstance(found, bool) and not (kind is int and found != int(found)):
-        if 0 < found < math.inf:
-            return kind(found)
-    elif kind is str and isinstance(found, str) and found:
-        return found
-    wanted = {str: "a name", int: "a whole number above 0", float: "a number above 0"}[kind]
-    raise ValueError(f"{where}: expected {wanted} for {key}, found {found!r}")
+    if not isinstance(found, str) or not found:
+        raise ValueError(f"{where}: expected a name for {key}, found {found!r}")
+    return found
+
+
+def _is_number(value: Any, kind: type, *, least: float) -> bool:
+    """Whether it is finite and not too small; whole numbers are numbers, booleans are not."""
+    kinds = int if kind is int else (int, float)
+    is_one = isinstance(value, kinds) and not isinstance(value, bool)
+    return is_one and least <= value < math.inf
+
+
+def _whole(values: dict[str, Any], key: str, where: str, *, least: int = 1) -> int:
+    found = values.get(key)
+    if not _is_number(found, int, least=least):
+        raise ValueError(
+            f"{where}: expected a whole number from {least} on for {key}, found {found!r}"
+        )
+    return int(found)  # pyright: ignore[reportArgumentType]
 
 
 def _numbers(values: dict[str, Any], key: str, kind: type, where: str) -> list[Any]:
     """A list, not empty, of different numbers of 0 or more."""
     found = values.get(key)
-    good = isinstance(found, list) and len(found) > 0
-    for value in found if isinstance(found, list) else []:
-        kinds = int if kind is int else int | float
-        good &= isinstance(value, kinds) and not isinstance(value, bool)
-        good = good and 0 <= value < math.inf and found.count(value) == 1
-    if not good:
+    numbers = found if isinstance(found, list) else []
+    good = [n for n in numbers if _is_number(n, kind, least=0) and numbers.count(n) == 1]
+    if not numbers or good != numbers:
         word = "whole numbers" if kind is int else "numbers (YAML wants 1.0e-3, not 1e-3)"
         raise ValueError(f"{where}: expected a list of different {word} for {key}, found {found!r}")
-    return [kind(value) for value in found or []]
+    return [kind(number) for number in numbers]
 
 
-def _expand(values: dict[str, Any], folder: Path, where: str) -> list[Job]:
-    preset = folder / _of_kind(values, "preset", str, where)
+def _expand(values: dict[str, Any], own: Collection[str], folder: Path, where: str) -> list[Job]:
+    """Jobs of one run.
+
+    Args:
+        own: Keys that stand in the run itself.
+    """
+    preset = folder / _name(values, "preset", where)
     settings = {
         key: value for key, value in load_preset(preset).items() if key not in _OWN_KEYS
     } | values["settings"]
     is_plain = settings.get("model.quantizer") == "none"
-    if is_plain and "rate_lambdas" in values:
+    downscale = values.get("downscale", 1)
+    if not _is_number(downscale, float, least=1):
+        raise ValueError(f"{where}: expected a downscale from 1 on, found {downscale!r}")
+    if is_plain and "rate_lambdas" in own:
         raise ValueError(f"{where}: expected no rate_lambdas for a preset without quantiser")
-    default = PLAIN_METHOD if is_plain else "shacira"
-    method = _of_kind({"method": default, **values}, "method", str, where)
-    if is_plain != (method == PLAIN_METHOD):
-        raise ValueError(
-            f"{where}: expected the method {PLAIN_METHOD} for presets without quantiser and for no "
-            f"other, found {method!r} with {preset.name}"
-        )
-    ablation = _of_kind(values, "ablation", str, where) if "ablation" in values else None
+    rates = [0.0] if is_plain else _numbers(values, "rate_lambdas", float, where)
     return [
         Job(
-            scene=_of_kind(values, "scene", str, where),
-            dataparser=_of_kind(values, "dataparser", str, where),
+            scene=_name(values, "scene", where),
+            dataparser=_name(values, "dataparser", where),
             dataparser_settings=_mapping(values, "dataparser_settings", where),
             demo_scene=_demo_scene(values, where),
-            downscale=_of_kind({"downscale": 1, **values}, "downscale", float, where),
-            method=method,
-            ablation=ablation,
+            downscale=float(downscale),
+            method=_method(values, is_plain, where),
+            ablation=_name(values, "ablation", where) if "ablation" in values else None,
             preset=preset.stem,
             settings=settings,
             rate_lambda=rate_lambda,
             seed=seed,
-            steps=_of_kind(values, "steps", int, where),
+            steps=_whole(values, "steps", where),
         )
-        for rate_lambda in ([0.0] if is_plain else _numbers(values, "rate_lambdas", float, where))
+        for rate_lambda in rates
         for seed in _numbers({"seeds": [42], **values}, "seeds", int, where)
     ]
+
+
+def _method(values: dict[str, Any], is_plain: bool, where: str) -> str:
+    default = PLAIN_METHOD if is_plain else "shacira"
+    method = _name({"method": default, **values}, "method", where)
+    if is_plain != (method == PLAIN_METHOD):
+        raise ValueError(
+            f"{where}: expected the method {PLAIN_METHOD} for presets without quantiser and for no "
+            f"other, found {method!r}"
+        )
+    return method
 
 
 def _demo_scene(values: dict[str, Any], where: str) -> dict[str, int] | None:
     if "demo_scene" not in values:
         return None
-    found = _mapping(values, "demo_scene", where)
-    _check_keys(found, _DEMO_SCENE, f"{where}: demo_scene")
-    found = {"seed": 0, **found}
-    seed = {"seed": found["seed"] + 1} if isinstance(found["seed"], int) else found
-    _of_kind(seed, "seed", int, f"{where}: demo_scene")
-    sizes = {
-        key: _of_kind(found, key, int, f"{where}: demo_scene") for key in ("num_views", "size")
-    }
-    return {**sizes, "seed": found["seed"]}
+    found, where = _mapping(values, "demo_scene", where), f"{where}: demo_scene"
+    _check_keys(found, _DEMO_SCENE, where)
+    sizes = {key: _whole(found, key, where) for key in ("num_views", "size")}
+    return {**sizes, "seed": _whole({"seed": 0, **found}, "seed", where, least=0)}

@@ -138,7 +138,10 @@ def _scene_folder(job: Job, data_root: Path | None, work_dir: Path) -> Path:
     name = "-".join(f"{key}{value}" for key, value in sorted(job.demo_scene.items()))
     folder = work_dir / "scenes" / f"{job.scene}-{name}"
     if not (folder / "complete").exists():
-        write_demo_scene(folder / "data", **job.demo_scene)
+        sizes = job.demo_scene
+        write_demo_scene(
+            folder / "data", num_views=sizes["num_views"], size=sizes["size"], seed=sizes["seed"]
+        )
         (folder / "complete").touch()
     return folder / "data"
 
