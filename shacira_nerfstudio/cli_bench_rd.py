@@ -26,15 +26,16 @@ class RateDistortion:
     work_dir: Path = Path("bench_work")
     """Gets runs, exports and logs, a folder per job."""
     list_jobs: bool = False
-    """Only print the jobs."""
+    """Only print the jobs, and which of them are there."""
 
     def main(self) -> int:
         from shacira_nerfstudio.bench.plan import load_plan
-        from shacira_nerfstudio.bench.sweep import run_plan
+        from shacira_nerfstudio.bench.sweep import keys_of, run_plan
 
         if self.list_jobs:
+            done = keys_of(self.output)
             for job in load_plan(self.plan):
-                print(f"{job.key} {job.title}")
+                print(f"{job.key} {'there' if job.key in done else 'to do'}: {job.title}")
             return 0
         failed = run_plan(self.plan, self.output, data_root=self.data_root, work_dir=self.work_dir)
         for job in failed:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +74,8 @@ class Job:
     rate_lambda: float
     seed: int
     steps: int
+    changes: dict[str, Any]
+    """Settings of its run alone, for people."""
 
     @property
     def is_plain(self) -> bool:
@@ -84,7 +85,9 @@ class Job:
     @property
     def key(self) -> str:
         """Names the job in results and folders: a digest of all its settings."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        facts = asdict(self)
+        del facts["changes"]  # they are in the settings
+        text = json.dumps(facts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -92,6 +95,7 @@ class Job:
         """For people, on one line."""
         parts = [self.scene, self.method, self.preset]
         parts += [f"ablation {self.ablation}"] if self.ablation else []
+        parts += [f"{key.rsplit('.', 1)[-1]} {value}" for key, value in self.changes.items()]
         rate = [] if self.is_plain else [f"lambda {self.rate_lambda:g}"]
         return ", ".join([*parts, *rate, f"{self.steps} steps", f"seed {self.seed}"])
 
@@ -125,8 +129,7 @@ def load_plan(path: Path) -> list[Job]:
             raise ValueError(f"{where}: expected `key: value` lines, found {run!r}")
         _check_keys(run, _COMMON, where)
         added = {**_settings_of(values, str(path)), **_settings_of(run, where)}
-        own = run.keys()
-        jobs += _expand({**values, **run, "settings": added}, own, path.parent, where)
+        jobs += _expand({**values, **run, "settings": added}, run, path.parent, where)
     seen: dict[str, Job] = {}
     for job in jobs:
         if seen.setdefault(job.key, job) is not job:
@@ -190,11 +193,11 @@ def _numbers(values: dict[str, Any], key: str, kind: type, where: str) -> list[A
     return [kind(number) for number in numbers]
 
 
-def _expand(values: dict[str, Any], own: Collection[str], folder: Path, where: str) -> list[Job]:
+def _expand(values: dict[str, Any], own: dict[str, Any], folder: Path, where: str) -> list[Job]:
     """Jobs of one run.
 
     Args:
-        own: Keys that stand in the run itself.
+        own: What stands in the run itself.
     """
     preset = folder / _name(values, "preset", where)
     settings = {
@@ -221,6 +224,7 @@ def _expand(values: dict[str, Any], own: Collection[str], folder: Path, where: s
             rate_lambda=rate_lambda,
             seed=seed,
             steps=_whole(values, "steps", where),
+            changes=own.get("settings", {}),
         )
         for rate_lambda in rates
         for seed in _numbers({"seeds": [42], **values}, "seeds", int, where)

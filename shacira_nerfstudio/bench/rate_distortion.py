@@ -64,6 +64,8 @@ def measure_file(run: Path, export: Path) -> dict[str, Any]:
 def measure_plain(run: Path, folder: Path) -> dict[str, Any]:
     """Facts of the uncompressed baseline; its file is left in the folder."""
     pipeline, model = open_run(run)
+    if model.config.appearance_dim:
+        raise ValueError("expected a baseline without appearance codes, which its file has not")
     parameters = dict(model.field.named_parameters())
     # The density of latents is of no use without integers to code.
     used = {name: p for name, p in parameters.items() if "entropy_model" not in name}

@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def run_plan(
     """
     jobs = load_plan(path)
     check_jobs(jobs, path, data_root)
-    done = {row["key"] for row in load_rows([output])} if output.exists() else set()
+    done = keys_of(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     failed = []
     for number, job in enumerate(jobs, start=1):
@@ -87,6 +88,11 @@ def run_plan(
     return failed
 
 
+def keys_of(output: Path) -> set[str]:
+    """Jobs whose results are there."""
+    return {row["key"] for row in load_rows([output])} if output.exists() else set()
+
+
 def check_jobs(jobs: list[Job], where: Path, data_root: Path | None) -> None:
     """Raises ValueError for what would only show hours later: options and folders that are not."""
     named = [(job.preset_values(), f"{where}: {job.title}") for job in jobs]
@@ -103,6 +109,7 @@ def check_jobs(jobs: list[Job], where: Path, data_root: Path | None) -> None:
 
 def _check_options(named: list[tuple[dict[str, Any], str]]) -> None:
     """In a process of its own, because it loads the host."""
+    warnings.simplefilter("ignore")
     for values, where in named:
         check_options(values, where)
 
