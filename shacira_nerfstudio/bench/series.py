@@ -85,18 +85,21 @@ def _published(scene: str, resolution: tuple[int, int], used: int) -> list[Serie
         if not points:
             continue
         size = entry.resolution
-        differs = "" if size == resolution else " (resolution not stated)"
+        differs = "" if size == resolution else ", resolution not stated"
         if size is not None and size != resolution:
-            differs = f" ({size[0]}x{size[1]})"
+            differs = f", {size[0]}x{size[1]}"
         color = COLORS[(used + len(found)) % len(COLORS)]
-        found.append(Series(f"{entry.system}{differs}", "published", tuple(points), color))
+        found.append(
+            Series(f"{entry.system} (published{differs})", "published", tuple(points), color)
+        )
     return found
 
 
 def byte_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten within a range; powers alone if those are many."""
+    """Round multiples of powers of ten within a range, fewer the wider it is."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if high / low < 300 else (1,)
+    ratio = high / low
+    steps = (1,) if ratio > 300 else (1, 2, 5) if ratio > 6 else (1, 1.5, 2, 3, 4, 5, 6, 8)
     return [s * 10**p for p in powers for s in steps if low <= s * 10**p <= high]
 
 

@@ -147,11 +147,13 @@ def test_names_are_escaped(rows, tmp_path):
 def test_published_curves_stand_beside_ours(rows):
     lego = next(plot for plot in plots(curves(rows)) if "lego" in plot.title)
     names = [series.name for series in lego.series if series.kind == "published"]
-    assert names == ["MaskDWT", "HAC", "HAC++"]  # SHACIRA gives no PSNR on lego
+    assert names == [
+        f"{system} (published)" for system in ("MaskDWT", "HAC", "HAC++")
+    ]  # SHACIRA gives no PSNR on lego
     half = [{**row, "resolution": [400, 400]} for row in rows if row["scene"] == "lego"]
     (plot,) = plots(curves(half))
     names = [series.name for series in plot.series if series.kind == "published"]
-    assert names == [f"{system} (800x800)" for system in ("MaskDWT", "HAC", "HAC++")]
+    assert names == [f"{system} (published, 800x800)" for system in ("MaskDWT", "HAC", "HAC++")]
 
 
 def test_pictures_are_there(report):
@@ -190,6 +192,7 @@ def test_no_results_are_one_line_and_status_2(tmp_path, capsys):
 
 
 def test_ticks_are_round():
-    assert byte_ticks(90e3, 450e3) == [100e3, 200e3]
+    assert byte_ticks(90e3, 950e3) == [100e3, 200e3, 500e3]
+    assert byte_ticks(90e3, 250e3) == [100e3, 150e3, 200e3]
     assert byte_ticks(90e3, 60e6) == [100e3, 1e6, 10e6]
     assert [byte_text(size) for size in (500, 2e5, 5e6)] == ["0.5 kB", "200 kB", "5 MB"]
