@@ -24,7 +24,8 @@ class RateDistortion:
     data_root: Path | None = None
     """Folder that holds the scenes' folders."""
     work_dir: Path = Path("bench_work")
-    """Gets runs, exports and logs, a folder per job."""
+    """Gets runs, exports and logs, a folder per job. What a job had finished there before it failed
+    is not repeated."""
     list_jobs: bool = False
     """Only print the jobs, and which of them are there."""
 

@@ -20,6 +20,9 @@ from shacira_nerfstudio.bench.series import byte_text, byte_ticks, plots
 ROWS = Path(__file__).with_name("made_up_rows.jsonl")
 
 
+RESULTS = Path(tables.__file__).with_name("results")
+
+
 @pytest.fixture(scope="module")
 def rows():
     return load_rows([ROWS])
@@ -181,6 +184,14 @@ def test_the_same_rows_make_the_same_bytes(report, tmp_path, capsys):
     assert str(out / "RESULTS.md") in printed
     for path in report.rglob("*.*"):
         assert path.read_bytes() == (out / path.relative_to(report)).read_bytes(), path
+
+
+@pytest.mark.skipif(not list(RESULTS.glob("*.jsonl")), reason="no results are committed yet")
+def test_committed_results_are_generated_and_not_edited(tmp_path):
+    write_report(sorted(RESULTS.glob("*.jsonl")), tmp_path)
+    for path in [tmp_path / "RESULTS.md", tmp_path / "rd.html", *tmp_path.glob("csv/*")]:
+        committed = RESULTS.parent / path.relative_to(tmp_path)
+        assert committed.read_text("utf-8") == path.read_text("utf-8"), committed
 
 
 def test_no_results_are_one_line_and_status_2(tmp_path, capsys):
