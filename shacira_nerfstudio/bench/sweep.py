@@ -19,7 +19,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ def _step(folder: Path, name: str, command: list[str], made: list[Path]) -> Step
         reason = f"status {status}" if status else f"no {', '.join(missing)}"
         raise JobError(f"{name} ended with {reason}; the end of {log}:\n" + "\n".join(lines))
     step = Step(seconds, peak, commit)
-    record.write_text(json.dumps(step.__dict__), encoding="utf-8")
+    record.write_text(json.dumps(asdict(step)), encoding="utf-8")
     return step
 
 
@@ -233,4 +233,5 @@ def _row(job: Job, steps: dict[str, Step], facts: dict[str, Any]) -> dict[str, A
         "downscale": job.downscale,
         "settings": job.settings,
     }
+    # Seconds, decibels and megabytes to four decimals; a small rate stays what it is.
     return {name: round(v, 4) if isinstance(v, float) and v > 1 else v for name, v in row.items()}
