@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Union
 
 import tyro
 
-from shacira_nerfstudio import cli_tools
+from shacira_nerfstudio import cli_bench_rd, cli_tools
 from shacira_nerfstudio.plugin.export_command import ExportShacira
 
 
@@ -110,15 +110,13 @@ class DemoScene:
 
 
 @dataclass
-class Bench:
+class Throughput:
     """Measure how fast the parts are, beside Nerfstudio's own torch path and other coders.
 
     Each result is held against the `reference` backend before it is timed. Run it on a machine
     that does nothing else.
     """
 
-    suite: tyro.conf.Positional[Literal["throughput"]]
-    """What to measure."""
     data: Path
     """A scene to train on and render: a folder."""
     output: Path
@@ -152,6 +150,28 @@ class Bench:
         return 0
 
 
+def _union(commands: dict[str, Any]) -> Any:
+    members = tuple(
+        Annotated[command, tyro.conf.subcommand(name=name, prefix_name=False)]
+        for name, command in commands.items()
+    )
+    return Union[members]  # noqa: UP007  there is no | over a tuple
+
+
+_Benchmark: Any = _union({"throughput": Throughput, **cli_bench_rd.COMMANDS})
+
+
+@dataclass
+class Bench:
+    """Measure: speed of the parts, rate and distortion of trained scenes, and what to show of
+    them."""
+
+    benchmark: Annotated[_Benchmark, tyro.conf.arg(name="")]  # pyright: ignore
+
+    def main(self) -> int:
+        return self.benchmark.main() or 0
+
+
 COMMANDS: dict[str, Any] = {
     # The same options as ns-export, so the same way to write booleans.
     "train": Train,
@@ -164,6 +184,7 @@ COMMANDS: dict[str, Any] = {
     "eval": Eval,
     "decompress": cli_tools.Decompress,
     "diff": cli_tools.Diff,
+    "bench": Bench,
     "demo": Demo,
     "demo-scene": DemoScene,
     "bench": Bench,
@@ -173,15 +194,14 @@ COMMANDS: dict[str, Any] = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one sub-command and returns the exit status: 2 for wrong input, in one line."""
-    members = tuple(
-        Annotated[command, tyro.conf.subcommand(name=name)] for name, command in COMMANDS.items()
-    )
-    union: Any = Union[members]  # noqa: UP007  there is no | over a tuple
     args = list(sys.argv[1:] if args is None else args)
     # What follows a preset belongs to the host's parser, not to this one.
     ours, rest = (args[:2], args[2:]) if args[:1] == ["train"] else (args, [])
     command = tyro.cli(
-        union, prog="shacira", description="Compressed radiance fields in one file.", args=ours
+        _union(COMMANDS),
+        prog="shacira",
+        description="Compressed radiance fields in one file.",
+        args=ours,
     )
     if isinstance(command, Train):
         command.arguments = tuple(rest)

@@ -24,7 +24,7 @@ FLOOR = {  # longest matching prefix wins
     "model": 3,
     "pack": 4,
     **dict.fromkeys(["plugin", "view"], 5),
-    **dict.fromkeys(["bench", "sweep", "cli", "cli_tools"], 6),
+    **dict.fromkeys(["bench", "sweep", "cli", "cli_tools", "cli_bench_rd"], 6),
 }
 ANYWHERE = {"numpy"}
 BENCHES = ("bench.throughput", "bench.rate_distortion")
@@ -32,10 +32,13 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "torch": ("backends", "model", "pack", "plugin", "view", *BENCHES),
     "jaxtyping": ("backends", "model"),
     "torchmetrics": ("plugin.metrics",),
+    "torchvision": ("plugin.metrics",),
+    "matplotlib": ("bench.plot_png",),
+    "zstandard": ("bench.plain_file",),
     "nerfstudio": ("plugin",),
     "numba": ("backends.cpu_numba", "codec.kernels_numba"),
     "viser": ("view",),
-    "tyro": ("cli", "cli_tools", "plugin.export_command"),
+    "tyro": ("cli", "cli_tools", "cli_bench_rd", "plugin.export_command"),
     "OpenEXR": ("rtmv", "demo_scene"),
     "PIL": ("rtmv", "plugin", "bench", "cli_tools"),
     "rich": ("plugin", "bench"),
@@ -53,6 +56,7 @@ ABSENT = {  # importing the module, after those above it, must not load the pack
     "rtmv": ("torch", "numba", "nerfstudio"),
     "demo_scene": ("torch", "numba", "nerfstudio"),
     "cli": ("torch", "numba", "nerfstudio"),
+    "bench.sweep": ("torch", "numba", "nerfstudio"),
     "plugin.export_command": ("torch", "numba", "nerfstudio"),
     "backends": ("numba", "nerfstudio"),
     "model.pinhole": ("numba", "nerfstudio"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,6 +50,28 @@ class ImageMetrics:
                 logger.warning("LPIPS is left out, its network cannot be had: %r", error)
                 self._lpips = False
         return float(self._lpips(a.clamp(0, 1), b.clamp(0, 1))) if self._lpips else None
+
+
+_MS_SSIM_SCALES, _SSIM_KERNEL = 5, 11
+"""Halvings of the image plus one, and width of the window, both as in Wang et al. 2003."""
+
+
+def multiscale_ssim(predicted: Tensor, truth: Tensor) -> float | None:
+    """MS-SSIM of [H, W, 3] images in [0, 1]; None for images too small for five scales."""
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    if min(predicted.shape[:2]) // 2 ** (_MS_SSIM_SCALES - 1) < _SSIM_KERNEL:
+        return None
+    a, b = (image.movedim(-1, 0)[None] for image in (predicted, truth))
+    return float(multiscale_structural_similarity_index_measure(a, b, data_range=1.0))
+
+
+def has_lpips_weights() -> bool:
+    """Whether LPIPS can be measured on this machine without a download."""
+    from torchvision.models import AlexNet_Weights
+
+    name = AlexNet_Weights.DEFAULT.url.rsplit("/", 1)[1]
+    return (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
 
 
 def binary_entropy(fraction: float) -> float:

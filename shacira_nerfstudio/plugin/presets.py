@@ -24,16 +24,31 @@ class _StrictLoader(yaml.SafeLoader):
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node)
+        key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+        if not isinstance(key, str):
+            raise ValueError(f"line {line}: expected a name as key, found {key!r}")
         if key in mapping:
-            raise ValueError(
-                f"line {key_node.start_mark.line + 1}: expected each key once, found {key!r} again"
-            )
-        mapping[key] = loader.construct_object(value_node)
+            raise ValueError(f"line {line}: expected each key once, found {key!r} again")
+        mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A mapping of names, each once, to whatever plain YAML holds.
+
+    Raises:
+        ValueError: anything else: no mapping, a key twice, a tag, an anchor that is not there.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(values, dict) or not values:
+        raise ValueError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+    return values
 
 
 def load_preset(path: Path) -> dict[str, Any]:
@@ -42,21 +57,43 @@ def load_preset(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: anything else, a key twice, or a number that YAML reads as a string (``1e-3``).
     """
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    if not isinstance(values, dict) or not values:
-        raise ValueError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+    return check_scalars(load_yaml(path), path)
+
+
+def check_scalars(values: dict[str, Any], where: Path | str) -> dict[str, Any]:
+    """The values, if all of them are plain scalars and no string is a misread number."""
     for key, value in values.items():
-        if not isinstance(key, str) or not isinstance(value, _SCALARS):
-            raise ValueError(f"{path}: expected a plain scalar for {key!r}, found {value!r}")
+        if not isinstance(value, _SCALARS):
+            raise ValueError(f"{where}: expected a plain scalar for {key!r}, found {value!r}")
         if isinstance(value, str) and _looks_like_number(value):
             raise ValueError(
-                f"{path}: expected a number for {key}, found the string {value!r}; YAML wants a "
+                f"{where}: expected a number for {key}, found the string {value!r}; YAML wants a "
                 "decimal point, as in 1.0e-3"
             )
     return values
+
+
+def save_preset(path: Path, values: dict[str, Any]) -> None:
+    """Writes a preset that :func:`load_preset` reads back."""
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def check_options(values: dict[str, Any], where: Path | str) -> None:
+    """Raises ValueError unless the method has an option of that name and type for every key."""
+    from shacira_nerfstudio.plugin.config import shacira_method
+
+    for key, value in values.items():
+        head = key.split(".", 1)[0]
+        node: Any = shacira_method.config
+        node = node.pipeline if head in ("model", "datamanager") else node
+        try:
+            for name in key.split("."):
+                node = node[name] if isinstance(node, dict) else getattr(node, name)
+        except (AttributeError, KeyError) as error:
+            raise ValueError(f"{where}: expected an option of the method, found {key!r}") from error
+        if node is not None and type(value) is not type(node):
+            kinds = f"{type(node).__name__} for {key}, found {value!r}"
+            raise ValueError(f"{where}: expected a value of type {kinds}")
 
 
 def _looks_like_number(text: str) -> bool:

@@ -1,0 +1,251 @@
+"""Plans: which scenes, settings and rates to train, as strict YAML; see configs/sweeps/.
+
+    scene: lego                      a folder below --data-root
+    dataparser: blender-data         and dataparser_settings: {its_option: value}
+    downscale: 2                     images at half resolution, to train on and to measure
+    steps: 4000
+    seeds: [42]
+    runs:                            each may say again whatever stands above
+      - preset: ../shacira-mid.yaml  beside the plan
+        settings: {model.hidden_dim: 32}
+        rate_lambdas: [1.0e-3, 4.0e-3]
+
+``settings`` of the plan and of a run add up, everything else is replaced. ``demo_scene``
+(num_views, size, seed) writes our procedural scene instead of reading a folder. ``method`` names a
+curve, ``ablation`` a row of the ablation table, whose base is named ``base``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shacira_nerfstudio.plugin.presets import check_scalars, load_preset, load_yaml
+
+PLAIN_METHOD = "ngp-fp16"
+"""The uncompressed baseline: its size is that of half floats in a general-purpose compressor."""
+BASE = "base"
+"""Name of the row that an ablation is compared with."""
+_TOP = {"runs"}
+_COMMON = {
+    "scene",
+    "dataparser",
+    "dataparser_settings",
+    "demo_scene",
+    "downscale",
+    "preset",
+    "settings",
+    "rate_lambdas",
+    "seeds",
+    "steps",
+    "method",
+    "ablation",
+}
+_DEMO_SCENE = {"num_views", "size", "seed"}
+_OWN_KEYS = {
+    "model.rate_lambda": "rate_lambdas",
+    "max_num_iterations": "steps",
+    "machine.seed": "seeds",
+    "datamanager.camera_res_scale_factor": "downscale",
+}
+"""Options that a plan has words of its own for."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run with everything that decides its outcome, apart from the code."""
+
+    scene: str
+    dataparser: str
+    dataparser_settings: dict[str, Any]
+    demo_scene: dict[str, int] | None
+    """Views, size and seed of the procedural scene; None for a folder of the data root."""
+    downscale: float
+    method: str
+    ablation: str | None
+    preset: str
+    """Name of the preset, for people; its content is in ``settings``."""
+    settings: dict[str, Any]
+    """Dotted keys of the preset and the plan."""
+    rate_lambda: float
+    seed: int
+    steps: int
+    changes: dict[str, Any]
+    """Settings of its run alone, for people."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has no integers, so no file to export."""
+        return self.settings.get("model.quantizer") == "none"
+
+    @property
+    def key(self) -> str:
+        """Names the job in results and folders: a digest of all its settings."""
+        facts = asdict(self)
+        del facts["changes"]  # they are in the settings
+        text = json.dumps(facts, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def title(self) -> str:
+        """For people, on one line."""
+        parts = [self.scene, self.method, self.preset]
+        parts += [f"ablation {self.ablation}"] if self.ablation else []
+        parts += [f"{key.rsplit('.', 1)[-1]} {value}" for key, value in self.changes.items()]
+        rate = [] if self.is_plain else [f"lambda {self.rate_lambda:g}"]
+        return ", ".join([*parts, *rate, f"{self.steps} steps", f"seed {self.seed}"])
+
+    def preset_values(self) -> dict[str, Any]:
+        """All of it as one preset."""
+        return {
+            **self.settings,
+            "model.rate_lambda": float(self.rate_lambda),
+            "max_num_iterations": self.steps,
+            "machine.seed": self.seed,
+            "datamanager.camera_res_scale_factor": 1.0 / self.downscale,
+        }
+
+
+def load_plan(path: Path) -> list[Job]:
+    """Every job of a plan, in its order: runs, then rates, then seeds.
+
+    Raises:
+        ValueError: naming the file and what is wrong: unknown or missing keys, keys twice, values
+            of another kind, the same job twice.
+    """
+    values = load_yaml(path)
+    _check_keys(values, _COMMON | _TOP, path)
+    runs = values.pop("runs", None)
+    if not isinstance(runs, list) or not runs:
+        raise ValueError(f"{path}: expected a list of runs, found {runs!r}")
+    jobs: list[Job] = []
+    for number, run in enumerate(runs, start=1):
+        where = f"{path}: run {number}"
+        if not isinstance(run, dict):
+            raise ValueError(f"{where}: expected `key: value` lines, found {run!r}")
+        _check_keys(run, _COMMON, where)
+        added = {**_settings_of(values, str(path)), **_settings_of(run, where)}
+        jobs += _expand({**values, **run, "settings": added}, run, path.parent, where)
+    seen: dict[str, Job] = {}
+    for job in jobs:
+        if seen.setdefault(job.key, job) is not job:
+            raise ValueError(f"{path}: expected each job once, found again: {job.title}")
+    return jobs
+
+
+def _check_keys(values: dict[str, Any], known: set[str], where: Path | str) -> None:
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise ValueError(
+            f"{where}: expected keys among {', '.join(sorted(known))}, found {', '.join(unknown)}"
+        )
+
+
+def _mapping(values: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+    found = values.get(key, {})
+    if not isinstance(found, dict):
+        raise ValueError(f"{where}: expected `key: value` lines under {key}, found {found!r}")
+    return check_scalars(found, f"{where}: {key}")
+
+
+def _settings_of(values: dict[str, Any], where: str) -> dict[str, Any]:
+    settings = _mapping(values, "settings", where)
+    for key in settings.keys() & _OWN_KEYS.keys():
+        raise ValueError(f"{where}: expected {_OWN_KEYS[key]} instead of the setting {key}")
+    return settings
+
+
+def _name(values: dict[str, Any], key: str, where: str) -> str:
+    found = values.get(key)
+    if not isinstance(found, str) or not found:
+        raise ValueError(f"{where}: expected a name for {key}, found {found!r}")
+    return found
+
+
+def _is_number(value: Any, kind: type, *, least: float) -> bool:
+    """Whether it is finite and not too small; whole numbers are numbers, booleans are not."""
+    kinds = int if kind is int else (int, float)
+    is_one = isinstance(value, kinds) and not isinstance(value, bool)
+    return is_one and least <= value < math.inf
+
+
+def _whole(values: dict[str, Any], key: str, where: str, *, least: int = 1) -> int:
+    found = values.get(key)
+    if not _is_number(found, int, least=least):
+        raise ValueError(
+            f"{where}: expected a whole number from {least} on for {key}, found {found!r}"
+        )
+    return int(found)  # pyright: ignore[reportArgumentType]
+
+
+def _numbers(values: dict[str, Any], key: str, kind: type, where: str) -> list[Any]:
+    """A list, not empty, of different numbers of 0 or more."""
+    found = values.get(key)
+    numbers = found if isinstance(found, list) else []
+    good = [n for n in numbers if _is_number(n, kind, least=0) and numbers.count(n) == 1]
+    if not numbers or good != numbers:
+        word = "whole numbers" if kind is int else "numbers (YAML wants 1.0e-3, not 1e-3)"
+        raise ValueError(f"{where}: expected a list of different {word} for {key}, found {found!r}")
+    return [kind(number) for number in numbers]
+
+
+def _expand(values: dict[str, Any], own: dict[str, Any], folder: Path, where: str) -> list[Job]:
+    """Jobs of one run.
+
+    Args:
+        own: What stands in the run itself.
+    """
+    preset = folder / _name(values, "preset", where)
+    settings = {
+        key: value for key, value in load_preset(preset).items() if key not in _OWN_KEYS
+    } | values["settings"]
+    is_plain = settings.get("model.quantizer") == "none"
+    downscale = values.get("downscale", 1)
+    if not _is_number(downscale, float, least=1):
+        raise ValueError(f"{where}: expected a downscale from 1 on, found {downscale!r}")
+    if is_plain and "rate_lambdas" in own:
+        raise ValueError(f"{where}: expected no rate_lambdas for a preset without quantiser")
+    rates = [0.0] if is_plain else _numbers(values, "rate_lambdas", float, where)
+    return [
+        Job(
+            scene=_name(values, "scene", where),
+            dataparser=_name(values, "dataparser", where),
+            dataparser_settings=_mapping(values, "dataparser_settings", where),
+            demo_scene=_demo_scene(values, where),
+            downscale=float(downscale),
+            method=_method(values, is_plain, where),
+            ablation=_name(values, "ablation", where) if "ablation" in values else None,
+            preset=preset.stem,
+            settings=settings,
+            rate_lambda=rate_lambda,
+            seed=seed,
+            steps=_whole(values, "steps", where),
+            changes=own.get("settings", {}),
+        )
+        for rate_lambda in rates
+        for seed in _numbers({"seeds": [42], **values}, "seeds", int, where)
+    ]
+
+
+def _method(values: dict[str, Any], is_plain: bool, where: str) -> str:
+    default = PLAIN_METHOD if is_plain else "shacira"
+    method = _name({"method": default, **values}, "method", where)
+    if is_plain != (method == PLAIN_METHOD):
+        raise ValueError(
+            f"{where}: expected the method {PLAIN_METHOD} for presets without quantiser and for no "
+            f"other, found {method!r}"
+        )
+    return method
+
+
+def _demo_scene(values: dict[str, Any], where: str) -> dict[str, int] | None:
+    if "demo_scene" not in values:
+        return None
+    found, where = _mapping(values, "demo_scene", where), f"{where}: demo_scene"
+    _check_keys(found, _DEMO_SCENE, where)
+    sizes = {key: _whole(found, key, where) for key in ("num_views", "size")}
+    return {**sizes, "seed": _whole({"seed": 0, **found}, "seed", where, least=0)}

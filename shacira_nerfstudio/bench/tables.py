@@ -1,0 +1,158 @@
+"""Tables of a report, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shacira_nerfstudio.bench.bd_rate import bd_rate, bytes_at
+from shacira_nerfstudio.bench.plan import BASE
+from shacira_nerfstudio.bench.published import published_for
+from shacira_nerfstudio.bench.results import Curve, Point, Row, points_of
+
+Points = list[tuple[float, float]]
+NONE = "-"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is text and whose other columns are numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """With thousands separators; a dash for what was not measured."""
+    return NONE if value is None else f"{value:,.{digits}f}"
+
+
+def percent(value: float) -> str:
+    """With a sign."""
+    return f"{value:+.1f} %"
+
+
+def quality_table(curves: Sequence[Curve]) -> str:
+    """Every point: quality, the length of the file, and the same by the paper's accounting."""
+    head = ["", "PSNR dB", "SSIM", "MS-SSIM", "LPIPS", "bytes (`ls -l`)", "paper's accounting"]
+    rows = []
+    for curve in curves:
+        for point in curve.points:
+            quality = [number(point.psnr, 2)]
+            quality += [number(point.mean(name), 4) for name in ("ssim", "ms_ssim", "lpips")]
+            sizes = [number(point.bytes), number(point.paper_bytes)]
+            rows.append([_name(curve, point), *quality, *sizes])
+    return markdown(head, rows)
+
+
+def _name(curve: Curve, point: Point) -> str:
+    seeds = f" ({len(point.rows)} seeds)" if len(point.rows) > 1 else ""
+    return f"{curve.name}, {point.label}{seeds}"
+
+
+def cost_table(curves: Sequence[Curve]) -> str:
+    """Every point: steps, seconds and memory."""
+    seconds = ("train", "encode", "decode", "render")
+    head = ["", "steps", *[f"{name} s" for name in seconds], "test views", "peak MB"]
+    rows = []
+    for curve in curves:
+        for point in curve.points:
+            times = [
+                number(point.mean(f"{name}_seconds"), 0 if name == "train" else 2)
+                for name in seconds
+            ]
+            views = number(point.mean("num_views"))
+            peak = number(point.mean("peak_rss_mb"))
+            steps = number(point.mean("steps"))
+            rows.append([_name(curve, point), steps, *times, views, peak])
+    return markdown(head, rows)
+
+
+def parts_table(curves: Sequence[Curve]) -> str:
+    """Where the bytes of each file are."""
+    points = [(curve, point) for curve in curves for point in curve.points]
+    names = list(dict.fromkeys(n for _, p in points for r in p.rows for n in r["bytes_by_part"]))
+    rows = []
+    for curve, point in points:
+        parts = [row["bytes_by_part"] for row in point.rows]
+        cells = [
+            number(sum(part[name] for part in parts) / len(parts))
+            if all(name in part for part in parts)
+            else NONE
+            for name in names
+        ]
+        rows.append([_name(curve, point), *cells])
+    return markdown(["", *names], rows)
+
+
+def compare(anchor: Points, test: Points) -> str:
+    """BD-rate; against a single point the difference of bytes at its PSNR; a dash if neither
+    exists."""
+    try:
+        if len(anchor) == 1 and len(test) > 1:
+            size, psnr = anchor[0]
+            return f"{percent(100 * (bytes_at(test, psnr) / size - 1))} at {psnr:.2f} dB"
+        return percent(bd_rate(anchor, test))
+    except ValueError:  # no PSNR in common, or too few points: the text around says so
+        return NONE
+
+
+def bd_table(curves: Sequence[Curve]) -> str:
+    """BD-rate of every curve (row, always the bytes of files) against every other one (column)."""
+    anchors: list[tuple[str, Points]] = []
+    for curve in curves:
+        anchors.append((curve.name, curve.rate_distortion()))
+        anchors.append((f"{curve.name}, paper's accounting", curve.rate_distortion(paper=True)))
+    scene, resolution = curves[0].scene, curves[0].resolution
+    for entry in published_for(scene):
+        points = [(size, psnr) for size, psnr in entry.points if psnr is not None]
+        if points and entry.resolution == resolution:
+            anchors.append((f"{entry.system} (published)", points))
+    rows = []
+    for curve in curves:
+        test = curve.rate_distortion()
+        cells = [NONE if name == curve.name else compare(points, test) for name, points in anchors]
+        rows.append([curve.name, *cells])
+    return markdown(["", *[name for name, _ in anchors]], rows)
+
+
+def published_table(scene: str) -> str:
+    """What others report on this scene; empty if nothing is known."""
+    rows = []
+    for entry in published_for(scene):
+        size = entry.resolution
+        where = f"{size[0]}x{size[1]}" if size else "not stated"
+        for count, psnr in entry.points:
+            rows.append([entry.system, number(count), number(psnr, 2), where, entry.counted])
+            rows[-1].append(entry.source)
+    head = ["", "bytes", "PSNR dB", "resolution", "what is counted", "source"]
+    return markdown(head, rows) if rows else ""
+
+
+def ablation_table(rows: Sequence[Row]) -> str:
+    """Rows of one scene: each against the base row of its lambda, or else of the nearest PSNR, and
+    against the base's curve at its own PSNR."""
+    bases = points_of([row for row in rows if row["ablation"] == BASE])
+    curve = [(point.bytes, point.psnr) for point in bases]
+    head = ["", "lambda", "PSNR dB", "bytes", "dB to base", "bytes to base", "bytes at its PSNR"]
+    lines = []
+    names = dict.fromkeys(row["ablation"] for row in rows)
+    for name in sorted(names, key=lambda name: name != BASE):
+        for point in points_of([row for row in rows if row["ablation"] == name]):
+            rate = point.rows[0]["rate_lambda"]
+            line = [name, f"{rate:g}", number(point.psnr, 2), number(point.bytes)]
+            lines.append([*line, *_deltas(point, rate, bases, curve, is_base=name == BASE)])
+    return markdown(head, lines)
+
+
+def _deltas(
+    point: Point, rate: float, bases: list[Point], curve: Points, *, is_base: bool
+) -> list[str]:
+    if is_base or not bases:
+        return [NONE] * 3
+    same = [base for base in bases if base.rows[0]["rate_lambda"] == rate]
+    base = (same or sorted(bases, key=lambda base: abs(base.psnr - point.psnr)))[0]
+    try:
+        at_psnr = percent(100 * (point.bytes / bytes_at(curve, point.psnr) - 1))
+    except ValueError:  # outside the base's curve, or the base is one point
+        at_psnr = NONE
+    difference = f"{point.psnr - base.psnr:+.2f}"
+    return [difference, percent(100 * (point.bytes / base.bytes - 1)), at_psnr]
