@@ -184,7 +184,6 @@ COMMANDS: dict[str, Any] = {
     "eval": Eval,
     "decompress": cli_tools.Decompress,
     "diff": cli_tools.Diff,
-    "bench": Bench,
     "demo": Demo,
     "demo-scene": DemoScene,
     "bench": Bench,

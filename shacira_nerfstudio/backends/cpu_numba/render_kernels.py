@@ -56,7 +56,7 @@ def _exit(x, velocity, cells):
 def _contract(x, y, z):
     """Contracts a point of the box's unit cube; also returns its L-infinity radius, at least 1."""
     x, y, z = 2 * x - 1, 2 * y - 1, 2 * z - 1
-    r = max(max(1.0, abs(x)), max(abs(y), abs(z)))
+    r = max(1.0, abs(x), abs(y), abs(z))
     factor = (2 - 1 / r) / r
     return (x * factor + 2) / 4, (y * factor + 2) / 4, (z * factor + 2) / 4, r
 
