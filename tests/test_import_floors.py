@@ -34,7 +34,7 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "torchmetrics": ("plugin.metrics",),
     "torchvision": ("plugin.metrics",),
     "matplotlib": ("bench.plot_png",),
-    "zstandard": ("bench.plain_file",),
+    "zstandard": ("bench.plain_file", "bench.throughput"),
     "nerfstudio": ("plugin",),
     "numba": ("backends.cpu_numba", "codec.kernels_numba"),
     "viser": ("view",),
