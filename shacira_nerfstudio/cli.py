@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Literal, Union
 
 import tyro
 
@@ -109,6 +109,49 @@ class DemoScene:
         return 0
 
 
+@dataclass
+class Bench:
+    """Measure how fast the parts are, beside Nerfstudio's own torch path and other coders.
+
+    Each result is held against the `reference` backend before it is timed. Run it on a machine
+    that does nothing else.
+    """
+
+    suite: tyro.conf.Positional[Literal["throughput"]]
+    """What to measure."""
+    data: Path
+    """A scene to train on and render: a folder."""
+    output: Path
+    """File for the results, a JSON object per line."""
+    scene_file: Path | None = None
+    """The .shacira file to render; by default what has been learned by then."""
+    dataparser: str | None = None
+    """Nerfstudio data parser of the scene; by default the one that its files suggest."""
+    only: tuple[str, ...] = ()
+    """Rows to measure, by name; by default all."""
+    repeats: int = 5
+    """Times each side is run, in turns."""
+    warmup_steps: int = 300
+    """Training steps before the first that is timed: the occupancy grid settles in them."""
+    profile: bool = False
+    """Also say where the time of a training step goes."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.bench.throughput.driver import run_throughput
+
+        run_throughput(
+            self.data,
+            self.output,
+            scene_file=self.scene_file,
+            dataparser=self.dataparser,
+            only=self.only,
+            repeats=self.repeats,
+            warmup_steps=self.warmup_steps,
+            profile=self.profile,
+        )
+        return 0
+
+
 COMMANDS: dict[str, Any] = {
     # The same options as ns-export, so the same way to write booleans.
     "train": Train,
@@ -123,6 +166,7 @@ COMMANDS: dict[str, Any] = {
     "diff": cli_tools.Diff,
     "demo": Demo,
     "demo-scene": DemoScene,
+    "bench": Bench,
 }
 """Sub-commands: dataclasses with ``main() -> int | None``, the exit status."""
 

@@ -43,6 +43,7 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "ray": ("sweep",),
     "constriction": ("bench.throughput",),
     "torchac": ("bench.throughput",),
+    "zstandard": ("bench.throughput",),
 }
 FORBIDDEN = {"pickle"}
 # May not know each other in either direction.

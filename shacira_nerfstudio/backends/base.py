@@ -8,7 +8,7 @@ implementation:
 - `interpolate` is linear in ``table``, and a constant table interpolates to that constant;
 - `march` returns samples ray after ray, front to back, and the very same set of samples as
   `reference`;
-- `composite` has exact gradients in ``sigmas`` and ``rgbs``;
+- `composite` has exact gradients in ``sigmas`` and ``rgbs``, `shade` in all it is given;
 - empty inputs (no ray, no sample) are legal everywhere.
 
 Notation: R rays, S packed samples, E entries, C channels, L levels, D axes, G occupancy cells per
@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -32,6 +31,8 @@ from shacira_nerfstudio.grid import GridSpec
 logger = logging.getLogger(__name__)
 
 Contraction = Literal["affine", "contracted"]
+Weights = dict[str, Tensor]
+"""Parameters of both networks by name, such as ``density_mlp.0.weight`` [out, in]."""
 
 
 @dataclass(frozen=True)
@@ -201,10 +202,37 @@ class Backend(Protocol):
         """
         ...
 
-    def map_chunks(self, function: Callable[[int, int], Any], count: int, chunk: int) -> list[Any]:
-        """Calls ``function(begin, end)`` for ranges that cover ``range(count)``; results in order.
+    def raw_density(
+        self, latents: Float[Tensor, "S L d"], weights: Weights
+    ) -> Float[Tensor, "S raw"]:
+        """Outputs of the density network: log density first, then geometry. No gradient.
 
-        A CPU backend takes ranges of ``chunk`` in several threads; elsewhere one range is best.
+        Args:
+            weights: ``density_mlp.0`` and ``density_mlp.1``, each with ``.weight`` and ``.bias``;
+                rectified linear units between them. The latent decoder is folded into the first.
+        """
+        ...
+
+    def shade(
+        self,
+        latents: Float[Tensor, "S L d"],
+        raw: Float[Tensor, "S raw"],
+        ray_features: Float[Tensor, "R A"],
+        rays: Int[Tensor, " S"],
+        weights: Weights,
+    ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S 3"]]:
+        """Density (1 / world unit) and colour of samples.
+
+        Differentiable in ``latents``, ``weights`` and ``ray_features``. Density is the exponential
+        of the first raw output, limited to ``exp(MAX_LOG_DENSITY)``; the gradient ignores the
+        limit, so that no sample is stuck beyond it.
+
+        Args:
+            raw: :meth:`raw_density` of the same latents and weights.
+            ray_features: Inputs of the colour network that a ray's samples share; those of a sample
+                are followed by its geometry ``raw[:, 1:]``.
+            rays: The ray of each sample.
+            weights: As for :meth:`raw_density`, and the layers ``color_mlp.0``, ...
         """
         ...
 

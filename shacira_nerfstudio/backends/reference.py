@@ -6,14 +6,39 @@ Written to be read: one line per step of the mathematics, no fusing. Notation as
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from shacira_nerfstudio.backends.base import MarchSettings, Samples
+from shacira_nerfstudio.backends.base import MarchSettings, Samples, Weights
 from shacira_nerfstudio.grid import GridSpec
+
+MAX_LOG_DENSITY = 15.0
+"""Density is exp(raw), clamped here so that it stays finite (Instant-NGP's activation)."""
+
+
+def density_of(raw: Tensor) -> Tensor:
+    """Density (1 / world unit) [S] from the outputs of the density network [S, G]."""
+    # The gradient ignores the limit: a sample beyond it can come back.
+    beyond = (raw[:, 0].clamp(max=MAX_LOG_DENSITY) - raw[:, 0]).detach()
+    return torch.exp(raw[:, 0] + beyond)
+
+
+def density_network(latents: Tensor, weights: Weights) -> Tensor:
+    """Raw outputs [S, G] from interpolated latents [S, L, d]."""
+    x = latents.reshape(len(latents), latents.shape[1] * latents.shape[2])
+    x = F.linear(x, weights["density_mlp.0.weight"], weights["density_mlp.0.bias"]).relu()
+    return F.linear(x, weights["density_mlp.1.weight"], weights["density_mlp.1.bias"])
+
+
+def color_network(x: Tensor, weights: Weights) -> Tensor:
+    """Colour in [0, 1], [S, 3], from ray features and geometry [S, A + G - 1]."""
+    last = sum(name.startswith("color_mlp") for name in weights) // 2 - 1
+    for index in range(last + 1):
+        x = F.linear(x, weights[f"color_mlp.{index}.weight"], weights[f"color_mlp.{index}.bias"])
+        x = x.relu() if index < last else x.sigmoid()
+    return x
 
 
 def contract(points: Tensor, settings: MarchSettings) -> Tensor:
@@ -209,9 +234,16 @@ class ReferenceBackend:
             total = total - torch.log2(probability + 1e-10).sum()
         return total
 
-    def map_chunks(self, function: Callable[[int, int], Any], count: int, chunk: int) -> list[Any]:
-        del chunk
-        return [function(0, count)] if count else []
+    def raw_density(self, latents: Tensor, weights: Weights) -> Tensor:
+        with torch.no_grad():
+            return density_network(latents, weights)
+
+    def shade(
+        self, latents: Tensor, raw: Tensor, ray_features: Tensor, rays: Tensor, weights: Weights
+    ) -> tuple[Tensor, Tensor]:
+        raw = density_network(latents, weights) if torch.is_grad_enabled() else raw
+        inputs = torch.cat([ray_features[rays], raw[:, 1:]], 1)
+        return density_of(raw), color_network(inputs, weights)
 
 
 def create(device: torch.device) -> ReferenceBackend:

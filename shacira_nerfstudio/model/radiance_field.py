@@ -12,12 +12,11 @@ import itertools
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from shacira_nerfstudio.backends.reference import color_network, density_network, density_of
 from shacira_nerfstudio.model.encoding import LatentHashEncoding
-from shacira_nerfstudio.model.shading import density_of
 
 INITIAL_LOG_DENSITY = -1.0
 
@@ -136,18 +135,6 @@ class RadianceField(nn.Module):
             weights = {name: fake_quantize(w, self.bits_of(name)) for name, w in weights.items()}
         return weights
 
-    def density_from_latents(
-        self, latents: Float[Tensor, "S L d"], weights: dict[str, Tensor]
-    ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S geo"]]:
-        """Density (1 / world unit) and geometry features from interpolated latents."""
-        # The backend lays latents out so that this reshape copies nothing.
-        x = latents.reshape(len(latents), latents.shape[1] * latents.shape[2])
-        # In place: no layer needs its own output for the gradient, and fresh memory is slow on a
-        # CPU.
-        x = F.linear(x, weights["density_mlp.0.weight"], weights["density_mlp.0.bias"]).relu_()
-        x = F.linear(x, weights["density_mlp.1.weight"], weights["density_mlp.1.bias"])
-        return density_of(x), x[:, 1:]
-
     def density(
         self,
         x: Float[Tensor, "S 3"],
@@ -156,7 +143,8 @@ class RadianceField(nn.Module):
     ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S geo"]]:
         """Density and geometry features at positions in the unit cube."""
         weights = self.effective_layers() if weights is None else weights
-        return self.density_from_latents(self.encoding(x, table), weights)
+        raw = density_network(self.encoding(x, table), weights)
+        return density_of(raw), raw[:, 1:]
 
     def ray_features(
         self, directions: Float[Tensor, "R 3"], appearance: Float[Tensor, "R A"] | None = None
@@ -173,11 +161,4 @@ class RadianceField(nn.Module):
     ) -> Float[Tensor, "S 3"]:
         """Colour in [0, 1] from :meth:`ray_features` and geometry features of each sample."""
         weights = self.effective_layers() if weights is None else weights
-        x = torch.cat([ray_features, geo], -1)
-        last = self.shape.num_color_layers
-        for index in range(last + 1):
-            x = F.linear(
-                x, weights[f"color_mlp.{index}.weight"], weights[f"color_mlp.{index}.bias"]
-            )
-            x = x.relu_() if index < last else x.sigmoid_()
-        return x
+        return color_network(torch.cat([ray_features, geo], -1), weights)

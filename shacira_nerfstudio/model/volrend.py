@@ -13,9 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shacira_nerfstudio.backends import MarchSettings, Samples
-from shacira_nerfstudio.backends.reference import ray_bounds
+from shacira_nerfstudio.backends.reference import density_of, ray_bounds
 from shacira_nerfstudio.model.radiance_field import RadianceField
-from shacira_nerfstudio.model.shading import density_of, raw_density, shade
 
 FIRST_ROUND = 16
 """Samples per ray of the first round of rendering; later rounds double it. Most rays end at the
@@ -103,7 +102,7 @@ def render_train(
     table, weights = field.encoding.table(), field.effective_layers()
     with torch.no_grad():
         latents = field.encoding(samples.positions, table)
-        raw = raw_density(latents, weights, backend)
+        raw = backend.raw_density(latents, weights)
         spans = (samples.t_starts, samples.t_ends, samples.packed_info)
         mask = backend.visible(density_of(raw), *spans, early_stop=early_stop)
     info, index, rays = _keep(samples, mask)
@@ -112,7 +111,8 @@ def render_train(
     known = latents.permute(1, 2, 0)[..., index].permute(2, 0, 1)
     latents = field.encoding(samples.positions[index], table, values=known)
     features = field.ray_features(directions, appearance)
-    sigmas, rgbs = shade(latents, raw[index], features, rays, weights, backend)
+    raw = raw.t()[:, index].t()
+    sigmas, rgbs = backend.shade(latents, raw, features, rays, weights)
     color, accumulation, distance = backend.composite(sigmas, rgbs, t_starts, t_ends, info)
     _, t_end = ray_bounds(origins, directions, settings)
     rendered = RenderedRays(
@@ -158,8 +158,8 @@ def render_rays(
         samples = backend.march(o, d, occupancy, settings, first_step=step, max_samples=limit)
         rays = samples.ray_indices
         latents = field.encoding(samples.positions, table)
-        raw = raw_density(latents, weights, backend)
-        sigmas, rgbs = shade(latents, raw, features[active], rays, weights, backend)
+        raw = backend.raw_density(latents, weights)
+        sigmas, rgbs = backend.shade(latents, raw, features[active], rays, weights)
         spans = (samples.t_starts, samples.t_ends, samples.packed_info)
         part_color, part_acc, part_distance = backend.composite(sigmas, rgbs, *spans)
         in_front = transmittance[active]

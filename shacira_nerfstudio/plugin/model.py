@@ -21,13 +21,13 @@ from torch.nn import Parameter
 from torch.nn.modules.module import _IncompatibleKeys
 
 from shacira_nerfstudio.backends import MarchSettings, get_backend
+from shacira_nerfstudio.backends.reference import density_of
 from shacira_nerfstudio.codec import PackedScene
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.build import build_field
 from shacira_nerfstudio.model.occupancy import OccupancyGrid, step_growth
 from shacira_nerfstudio.model.quantize import QuantizeSchedule
 from shacira_nerfstudio.model.radiance_field import FieldShape
-from shacira_nerfstudio.model.shading import density_of, raw_density
 from shacira_nerfstudio.model.volrend import (
     RenderedRays,
     blend_background,
@@ -166,7 +166,7 @@ class ShaciraModel(Model):
         encoding = self.field.encoding
         # Rounded latents would all be 0 at the start, when training already sees structure.
         latents = encoding(x, encoding.mean_table())
-        sigma = density_of(raw_density(latents, self.field.effective_layers(), self.backend))
+        sigma = density_of(self.backend.raw_density(latents, self.field.effective_layers()))
         return -torch.expm1(
             -sigma * self.march_settings.step_size * step_growth(x, self.march_settings)
         )

@@ -359,12 +359,6 @@ def test_logistic_bits(backend, device, reference, tiny_grid, monkeypatch, first
 # ── threads ──
 
 
-@pytest.mark.parametrize("count", [0, 1, 100, 101])
-def test_map_chunks_covers_the_range_in_order(backend, count):
-    ranges = backend.map_chunks(lambda begin, end: (begin, end), count, 10)
-    assert [i for begin, end in ranges for i in range(begin, end)] == list(range(count))
-
-
 def test_threads_do_not_change_results(tiny_grid_3d):
     backends = pytest.importorskip("shacira_nerfstudio.backends.cpu_numba.backend")
     count = 4000  # more rays than one task takes

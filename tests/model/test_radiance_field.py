@@ -1,4 +1,4 @@
-"""The field: folded equals explicit, chunked equals autograd, quantised means counted levels."""
+"""The field: folded equals explicit, quantised means counted levels."""
 
 import math
 
@@ -12,13 +12,6 @@ from shacira_nerfstudio.model.radiance_field import (
     fake_quantize,
     spherical_harmonics,
     weight_steps,
-)
-from shacira_nerfstudio.model.shading import (
-    CHUNK,
-    MAX_LOG_DENSITY,
-    density_of,
-    raw_density,
-    shade,
 )
 
 
@@ -92,55 +85,6 @@ def test_degrees_of_harmonics_are_checked(make_field):
     for degree in (0, 5):
         with pytest.raises(ValueError, match=f"got {degree}"):
             make_field(shape=FieldShape(sh_degree=degree))
-
-
-# ── the chunked path ──
-
-
-@pytest.mark.parametrize("num_samples", [0, 1, CHUNK + 5])
-@pytest.mark.parametrize("appearance_dim", [0, 3])
-def test_shade_equals_autograd(make_field, backend, device, num_samples, appearance_dim):
-    shape = FieldShape(hidden_dim=8, geo_feat_dim=3, sh_degree=2, appearance_dim=appearance_dim)
-    field = make_field(backend, shape=shape).double().to(device)
-    f64 = {"dtype": torch.float64, "device": device}
-    latents = torch.randn(num_samples, 5, 2, **f64)
-    rays = torch.randint(7, (num_samples,), device=device).sort().values
-    features = torch.randn(7, 4 + appearance_dim, **f64)
-    upstream = torch.randn(num_samples, **f64), torch.randn(num_samples, 3, **f64)
-    results = []
-    for chunked in (True, False):
-        z, a = latents.clone().requires_grad_(), features.clone().requires_grad_()
-        weights = {n: w.detach().clone().requires_grad_() for n, w in field.layers().items()}
-        if chunked:
-            raw = raw_density(z, weights, backend)
-            sigma, rgb = shade(z, raw, a, rays, weights, backend)
-            assert torch.equal(sigma, density_of(raw))
-        else:
-            sigma, geo = field.density_from_latents(z, weights)
-            rgb = field.color(a[rays], geo, weights)
-        leaves = [z, a, *weights.values()]
-        results.append((sigma, rgb, *torch.autograd.grad((sigma, rgb), leaves, upstream)))
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-
-
-def test_density_is_exp_and_stays_finite():
-    raw = torch.tensor([[-200.0], [-1], [0], [2], [14], [200]])
-    expected = [0, math.exp(-1), 1, math.exp(2), math.exp(14), math.exp(MAX_LOG_DENSITY)]
-    assert density_of(raw).tolist() == pytest.approx(expected, rel=1e-6)
-
-
-def test_gradient_of_a_huge_density_is_finite(make_field, reference):
-    field = make_field()
-    latents = torch.randn(4, 5, 2).requires_grad_()
-    with torch.no_grad():
-        field.density_mlp[1].bias[0] = 200
-    weights = field.layers()
-    raw = raw_density(latents, weights, reference)
-    sigma, _ = shade(latents, raw, torch.randn(4, 4), torch.arange(4), weights, reference)
-    sigma.sum().backward()
-    assert latents.grad.isfinite().all()
-    assert field.density_mlp[1].bias.grad[0].item() == pytest.approx(4 * math.exp(15), rel=1e-5)
 
 
 # ── spherical harmonics ──

@@ -10,16 +10,16 @@ on the number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from shacira_nerfstudio.backends.base import MarchSettings, Samples
+from shacira_nerfstudio.backends.base import MarchSettings, Samples, Weights
 from shacira_nerfstudio.backends.cpu_numba import interpolate_kernels, render_kernels
 from shacira_nerfstudio.backends.cpu_numba.latents import AddNoise, LogisticBits
+from shacira_nerfstudio.backends.cpu_numba.networks import Shade, raw_density
 from shacira_nerfstudio.backends.cpu_numba.threads import blocks, default_num_threads, run
 from shacira_nerfstudio.backends.reference import ray_bounds, spacing
 from shacira_nerfstudio.grid import GridSpec
@@ -150,10 +150,17 @@ class CpuNumbaBackend:
 
     def __init__(self, num_threads: int | None = None) -> None:
         self.num_threads = default_num_threads() if num_threads is None else num_threads
+        self._known_occupancy: Any = None
 
-    def map_chunks(self, function: Callable[[int, int], Any], count: int, chunk: int) -> list[Any]:
-        # Several chunks per task would balance worse and gain nothing.
-        return run(function, blocks(count, chunk), self.num_threads)
+    def raw_density(self, latents: Tensor, weights: Weights) -> Tensor:
+        return raw_density(latents, weights, self.num_threads)
+
+    def shade(
+        self, latents: Tensor, raw: Tensor, ray_features: Tensor, rays: Tensor, weights: Weights
+    ) -> tuple[Tensor, Tensor]:
+        return Shade.apply(  # pyright: ignore[reportReturnType]
+            latents, raw, ray_features, rays, self.num_threads, tuple(weights), *weights.values()
+        )
 
     def add_noise(self, latents: Tensor) -> Tensor:
         return AddNoise.apply(latents, self.num_threads)  # pyright: ignore[reportReturnType]
@@ -201,12 +208,12 @@ class CpuNumbaBackend:
         num_steps = torch.where(t_max > t_min, num_steps, 0).long()
         first = first_step if first_step is not None else torch.zeros(len(o), dtype=torch.long)
         begin = jitter if jitter is not None else torch.zeros(len(o))
-        cells = occupancy.numpy().view(np.bool_)
+        cells, coarse = self._occupancy(occupancy)
         low, high = np.array(settings.box[0], np.float64), np.array(settings.box[1], np.float64)
         f64 = torch.float64
         rays = [_array(v, f64) for v in (o, d, t_min, u_min, t_max)]
         rays += [_array(num_steps, torch.int64), _array(begin, f64), _array(first, torch.int64)]
-        common = (cells, _coarse(cells), settings.contraction == "contracted", low, high - low)
+        common = (cells, coarse, settings.contraction == "contracted", low, high - low)
         common += (settings.step_size, settings.knee, max_samples)
         kernel: Any = render_kernels.march
         parts = run(
@@ -215,6 +222,15 @@ class CpuNumbaBackend:
             self.num_threads,
         )
         return _join(parts, origins.dtype)
+
+    def _occupancy(self, occupancy: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Cells and coarse cells; these are kept for the next call with the same tensor."""
+        key = (occupancy, occupancy._version)
+        known = self._known_occupancy
+        if known is None or known[0][0] is not occupancy or known[0][1] != key[1]:
+            cells = occupancy.contiguous().numpy().view(np.bool_)
+            known = self._known_occupancy = (key, (cells, _coarse(cells)))
+        return known[1]
 
     def composite(
         self, sigmas: Tensor, rgbs: Tensor, t_starts: Tensor, t_ends: Tensor, packed_info: Tensor
@@ -250,8 +266,10 @@ def _coarse(cells: np.ndarray) -> np.ndarray:
     blocks, rest = divmod(cells.shape[0], render_kernels.BLOCK)
     if rest or blocks % 4:
         return np.zeros((0, 0, 0), np.bool_)
-    split = (blocks, render_kernels.BLOCK) * 3
-    return cells.reshape(split).any(axis=(1, 3, 5))
+    # Eight cells of the last axis at once: one word.
+    words = np.ascontiguousarray(cells).view(np.uint64)
+    split = (blocks, render_kernels.BLOCK) * 2
+    return words.reshape(*split, blocks).any(axis=(1, 3))
 
 
 def _join(parts: list, dtype: torch.dtype) -> Samples:

@@ -38,18 +38,37 @@ def _spacing_inverse(u, knee):
 
 
 @numba.njit(inline="always", **_EXACT)
-def _exit_distance(x, velocity, cells):
-    """Distance along the ray until coordinate ``x`` leaves its cell of width 1 / cells."""
-    if velocity > 0:
-        return (math.floor(x * cells) + 1 - x * cells) / (velocity * cells)
-    if velocity < 0:
-        return (math.floor(x * cells) - x * cells) / (velocity * cells)
-    return np.inf
+def _cell(x, size):
+    """Cell of a coordinate of the unit cube; outside it is clamped."""
+    return min(max(int(x * size), 0), size - 1)
 
 
 @numba.njit(inline="always", **_EXACT)
-def _clamped_cell(x, size):
-    return min(max(int(math.floor(x * size)), 0), size - 1)
+def _exit(x, velocity, cells):
+    """Distance along the ray until coordinate ``x`` leaves its cell of width 1 / cells."""
+    if velocity == 0:
+        return np.inf
+    border = math.floor(x * cells) + (1 if velocity > 0 else 0)
+    return (border - x * cells) / (velocity * cells)
+
+
+@numba.njit(inline="always", **_EXACT)
+def _contract(x, y, z):
+    """Contracts a point of the box's unit cube; also returns its L-infinity radius, at least 1."""
+    x, y, z = 2 * x - 1, 2 * y - 1, 2 * z - 1
+    r = max(max(1.0, abs(x)), max(abs(y), abs(z)))
+    factor = (2 - 1 / r) / r
+    return (x * factor + 2) / 4, (y * factor + 2) / 4, (z * factor + 2) / 4, r
+
+
+@numba.njit(**_EXACT)
+def _grown(t_starts, t_ends, positions):
+    """The three arrays with twice the room."""
+    size = len(t_starts)
+    starts, ends = np.empty(2 * size, np.float32), np.empty(2 * size, np.float32)
+    points = np.empty((2 * size, 3), np.float32)
+    starts[:size], ends[:size], points[:size] = t_starts, t_ends, positions
+    return starts, ends, points
 
 
 @numba.njit(**_EXACT)
@@ -71,54 +90,42 @@ def march(
     size, num_blocks = occupancy.shape[0], coarse.shape[0]
     # Cells that lie across the border of the contraction hold curved and straight pieces of a ray.
     straddling = contracted and size % 4 != 0
-    capacity = 64 * (end - begin) + 1024
-    t_starts, t_ends = np.empty(capacity, np.float32), np.empty(capacity, np.float32)
-    positions = np.empty((capacity, 3), np.float32)
+    t_starts = np.empty(64 * (end - begin) + 1024, np.float32)
+    t_ends, positions = np.empty_like(t_starts), np.empty((len(t_starts), 3), np.float32)
     counts, next_step = np.zeros(end - begin, np.int64), np.full(end - begin, -1, np.int64)
-    y, x, v = np.empty(3), np.empty(3), np.empty(3)
-    total = 0
+    # Speeds in the unit cube, where the contraction leaves the box half of each axis.
+    share = 0.5 if contracted else 1.0
+    total, r = 0, 1.0
     for ray in range(begin, end):
-        step = first_step[ray]
-        while 0 <= step < num_steps[ray]:
-            edge = u_mins[ray] + (step + jitter[ray]) * step_size
+        ox = (origins[ray, 0] - low[0]) / extent[0]
+        oy = (origins[ray, 1] - low[1]) / extent[1]
+        oz = (origins[ray, 2] - low[2]) / extent[2]
+        dx = directions[ray, 0] / extent[0]
+        dy = directions[ray, 1] / extent[1]
+        dz = directions[ray, 2] / extent[2]
+        offset, t_max, count = u_mins[ray] + jitter[ray] * step_size, t_maxs[ray], 0
+        step, last = first_step[ray], num_steps[ray]
+        while 0 <= step < last:
+            edge = offset + step * step_size
             u_mid = edge + 0.5 * step_size
             t_mid = _spacing_inverse(u_mid, knee)
-            if not t_mid < t_maxs[ray]:
+            if not t_mid < t_max:
                 break
-            r = 1.0
-            for a in range(3):
-                x[a] = (origins[ray, a] + t_mid * directions[ray, a] - low[a]) / extent[a]
+            x, y, z = ox + t_mid * dx, oy + t_mid * dy, oz + t_mid * dz
             if contracted:
-                for a in range(3):
-                    y[a] = x[a] * 2 - 1
-                    r = max(r, abs(y[a]))
-                for a in range(3):
-                    x[a] = (y[a] * ((2 - 1 / r) / r) + 2) / 4
-            i, j, k = (
-                _clamped_cell(x[0], size),
-                _clamped_cell(x[1], size),
-                _clamped_cell(x[2], size),
-            )
+                x, y, z, r = _contract(x, y, z)
+            i, j, k = _cell(x, size), _cell(y, size), _cell(z, size)
             if occupancy[i, j, k]:
-                if max_samples > 0 and counts[ray - begin] == max_samples:
+                if max_samples > 0 and count == max_samples:
                     next_step[ray - begin] = step
                     break
-                if total == capacity:
-                    capacity *= 2
-                    grown, grown_ends = (
-                        np.empty(capacity, np.float32),
-                        np.empty(capacity, np.float32),
-                    )
-                    grown_positions = np.empty((capacity, 3), np.float32)
-                    grown[:total], grown_ends[:total] = t_starts, t_ends
-                    grown_positions[:total] = positions
-                    t_starts, t_ends, positions = grown, grown_ends, grown_positions
+                if total == len(t_starts):
+                    t_starts, t_ends, positions = _grown(t_starts, t_ends, positions)
                 t_starts[total] = _spacing_inverse(edge, knee)
                 t_ends[total] = _spacing_inverse(edge + step_size, knee)
-                for a in range(3):
-                    positions[total, a] = x[a]
+                positions[total, 0], positions[total, 1], positions[total, 2] = x, y, z
                 total += 1
-                counts[ray - begin] += 1
+                count += 1
                 step += 1
                 continue
             if r > 1.0 or straddling:  # rays are curved out there; no jump
@@ -127,16 +134,16 @@ def march(
             cells = size
             if num_blocks > 0 and not coarse[i // BLOCK, j // BLOCK, k // BLOCK]:
                 cells = num_blocks
-            distance = np.inf
-            for a in range(3):
-                v[a] = directions[ray, a] / extent[a]
-                if contracted:
-                    v[a] *= 0.5
-                distance = min(distance, _exit_distance(x[a], v[a], cells))
+            distance = min(
+                _exit(x, share * dx, cells),
+                _exit(y, share * dy, cells),
+                _exit(z, share * dz, cells),
+            )
             # Land on the last step that is still inside, or one further if none is: it cannot pass
             # a sample.
             jump = math.floor((_spacing(t_mid + distance, knee) - u_mid) / step_size - 1e-9)
             step += max(1, int(jump))
+        counts[ray - begin] = count
     return t_starts[:total], t_ends[:total], positions[:total], counts, next_step
 
 

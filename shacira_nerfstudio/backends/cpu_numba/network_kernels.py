@@ -1,0 +1,281 @@
+"""The two networks over tiles of samples: a tile goes through all layers while it is in the cache.
+
+A tile holds TILE samples, channel after channel: element (c, i) of an activation is
+``[c * TILE + i]``, so that the innermost loop of every product runs over samples, is contiguous,
+and has a length known to the compiler. Matrices are padded with zeros to multiples of four, so that
+no loop has a remainder. All arrays are float32.
+
+A network is one flat array of parameters and an int64 table with one row per layer, see
+:class:`shacira_nerfstudio.backends.cpu_numba.networks.PackedNetworks`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+from shacira_nerfstudio.backends.reference import MAX_LOG_DENSITY
+
+_COMPILE = {"nogil": True, "cache": True, "fastmath": True, "error_model": "numpy"}
+TILE = 128
+"""Samples per tile: what a product reads again and again fits a first-level cache, and sums over a
+tile are long enough to pay for their last, horizontal step."""
+ROWS, COLUMNS, WEIGHT, BIAS, TRANSPOSED = 0, 1, 2, 3, 4
+"""Columns of a layer's row in the table: padded sizes, then where its parts begin."""
+_ZERO = np.float32(0)
+_SIGN, _HALF, _TINY = np.int32(31), np.float32(0.5), np.float32(1e-30)
+_U = np.uint64
+"""Loops that have to be vectorised count without a sign: a signed index may be negative, which the
+compiler would have to provide for at every access."""
+_TILE = np.uint64(TILE)
+
+
+@numba.njit(**_COMPILE)
+def multiply(params, at, rows, columns, x, y):
+    """y[j] += sum_k weight[j, k] x[k]; ``weight`` [rows, columns] begins at ``params[at]``."""
+    for j in range(0, rows, 2):
+        y0, y1 = _U(j * TILE), _U((j + 1) * TILE)
+        for k in range(0, columns, 4):
+            w = at + j * columns + k
+            a0, a1, a2, a3 = params[w], params[w + 1], params[w + 2], params[w + 3]
+            v = w + columns
+            b0, b1, b2, b3 = params[v], params[v + 1], params[v + 2], params[v + 3]
+            k0, k1 = _U(k * TILE), _U((k + 1) * TILE)
+            k2, k3 = _U((k + 2) * TILE), _U((k + 3) * TILE)
+            for i in range(_TILE):
+                x0, x1, x2, x3 = x[k0 + i], x[k1 + i], x[k2 + i], x[k3 + i]
+                y[y0 + i] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+                y[y1 + i] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+
+
+@numba.njit(**_COMPILE)
+def linear(params, layer, x, y):
+    """y = weight x + bias."""
+    for j in range(layer[ROWS]):
+        bias, y0 = params[layer[BIAS] + j], _U(j * TILE)
+        for i in range(_TILE):
+            y[y0 + i] = bias
+    multiply(params, layer[WEIGHT], layer[ROWS], layer[COLUMNS], x, y)
+
+
+@numba.njit(**_COMPILE)
+def relu(y, count):
+    """Zeroes what is negative in rows 0 : count. By sign bits: a comparison would not vectorise."""
+    bits = y.view(np.int32)
+    for i in range(_U(count * TILE)):
+        bits[i] &= ~(bits[i] >> _SIGN)
+
+
+@numba.njit(**_COMPILE)
+def relu_backward(d, y, count):
+    """Zeroes d where y, an output of :func:`relu`, is 0 (or below 1e-30). Arithmetic with a sign,
+    for the same reason."""
+    for c in range(count):
+        c0 = _U(c * TILE)
+        for i in range(_TILE):
+            d[c0 + i] *= _HALF + math.copysign(_HALF, y[c0 + i] - _TINY)
+
+
+@numba.njit(**_COMPILE)
+def input_gradient(params, layer, d, dx):
+    """dx = weight^T d."""
+    clear(dx, 0, layer[COLUMNS])
+    multiply(params, layer[TRANSPOSED], layer[COLUMNS], layer[ROWS], d, dx)
+
+
+@numba.njit(**_COMPILE)
+def parameter_gradient(d, x, layer, grads):
+    """Adds d x^T to the gradient of the weight, and d to that of the bias."""
+    rows, columns = layer[ROWS], layer[COLUMNS]
+    for j in range(0, rows, 4):
+        j0, j1 = _U(j * TILE), _U((j + 1) * TILE)
+        j2, j3 = _U((j + 2) * TILE), _U((j + 3) * TILE)
+        for k in range(0, columns, 2):
+            k0, k1 = _U(k * TILE), _U((k + 1) * TILE)
+            s00, s01, s10, s11 = _ZERO, _ZERO, _ZERO, _ZERO
+            s20, s21, s30, s31 = _ZERO, _ZERO, _ZERO, _ZERO
+            for i in range(_TILE):
+                x0, x1 = x[k0 + i], x[k1 + i]
+                d0, d1, d2, d3 = d[j0 + i], d[j1 + i], d[j2 + i], d[j3 + i]
+                s00 += d0 * x0
+                s01 += d0 * x1
+                s10 += d1 * x0
+                s11 += d1 * x1
+                s20 += d2 * x0
+                s21 += d2 * x1
+                s30 += d3 * x0
+                s31 += d3 * x1
+            g = layer[WEIGHT] + j * columns + k
+            grads[g] += s00
+            grads[g + 1] += s01
+            grads[g + columns] += s10
+            grads[g + columns + 1] += s11
+            grads[g + 2 * columns] += s20
+            grads[g + 2 * columns + 1] += s21
+            grads[g + 3 * columns] += s30
+            grads[g + 3 * columns + 1] += s31
+    for j in range(rows):
+        total, j0 = _ZERO, _U(j * TILE)
+        for i in range(_TILE):
+            total += d[j0 + i]
+        grads[layer[BIAS] + j] += total
+
+
+@numba.njit(**_COMPILE)
+def clear(tile, first, last):
+    """Zeroes rows first : last of a tile."""
+    for i in range(_U(first * TILE), _U(last * TILE)):
+        tile[i] = _ZERO
+
+
+@numba.njit(**_COMPILE)
+def load(source, first, count, begin, n, tile, at):
+    """Rows first : first + count of source [C, S], samples begin : begin + n, into a tile's rows
+    from ``at`` on. The tile's remaining samples become 0."""
+    for c in range(count):
+        row, values = (at + c) * TILE, source[first + c]
+        for i in range(_U(n)):
+            tile[_U(row) + i] = values[_U(begin) + i]
+        for i in range(_U(n), _TILE):
+            tile[_U(row) + i] = _ZERO
+
+
+@numba.njit(**_COMPILE)
+def store(tile, at, count, target, first, begin, n):
+    """The reverse of :func:`load`."""
+    for c in range(count):
+        row, values = (at + c) * TILE, target[first + c]
+        for i in range(_U(n)):
+            values[_U(begin) + i] = tile[_U(row) + i]
+
+
+@numba.njit(**_COMPILE)
+def density_forward(z, params, layers, raw, begin, end):
+    """Writes raw [G, S], the outputs of the density network, for samples begin:end.
+
+    Args:
+        z: Latents [K, S].
+        layers: int64 [2, 5].
+    """
+    first, second = layers[0], layers[1]
+    x = np.empty(first[COLUMNS] * TILE, np.float32)
+    hidden = np.empty(first[ROWS] * TILE, np.float32)
+    y = np.empty(second[ROWS] * TILE, np.float32)
+    clear(x, z.shape[0], first[COLUMNS])
+    for s in range(begin, end, TILE):
+        n = min(TILE, end - s)
+        load(z, 0, z.shape[0], s, n, x, 0)
+        linear(params, first, x, hidden)
+        relu(hidden, first[ROWS])
+        linear(params, second, hidden, y)
+        store(y, 0, raw.shape[0], raw, 0, s, n)
+
+
+@numba.njit(**_COMPILE)
+def load_color_input(features, rays, raw, s, n, tile, columns):
+    """Ray features [R, A], then geometry raw[1:], then zeros."""
+    width = features.shape[1]
+    for i in range(n):
+        ray = rays[s + i]
+        for a in range(width):
+            tile[a * TILE + i] = features[ray, a]
+    for a in range(width):
+        for i in range(n, TILE):
+            tile[a * TILE + i] = _ZERO
+    load(raw, 1, raw.shape[0] - 1, s, n, tile, width)
+    clear(tile, width + raw.shape[0] - 1, columns)
+
+
+@numba.njit(**_COMPILE)
+def _widest(layers):
+    widest = 0
+    for index in range(len(layers)):
+        widest = max(widest, layers[index, ROWS], layers[index, COLUMNS])
+    return widest
+
+
+@numba.njit(**_COMPILE)
+def color_forward(raw, features, rays, params, layers, sigma, rgb, begin, end):
+    """Writes sigma [S] and rgb [S, 3] for samples begin:end.
+
+    Args:
+        raw: [G, S]; the first is log density.
+        features: [R, A]; ``rays`` int64 [S] says which row is a sample's.
+        layers: int64 [colour layers, 5].
+    """
+    widest = _widest(layers)
+    x, y = np.empty(widest * TILE, np.float32), np.empty(widest * TILE, np.float32)
+    limit = np.float32(MAX_LOG_DENSITY)
+    for s in range(begin, end, TILE):
+        n = min(TILE, end - s)
+        load_color_input(features, rays, raw, s, n, x, layers[0, COLUMNS])
+        for index in range(len(layers)):
+            linear(params, layers[index], x, y)
+            if index + 1 < len(layers):
+                relu(y, layers[index, ROWS])
+            x, y = y, x
+        for i in range(n):
+            sigma[s + i] = math.exp(min(raw[0, s + i], limit))
+            for c in range(3):
+                rgb[s + i, c] = np.float32(1) / (np.float32(1) + math.exp(-x[c * TILE + i]))
+
+
+@numba.njit(**_COMPILE)
+def shade_backward(
+    z, raw, features, rays, params, density_layers, color_layers, sigma, rgb, grad_sigma, grad_rgb,
+    grads, grad_z, grad_inputs, begin, end,
+):  # fmt: skip
+    """Gradients of samples begin:end; activations are computed again.
+
+    Args:
+        grads: Like ``params``; gradients are added.
+        grad_z: [K, S], written.
+        grad_inputs: [S, A] of the ray features, written; [0, A] if nobody wants it.
+    """
+    num_layers, widest = len(color_layers), max(_widest(density_layers), _widest(color_layers))
+    size = widest * TILE
+    activations = np.empty((num_layers + 1, size), np.float32)
+    d, dx = np.zeros(size, np.float32), np.empty(size, np.float32)
+    hidden, width = np.empty(size, np.float32), features.shape[1]
+    first, second = density_layers[0], density_layers[1]
+    for s in range(begin, end, TILE):
+        n = min(TILE, end - s)
+        load_color_input(features, rays, raw, s, n, activations[0], color_layers[0, COLUMNS])
+        for index in range(num_layers - 1):
+            linear(params, color_layers[index], activations[index], activations[index + 1])
+            relu(activations[index + 1], color_layers[index, ROWS])
+        clear(d, 0, color_layers[num_layers - 1, ROWS])
+        for i in range(n):
+            for c in range(3):
+                value = rgb[s + i, c]
+                d[c * TILE + i] = grad_rgb[s + i, c] * value * (np.float32(1) - value)
+        for index in range(num_layers - 1, -1, -1):
+            parameter_gradient(d, activations[index], color_layers[index], grads)
+            input_gradient(params, color_layers[index], d, dx)
+            if index:
+                relu_backward(dx, activations[index], color_layers[index, COLUMNS])
+            d, dx = dx, d
+        if len(grad_inputs):
+            for i in range(n):
+                for a in range(width):
+                    grad_inputs[s + i, a] = d[a * TILE + i]
+        # The gradient in raw: density first, then what the colour network says of the geometry.
+        clear(dx, 0, second[ROWS])
+        for i in range(n):
+            dx[i] = grad_sigma[s + i] * sigma[s + i]
+        for i in range(_U((raw.shape[0] - 1) * TILE)):
+            dx[_TILE + i] = d[_U(width * TILE) + i]
+        d, dx = dx, d
+        x = activations[0]
+        load(z, 0, z.shape[0], s, n, x, 0)
+        clear(x, z.shape[0], first[COLUMNS])
+        linear(params, first, x, hidden)
+        relu(hidden, first[ROWS])
+        parameter_gradient(d, hidden, second, grads)
+        input_gradient(params, second, d, dx)
+        relu_backward(dx, hidden, first[ROWS])
+        parameter_gradient(dx, x, first, grads)
+        input_gradient(params, first, dx, d)
+        store(d, 0, z.shape[0], grad_z, 0, s, n)
