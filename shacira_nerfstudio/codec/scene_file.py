@@ -32,10 +32,12 @@ from shacira_nerfstudio.codec.packed_scene import CameraSet, PackedScene, Render
 from shacira_nerfstudio.codec.side_info import (
     decode_cameras,
     decode_grid,
+    decode_prefix_psnr,
     decode_rendering,
     decode_weights,
     encode_cameras,
     encode_grid,
+    encode_prefix_psnr,
     encode_rendering,
     encode_weights,
 )
@@ -43,7 +45,7 @@ from shacira_nerfstudio.codec.wire import SceneFormatError
 from shacira_nerfstudio.grid import GridSpec
 
 KNOWN = frozenset(["HEAD", "GRID", "RNDR", "OCCU", "WGTS", "LATN"])
-ORDER = ("HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta")
+ORDER = ("HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta", "psnr")
 """Sections before the levels; a file lacks those that it does not need."""
 
 MAX_ENTRIES = 1 << 27
@@ -77,6 +79,8 @@ def encode_scene(scene: PackedScene, *, fast: bool | None = None) -> bytes:
         parts["cams"] = encode_cameras(scene.cameras, fast=fast)
     if scene.meta:
         parts["meta"] = canonical_json(scene.meta)
+    if scene.prefix_psnr is not None:
+        parts["psnr"] = encode_prefix_psnr(scene.prefix_psnr)
     sections = [(tag, parts[tag]) for tag in ORDER if tag in parts]
     coarser = None
     for level in range(scene.num_coded_levels):
@@ -120,6 +124,8 @@ class FileContent:
 
     scene: PackedScene
     sections: list[Section]
+    is_cut_off: bool
+    """Whether levels are missing that HEAD counts."""
     levels: list[LevelParts] = field(default_factory=list)
     num_reached: list[int] = field(default_factory=list)
 
@@ -145,6 +151,7 @@ def read_file(
     occupancy, rendering, cameras = _decode_side(parts, grid.num_dims, len(data), fast)
     weights = decode_weights(parts["WGTS"], fast=fast)
     meta = decode_json(parts["meta"], "meta", MAX_META_BYTES) if "meta" in parts else {}
+    psnr = decode_prefix_psnr(parts["psnr"], grid.num_levels) if "psnr" in parts else None
     symbols, level_parts, num_reached = _decode_levels(levels, grid, latent_dim, occupancy, fast)
     if len(levels) == num_stored:
         found = symbols_digest(symbols[: grid.offsets[num_stored]])
@@ -162,10 +169,11 @@ def read_file(
             cameras=cameras,
             meta=meta,
             num_levels_present=len(levels) if len(levels) < grid.num_levels else None,
+            prefix_psnr=psnr,
         )
     except ValueError as error:
         raise SceneFormatError("file", "a valid scene", error) from None
-    return FileContent(scene, sections, level_parts, num_reached)
+    return FileContent(scene, sections, len(levels) < num_stored, level_parts, num_reached)
 
 
 def _decode_levels(

@@ -390,7 +390,7 @@ function readModel(bits, isFirst, p) {
 
 // ---- section 1: container and small sections
 
-const KNOWN = ["HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta", "LATN"];
+const KNOWN = ["HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta", "psnr", "LATN"];
 
 function readSections(data) {
   const head = new Bytes(data, "the container");
@@ -575,6 +575,7 @@ function decode(data) {
   if (occupancy) result.occupancy = sha256([occupancy.cells]);
   if (parts.cams) result.cameras = sha256([readCameras(parts.cams)]);
   if (parts.meta) checkFacts(readJson(parts.meta, 2 ** 20, "meta"), "meta", () => true);
+  demand(!parts.psnr || parts.psnr.length === 2 * grid.pairs.length, "psnr has a wrong length");
   const symbols = [];
   let coarser = null;
   levels.forEach((payload, number) => {

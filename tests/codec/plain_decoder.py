@@ -297,4 +297,5 @@ def decode(data):
         "cameras": cameras(Bytes(parts["cams"])) if "cams" in parts else None,
         "rendering": parts.get("RNDR"),
         "meta": json.loads(parts.get("meta", b"{}")),
+        "prefix_psnr": struct.unpack(f"<{num_levels}H", parts["psnr"]) if "psnr" in parts else None,
     }

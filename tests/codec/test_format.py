@@ -38,6 +38,7 @@ def same(scene, found):
         assert scene.cameras.intrinsics.tolist() == [list(optics[:4]) for optics in plain["optics"]]
         assert scene.cameras.sizes.tolist() == [list(optics[4:]) for optics in plain["optics"]]
     assert dict(scene.meta) == found["meta"]
+    assert scene.prefix_psnr == found["prefix_psnr"]
     assert dict(scene.architecture) == found["head"]["architecture"]
 
 

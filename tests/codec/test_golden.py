@@ -36,8 +36,8 @@ def test_the_newest_golden_file_is_the_one_that_make_writes():
 def test_the_golden_file_shows_every_feature():
     data = (FOLDER / f"{make.NAME}.shacira").read_bytes()
     facts = describe(data)
-    assert [tag for tag, _ in facts["sections"][:7]] == [
-        *("HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta")
+    assert [tag for tag, _ in facts["sections"][:8]] == [
+        *("HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta", "psnr")
     ]
     scene = decode_scene(data)
     assert {scene.grid.is_dense(level) for level in range(5)} == {True, False}

@@ -102,6 +102,7 @@ def tiny_scene():
         rendering=rendering,
         cameras=cameras,
         meta={"comment": "golden file, version 1", "licence": "CC0-1.0", "steps": 0},
+        prefix_psnr=(1200, 1850, 2125, 2400, 2599),
     )
 
 
@@ -139,6 +140,7 @@ def as_json(scene):
             "sizes": cameras.sizes.tolist(),
         },
         "meta": dict(scene.meta),
+        "prefix_psnr": list(scene.prefix_psnr),
     }
 
 
