@@ -29,6 +29,7 @@ from shacira_nerfstudio.codec.latents import LevelParts, decode_level, encode_le
 from shacira_nerfstudio.codec.model_choice import choose_models
 from shacira_nerfstudio.codec.occupancy import MAX_CELLS, decode_occupancy, encode_occupancy
 from shacira_nerfstudio.codec.packed_scene import CameraSet, PackedScene, RenderSettings
+from shacira_nerfstudio.codec.pass_model import LevelRows
 from shacira_nerfstudio.codec.side_info import (
     decode_cameras,
     decode_grid,
@@ -91,8 +92,9 @@ def encode_scene(scene: PackedScene, *, fast: bool | None = None) -> bytes:
             if symbols[~reached].any():
                 raise ValueError(f"expected 0 in entries of level {level} that nothing reaches")
             symbols = symbols[reached]
-        models = choose_models(symbols, features)
-        sections.append(("LATN", encode_level(symbols, features, models, fast=fast)))
+        rows = LevelRows(features, None if reached is None else np.flatnonzero(reached))
+        models = choose_models(symbols, rows)
+        sections.append(("LATN", encode_level(symbols, rows, models, fast=fast)))
     data = pack_sections(sections)
     _check_size(scene.grid, scene.latent_dim, scene.num_coded_levels, len(data), MAX_ENTRIES)
     return data
@@ -188,10 +190,13 @@ def _decode_levels(
     level_parts, num_reached, coarser = [], [], None
     for level, payload in enumerate(levels):
         reached, features = known_of_level(grid, level, occupancy, coarser, fast=fast)
-        found, part = decode_level(payload, features, latent_dim, f"LATN {level}", fast=fast)
-        rows = symbols[grid.offsets[level] : grid.offsets[level + 1]]
-        rows[slice(None) if reached is None else reached] = found
-        coarser = entry_magnitudes(rows)
+        entries = None if reached is None else np.flatnonzero(reached)
+        found, part = decode_level(
+            payload, LevelRows(features, entries), latent_dim, f"LATN {level}", fast=fast
+        )
+        table = symbols[grid.offsets[level] : grid.offsets[level + 1]]
+        table[slice(None) if entries is None else entries] = found
+        coarser = entry_magnitudes(table)
         level_parts.append(part)
         num_reached.append(len(found))
     return symbols, level_parts, num_reached

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +34,7 @@ def measure_prefixes(pipeline: Pipeline, data: bytes, *, num_views: int) -> tupl
     if isinstance(pipeline, StoredCamerasPipeline):
         raise ValueError("expected test images to measure with, got a run on stored cameras")
     total = len(pipeline.datamanager.eval_dataset)
-    views = set(np.linspace(0, total - 1, min(num_views, total)).round().astype(int).tolist())
+    views = np.linspace(0, total - 1, min(num_views, total)).round().astype(int).tolist()
     scene = decode_scene(data)
     found: list[int] = []
     for level in range(scene.num_coded_levels):
@@ -51,13 +50,13 @@ def measure_prefixes(pipeline: Pipeline, data: bytes, *, num_views: int) -> tupl
 
 
 @torch.no_grad()
-def _mean_psnr(pipeline: Pipeline, views: set[int]) -> float:
+def _mean_psnr(pipeline: Pipeline, views: list[int]) -> float:
     pipeline.eval()
+    dataset, model = pipeline.datamanager.eval_dataset, pipeline.model
     values = []
-    images = itertools.islice(pipeline.datamanager.fixed_indices_eval_dataloader, max(views) + 1)
-    for index, (camera, batch) in enumerate(images):
-        if index in views:
-            outputs = pipeline.model.get_outputs_for_camera(camera)
-            metrics, _ = pipeline.model.get_image_metrics_and_images(outputs, batch)
-            values.append(float(metrics["psnr"]))
+    for index in views:
+        camera = dataset.cameras[index : index + 1].to(model.device)
+        outputs = model.get_outputs_for_camera(camera)
+        metrics, _ = model.get_image_metrics_and_images(outputs, dataset[index])
+        values.append(float(metrics["psnr"]))
     return float(np.mean(values))

@@ -347,25 +347,23 @@ class Level {
     for (let e = 0; e < this.T; e++) if (all || support[e]) entries.push(e);
     const symbols = new Int16Array(this.T * channels), totals = new Uint16Array(this.T);
     for (let channel = 0; channel < channels; channel++) {
-      const model = readModel(bits, channel === 0, p);
-      if (!model.tables.some((table) => table)) {
-        demand(!entries.length, `${what} has a class without a table`);
-        continue;
-      }
-      stream.begin();
-      for (const e of entries) {
-        const place = e * channels + channel;
-        const score = model.a * support[e] + model.b * magnitude[e]
-          + model.e * Math.min(31, totals[e]);
-        let number = 0;
-        while (number < model.thresholds.length && model.thresholds[number] <= score) number++;
-        number *= 2 * model.r + 1;
-        if (model.r) number += model.r + Math.min(Math.max(symbols[place - 1], -model.r), model.r);
-        const table = model.tables[number];
-        demand(table, `${what} has a class without a table`);
-        symbols[place] = stream.symbol(table);
-        totals[e] += Math.abs(symbols[place]);
-      }
+      const passes = bits.bit() ? [(e) => e % 2 === 0, (e) => e % 2 === 1] : [() => true];
+      passes.forEach((takes, number) => {
+        const model = readModel(bits, channel > 0, number > 0, p);
+        const chosen = passes.length > 1 ? entries.filter(takes) : entries;
+        stream.begin();
+        for (const e of chosen) {
+          const place = e * channels + channel;
+          const partner = number ? symbols[(e ^ 1) * channels + channel] : 0;
+          const score = model.a * support[e] + model.b * magnitude[e]
+            + model.e * Math.min(31, totals[e]) + model.g * Math.min(31, Math.abs(partner));
+          const before = channel ? symbols[place - 1] : 0;
+          const table = model.tables[classOf(model, score, before, partner)];
+          demand(table, `${what} has a class without a table`);
+          symbols[place] = stream.symbol(table);
+        }
+      });
+      for (const e of entries) totals[e] += Math.abs(symbols[e * channels + channel]);
     }
     bits.end();
     stream.end();
@@ -374,18 +372,27 @@ class Level {
   }
 }
 
-function readModel(bits, isFirst, p) {
-  const [a, b, e] = [0, 0, 0].map(() => within(bits.golomb(1), 0, 63, `a weight of ${bits.what}`));
-  const r = bits.take(2), thresholds = [];
-  demand(!isFirst || (e === 0 && r === 0), `${bits.what} looks at a channel before the first`);
+function classOf(model, score, before, partner) {
+  const { r, u, thresholds } = model, clip = (v, reach) => reach + Math.min(Math.max(v, -reach), reach);
+  let number = 0;
+  while (number < thresholds.length && thresholds[number] <= score) number++;
+  return (number * (2 * r + 1) + clip(before, r)) * (2 * u + 1) + clip(partner, u);
+}
+
+function readModel(bits, hasBefore, hasPartner, p) {
+  const weight = () => within(bits.golomb(1), 0, 63, `a weight of ${bits.what}`);
+  const a = weight(), b = weight(), e = weight(), g = weight(), r = bits.take(2), u = bits.take(2);
+  demand(hasBefore || (e === 0 && r === 0), `${bits.what} looks at a channel before the first`);
+  demand(hasPartner || (g === 0 && u === 0), `${bits.what} looks at partners in a first pass`);
+  const thresholds = [];
   let threshold = 0;
   for (let t = bits.take(4); t > 0; t--) {
     threshold += bits.golomb(4) + 1;
-    thresholds.push(within(threshold, 0, 18081, `a threshold of ${bits.what}`));
+    thresholds.push(within(threshold, 0, 20034, `a threshold of ${bits.what}`));
   }
-  const number = (thresholds.length + 1) * (2 * r + 1);
+  const number = (thresholds.length + 1) * (2 * r + 1) * (2 * u + 1);
   const tables = Array.from({ length: number }, () => (bits.take(1) ? readTable(bits, p) : null));
-  return { a, b, e, r, thresholds, tables };
+  return { a, b, e, g, r, u, thresholds, tables };
 }
 
 // ---- section 1: container and small sections

@@ -230,25 +230,30 @@ def level_symbols(data, grid, level, channels, coarser):
     entries = [e for e in range(grid.levels[level][1]) if everything or support[e]]
     rows = [[0] * channels for _ in support]
     for channel in range(channels):
-        a, b, c = bits.golomb(1), bits.golomb(1), bits.golomb(1)
-        r, thresholds, threshold = bits.take(2), [], 0
-        for _ in range(bits.take(4)):
-            threshold += bits.golomb(4) + 1
-            thresholds.append(threshold)
-        num_classes = (len(thresholds) + 1) * (2 * r + 1)
-        tables = [table(bits, p) if bits.take(1) else None for _ in range(num_classes)]
-        if not any(tables):
-            continue
-        letters = []
-        for e in entries:
-            earlier = rows[e][:channel]
-            score = a * support[e] + b * magnitude[e] + c * min(31, sum(map(abs, earlier)))
-            number = sum(t <= score for t in thresholds) * (2 * r + 1)
-            if r:
-                number += r + min(max(earlier[-1], -r), r)
-            letters.append(tables[number])
-        for e, symbol in zip(entries, stream.segment(letters, p), strict=True):
-            rows[e][channel] = symbol
+        passes = [[0, 1]] if not bits.take(1) else [[0], [1]]
+        for parities in passes:
+            a, b, c, g = (bits.golomb(1) for _ in range(4))
+            r, u, thresholds, threshold = bits.take(2), bits.take(2), [], 0
+            for _ in range(bits.take(4)):
+                threshold += bits.golomb(4) + 1
+                thresholds.append(threshold)
+            num_classes = (len(thresholds) + 1) * (2 * r + 1) * (2 * u + 1)
+            tables = [table(bits, p) if bits.take(1) else None for _ in range(num_classes)]
+            chosen, letters = [e for e in entries if e % 2 in parities], []
+            for e in chosen:
+                earlier = rows[e][:channel]
+                partner = rows[e ^ 1][channel] if parities == [1] else 0
+                score = a * support[e] + b * magnitude[e] + c * min(31, sum(map(abs, earlier)))
+                score += g * min(31, abs(partner))
+                number = sum(t <= score for t in thresholds) * (2 * r + 1)
+                if r:
+                    number += r + min(max(earlier[-1], -r), r)
+                number = number * (2 * u + 1) + u + min(max(partner, -u), u)
+                letters.append(tables[number])
+            if not any(tables):
+                continue
+            for e, symbol in zip(chosen, stream.segment(letters, p), strict=True):
+                rows[e][channel] = symbol
     stream.end()
     return rows
 
