@@ -133,7 +133,8 @@ class PassModel:
             raise SceneFormatError(section, "a first channel without previous ones", weights)
         if not has_partner and (weights[3] or reaches[1]):
             raise SceneFormatError(section, "a first pass without partners", weights)
-        return cls(*weights, *reaches, tuple(thresholds))
+        numbers = *weights, *reaches, tuple(thresholds)
+        return cls(*numbers)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 class LevelRows:

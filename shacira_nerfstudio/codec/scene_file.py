@@ -12,8 +12,8 @@ import numpy as np
 from shacira_nerfstudio.codec.container import Section, pack_sections, unpack_sections
 from shacira_nerfstudio.codec.contexts import (
     Features,
+    crowded_levels,
     entry_magnitudes,
-    is_crowded,
     level_features,
 )
 from shacira_nerfstudio.codec.head import (
@@ -83,10 +83,10 @@ def encode_scene(scene: PackedScene, *, fast: bool | None = None) -> bytes:
     if scene.prefix_psnr is not None:
         parts["psnr"] = encode_prefix_psnr(scene.prefix_psnr)
     sections = [(tag, parts[tag]) for tag in ORDER if tag in parts]
-    coarser = None
+    known, coarser = KnownLevels(scene.grid, scene.occupancy, fast=fast), None
     for level in range(scene.num_coded_levels):
         symbols = scene.level_symbols(level)
-        reached, features = known_of_level(scene.grid, level, scene.occupancy, coarser, fast=fast)
+        reached, features = known.of_level(level, coarser)
         coarser = entry_magnitudes(symbols)
         if reached is not None:
             if symbols[~reached].any():
@@ -188,8 +188,9 @@ def _decode_levels(
     """Symbols of the levels that are present, where their bytes go, and their reached entries."""
     symbols = np.zeros((grid.num_entries, latent_dim), dtype=np.int16)
     level_parts, num_reached, coarser = [], [], None
+    known = KnownLevels(grid, occupancy, fast=fast)
     for level, payload in enumerate(levels):
-        reached, features = known_of_level(grid, level, occupancy, coarser, fast=fast)
+        reached, features = known.of_level(level, coarser)
         entries = None if reached is None else np.flatnonzero(reached)
         found, part = decode_level(
             payload, LevelRows(features, entries), latent_dim, f"LATN {level}", fast=fast
@@ -202,24 +203,29 @@ def _decode_levels(
     return symbols, level_parts, num_reached
 
 
-def known_of_level(
-    grid: GridSpec,
-    level: int,
-    occupancy: np.ndarray | None,
-    coarser: np.ndarray | None,
-    *,
-    fast: bool | None,
-) -> tuple[np.ndarray | None, Features]:
-    """Reached entries of a level, bool [T] or None for all, and the features of these alone."""
-    size = grid.table_sizes[level]
-    if is_crowded(grid, level, occupancy):
-        nothing = np.zeros(size, dtype=np.uint8)
-        return None, Features(nothing, nothing)
-    features = level_features(grid, level, occupancy, coarser, fast=fast)
-    if occupancy is None:
-        return None, features
-    reached = features.support > 0
-    return reached, Features(features.support[reached], features.magnitude[reached])
+class KnownLevels:
+    """What both sides know of a scene's levels before they are decoded."""
+
+    def __init__(self, grid: GridSpec, occupancy: np.ndarray | None, *, fast: bool | None) -> None:
+        self._grid, self._occupancy, self._fast = grid, occupancy, fast
+        self._is_crowded = crowded_levels(grid, occupancy)
+
+    def of_level(
+        self, level: int, coarser: np.ndarray | None
+    ) -> tuple[np.ndarray | None, Features]:
+        """Reached entries, bool [T] or None for all, and the features of these alone.
+
+        Args:
+            coarser: :func:`entry_magnitudes` of the next coarser level.
+        """
+        if self._is_crowded[level]:
+            nothing = np.zeros(self._grid.table_sizes[level], dtype=np.uint8)
+            return None, Features(nothing, nothing)
+        features = level_features(self._grid, level, self._occupancy, coarser, fast=self._fast)
+        if self._occupancy is None:
+            return None, features
+        reached = features.support > 0
+        return reached, Features(features.support[reached], features.magnitude[reached])
 
 
 def _most(limit: tuple[int, int], file_bytes: int) -> int:

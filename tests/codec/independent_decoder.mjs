@@ -263,13 +263,18 @@ function readOccupancy(data, dims, fileBytes) {
 // ---- section 6: levels
 
 class Level {
-  constructor(dims, N, T, occupancy) {
+  constructor(dims, N, T, occupancy, coarser) {
     Object.assign(this, { dims, N, T, occupancy });
     this.isDense = N ** dims <= T;
     const G = occupancy ? occupancy.side : 1;
     this.lo = Array.from({ length: G + 1 },
       (_, c) => Math.floor((2 * c * (N - 1) + G) / (2 * G)));
-    this.isCrowded = !this.isDense && (N > (dims === 3 ? 512 : 16384) || this.load() > 24 * T);
+    // vertices of the hashed levels that are walked, up to here
+    this.walked = coarser ? coarser.walked : 0;
+    const vertices = (N + 1) ** dims;
+    this.isCrowded = !this.isDense
+      && (this.walked + vertices > 2 ** 28 || this.load() > 24 * T);
+    if (!this.isDense && !this.isCrowded) this.walked += vertices;
   }
   *occupiedCells() {
     if (!this.occupancy) { yield new Array(this.dims).fill(0); return; }
@@ -586,7 +591,7 @@ function decode(data) {
   const symbols = [];
   let coarser = null;
   levels.forEach((payload, number) => {
-    const level = new Level(grid.dims, ...grid.pairs[number], occupancy);
+    const level = new Level(grid.dims, ...grid.pairs[number], occupancy, coarser);
     symbols.push(level.read(payload, grid.channels, coarser, `LATN ${number}`));
     coarser = level;
   });

@@ -188,7 +188,11 @@ class Grid:
         n, t = self.levels[level]
         if n**self.dims <= t:
             return False
-        if n > {2: 1 << 14, 3: 1 << 9}[self.dims]:
+        walked = (n + 1) ** self.dims
+        for other, (m, size) in enumerate(self.levels[:level]):
+            if m**self.dims > size and not self.crowded(other):
+                walked += (m + 1) ** self.dims
+        if walked > 1 << 28:
             return True
         spans = [self.lo(c + 1, n) - self.lo(c, n) + 2 for c in range(self.g)]
         return sum(math.prod(spans[c] for c in cell) for cell in self.cells) > 24 * t
