@@ -5,9 +5,9 @@
 Further options are libFuzzer's. The folder is seeded with the golden files, whole and shortened.
 
 Every input is decoded as it is and with its lengths and checksums made right, as a forger would:
-damage then reaches the sections' own readers; with numpy alone and compiled; with and without
-permission to be cut off. What must hold: nothing but SceneFormatError, the same answer from both, at
-most 2 s of CPU time and 200 MB; and what decodes can be encoded again and is then the same scene.
+damage then reaches the sections' own readers. It is decoded with numpy alone and compiled, with
+and without permission to be cut off. What must hold: nothing but SceneFormatError, the same answer
+from both, at most 2 s of CPU time and 200 MB; what decodes can be encoded and is then the same.
 """
 
 from __future__ import annotations
