@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +28,22 @@ class Import:
     ns-render, not for ns-eval."""
     dataparser: str | None = None
     """Data parser of the data set; the one named in the file by default, else nerfstudio-data."""
+    json: bool = False
+    """Print JSON."""
+    allow_truncated: bool = False
+    """Accept a file whose end is missing, as far as its last whole level."""
 
     def main(self) -> int:
         from shacira_nerfstudio.plugin.import_scene import import_scene
 
-        print(import_scene(self.file, self.output_dir, data=self.data, dataparser=self.dataparser))
+        config = import_scene(
+            self.file,
+            self.output_dir,
+            data=self.data,
+            dataparser=self.dataparser,
+            allow_truncated=self.allow_truncated,
+        )
+        print(json.dumps({"config": str(config)}) if self.json else config)
         return 0
 
 
@@ -45,6 +57,8 @@ class Eval:
     """JSON file to write the metrics to."""
     render_output_path: Path | None = None
     """Folder for the rendered images."""
+    json: bool = False
+    """Print JSON."""
 
     def main(self) -> int:
         from shacira_nerfstudio.plugin.evaluation import evaluate_run
@@ -54,8 +68,11 @@ class Eval:
             output_path=self.output_path,
             render_output_path=self.render_output_path,
         )
-        for name, value in results.items():
-            print(f"{name}: {value:.6g}")
+        if self.json:
+            print(json.dumps(results, indent=2, sort_keys=True))
+        else:
+            for name, value in results.items():
+                print(f"{name}: {value:.6g}")
         return 0
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
-    from shacira_nerfstudio.codec import CameraSet, PackedScene
+    from shacira_nerfstudio.codec import CameraSet
 
 File = Annotated[Path, Positional, arg(metavar="FILE")]
 Output = Annotated[Path, Positional, arg(metavar="OUT")]
@@ -28,11 +28,13 @@ class Info:
     """The .shacira file."""
     json: bool = False
     """Print JSON instead of a table."""
+    allow_truncated: bool = False
+    """Accept a file whose end is missing, as far as its last whole level."""
 
     def main(self) -> int:
         from shacira_nerfstudio.codec import describe
 
-        facts = describe(self.file.read_bytes())
+        facts = describe(self.file.read_bytes(), allow_truncated=self.allow_truncated)
         print(_as_json(facts) if self.json else _info_text(facts))
         return 0
 
@@ -48,13 +50,15 @@ class Verify:
     """The .shacira file."""
     json: bool = False
     """Print JSON."""
+    allow_truncated: bool = False
+    """Accept a file whose end is missing, as far as its last whole level."""
 
     def main(self) -> int:
         from shacira_nerfstudio.codec import SceneFormatError, verify
 
         data, reason = self.file.read_bytes(), None
         try:
-            verify(data)
+            verify(data, allow_truncated=self.allow_truncated)
         except SceneFormatError as error:
             reason = str(error)
         if self.json:
@@ -76,6 +80,8 @@ class Truncate:
     """Finest level to keep, from 0."""
     max_bytes: int | None = None
     """Keep as many levels as fit."""
+    json: bool = False
+    """Print JSON."""
 
     def main(self) -> int:
         from shacira_nerfstudio.codec import decode_scene, save_scene, truncate
@@ -86,8 +92,16 @@ class Truncate:
         shorter = truncate(data, max_level=self.max_level, max_bytes=self.max_bytes)
         scene = decode_scene(shorter)
         save_scene(self.output, shorter)
+        facts = {
+            "file": str(self.output),
+            "num_levels_present": scene.num_coded_levels,
+            "num_levels": scene.grid.num_levels,
+            "bytes": len(shorter),
+            "bytes_before": len(data),
+        }
         kept = f"{scene.num_coded_levels} of {scene.grid.num_levels} levels"
-        print(f"{self.output}: {kept}, {len(shorter):,} of {len(data):,} bytes")
+        text = f"{self.output}: {kept}, {len(shorter):,} of {len(data):,} bytes"
+        print(_as_json(facts) if self.json else text)
         return 0
 
 
@@ -101,12 +115,15 @@ class Diff:
     """Another one."""
     json: bool = False
     """Print JSON."""
+    allow_truncated: bool = False
+    """Accept a file whose end is missing, as far as its last whole level."""
 
     def main(self) -> int:
         from shacira_nerfstudio.codec import decode_scene
+        from shacira_nerfstudio.codec.scene_diff import compare_scenes
 
         data = [path.read_bytes() for path in (self.first, self.second)]
-        scenes = [decode_scene(part) for part in data]
+        scenes = [decode_scene(part, allow_truncated=self.allow_truncated) for part in data]
         found = compare_scenes(*scenes)
         facts = {
             "same_scene": not found,
@@ -119,7 +136,7 @@ class Diff:
         else:
             print(f"bytes: {len(data[0]):,} and {len(data[1]):,}")
             for name, difference in found.items():
-                print(f"{name}: {difference}")
+                print(_printable(f"{name}: {difference}"))
             if not found:
                 print("same scene" + (", same bytes" if facts["same_bytes"] else ", other bytes"))
         return 1 if found else 0
@@ -127,24 +144,29 @@ class Diff:
 
 @dataclass
 class Decompress:
-    """Write what a file holds as plain arrays, for numpy.load."""
+    """Write what a file holds as plain arrays: symbols as integers, weights as floats."""
 
     file: File
     """The .shacira file."""
     output: Output
-    """The .npz file to write."""
+    """The file to write: NAME.npz for numpy.load, or NAME.safetensors."""
+    json: bool = False
+    """Print JSON."""
+    allow_truncated: bool = False
+    """Accept a file whose end is missing, as far as its last whole level."""
 
     def main(self) -> int:
-        import numpy as np
-
         from shacira_nerfstudio.codec import load_scene
+        from shacira_nerfstudio.codec.plain_arrays import save_arrays
 
-        if self.output.suffix != ".npz":
-            raise ValueError(f"expected a name that ends in .npz, got {self.output}")
-        arrays = scene_arrays(load_scene(self.file))
-        np.savez_compressed(self.output, **arrays)
-        for name, array in arrays.items():
-            print(f"{name}: {array.dtype} {list(array.shape)}")
+        scene = load_scene(self.file, allow_truncated=self.allow_truncated)
+        arrays = save_arrays(self.output, scene)
+        if self.json:
+            shapes = {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()}
+            print(_as_json({"file": str(self.output), "arrays": shapes}))
+        else:
+            for name, array in arrays.items():
+                print(f"{name}: {array.dtype} {list(array.shape)}")
         return 0
 
 
@@ -162,6 +184,10 @@ class Render:
     """Pixels per row; the camera's own by default, or as --height demands."""
     height: int | None = None
     """Rows; the camera's own by default, or as --width demands."""
+    json: bool = False
+    """Print JSON."""
+    allow_truncated: bool = False
+    """Accept a file whose end is missing, as far as its last whole level."""
 
     def main(self) -> int:
         import numpy as np
@@ -172,7 +198,8 @@ class Render:
         from shacira_nerfstudio.model.pinhole import background_fill, render_view
         from shacira_nerfstudio.pack import unpack_scene
 
-        scene = unpack_scene(load_scene(self.file), get_backend("auto", "cpu"))
+        packed = load_scene(self.file, allow_truncated=self.allow_truncated)
+        scene = unpack_scene(packed, get_backend("auto", "cpu"))
         cameras = scene.scene.cameras
         if cameras is None:
             raise ValueError(f"expected stored cameras in {self.file}, found none")
@@ -182,6 +209,7 @@ class Render:
         count = min(self.views or total, total)
         chosen = np.linspace(0, total - 1, count).round().astype(int)
         self.output_dir.mkdir(parents=True, exist_ok=True)
+        paths = []
         for number, index in enumerate(chosen):
             intrinsics, size = scaled_optics(cameras, int(index), self.width, self.height)
             image = render_view(
@@ -197,7 +225,11 @@ class Render:
             pixels = (image.numpy() * 255 + 0.5).astype(np.uint8)
             path = self.output_dir / f"{number:05d}.png"
             Image.fromarray(pixels).save(path)
-            print(path)
+            paths.append(str(path))
+            if not self.json:
+                print(path)
+        if self.json:
+            print(_as_json({"images": paths, "num_levels_present": packed.num_coded_levels}))
         return 0
 
 
@@ -218,63 +250,13 @@ def scaled_optics(
     return (fx * across, fy * down, cx * across, cy * down), (width, height)
 
 
-def scene_arrays(scene: PackedScene) -> dict[str, Any]:
-    """A scene as named arrays; weights are floats."""
-    import numpy as np
-
-    arrays = {
-        "symbols": scene.symbols,
-        "resolutions": np.array(scene.grid.resolutions, np.int64),
-        "table_sizes": np.array(scene.grid.table_sizes, np.int64),
-        "offsets": np.array(scene.grid.offsets, np.int64),
-    }
-    if scene.occupancy is not None:
-        arrays["occupancy"] = scene.occupancy
-    if scene.rendering is not None:
-        arrays["box"] = scene.rendering.box
-    if scene.cameras is not None:
-        for name in ("camera_to_worlds", "intrinsics", "sizes"):
-            arrays[f"cameras.{name}"] = getattr(scene.cameras, name)
-    for name, tensor in scene.weights.items():
-        arrays[f"weights.{name}"] = tensor.dequantize()
-    return arrays
-
-
-def compare_scenes(a: PackedScene, b: PackedScene) -> dict[str, Any]:
-    """What differs between two scenes, by name; empty if nothing does."""
-    found: dict[str, Any] = {}
-    for name in ("kind", "architecture", "grid", "num_levels_present", "rendering", "meta"):
-        first, second = getattr(a, name), getattr(b, name)
-        if first != second:
-            found[name] = f"{first} and {second}"
-    if (a.cameras is None) != (b.cameras is None) or a.cameras != b.cameras:
-        counts = [0 if s.cameras is None else len(s.cameras.sizes) for s in (a, b)]
-        found["cameras"] = f"{counts[0]} and {counts[1]} cameras, not the same"
-    for name in ("symbols", "occupancy"):
-        difference = _compare_arrays(getattr(a, name), getattr(b, name))
-        if difference:
-            found[name] = difference
-    for name in sorted({*a.weights, *b.weights}):
-        tensors = [scene.weights.get(name) for scene in (a, b)]
-        if tensors[0] != tensors[1]:
-            floats = [None if tensor is None else tensor.dequantize() for tensor in tensors]
-            found[f"weights.{name}"] = _compare_arrays(*floats) or "other steps, same values"
-    return found
-
-
-def _compare_arrays(a: Any, b: Any) -> str:
-    """In words, empty if equal."""
-    if a is None or b is None:
-        return "" if a is b else f"{'absent' if a is None else 'there'} in the first file only"
-    if a.shape != b.shape:
-        return f"shapes {list(a.shape)} and {list(b.shape)}"
-    count = int((a != b).sum())
-    largest = abs(a.astype(float) - b.astype(float)).max(initial=0.0)
-    return f"{count:,} of {a.size:,} differ, at most by {largest:.6g}" if count else ""
-
-
 def _as_json(facts: Any) -> str:
     return json.dumps(facts, indent=2, sort_keys=True)
+
+
+def _printable(text: str) -> str:
+    """Without characters that move a terminal's cursor or change its colours."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _info_text(facts: dict[str, Any]) -> str:
@@ -288,11 +270,19 @@ def _info_text(facts: dict[str, Any]) -> str:
         f"{facts['bits_per_reached_latent']:.3f} per reached one; {facts['num_latents']:,} latents,"
         f" {facts['num_reached_latents']:,} reached, {facts['num_nonzero_latents']:,} not 0"
     )
+    lines.append("level resolution    entries reached    bytes  bits/latent up to here        PSNR")
     for level, size in enumerate(facts["bytes_by_level"]):
+        psnr = f"{facts['prefix_psnr'][level]:>9.2f} dB" if facts["prefix_psnr"] else "not measured"
         lines.append(
-            f"level {level:<2} resolution {facts['resolutions'][level]:>6} "
-            f"entries {facts['table_sizes'][level]:>10,} bytes {size:>10,}"
+            f"{level:>5}{facts['resolutions'][level]:>11,}{facts['table_sizes'][level]:>11,}"
+            f"{facts['reached_entries_by_level'][level] / facts['table_sizes'][level]:>8.0%}"
+            f"{size:>9,}{facts['bits_per_latent_by_level'][level]:>13.3f}"
+            f"{facts['prefix_bytes'][level]:>11,} {psnr}"
         )
+    missing = facts["num_levels"] - facts["num_levels_present"]
+    if missing:
+        how = "the file was cut off" if facts["is_cut_off"] else "a shortened file"
+        lines.append(f"{missing} of {facts['num_levels']} levels are missing: {how}")
     lines.append(f"{facts['num_cameras']} cameras, digest {facts['digest']}")
-    lines += [f"{key}: {value}" for key, value in sorted(facts["meta"].items())]
+    lines += [_printable(f"{key}: {value}") for key, value in sorted(facts["meta"].items())]
     return "\n".join(lines)

@@ -128,6 +128,7 @@ def scenes(draw):
     occupancy = draw(occupancies(grid.num_dims))
     values = draw(symbols((grid.num_entries, draw(st.integers(1, 3)))))
     present = draw(st.integers(1, grid.num_levels))
+    some_psnr = st.tuples(*[st.integers(0, 65535)] * grid.num_levels)
     for level in range(grid.num_levels):
         rows = values[grid.offsets[level] : grid.offsets[level + 1]]
         rows[~reached_entries(grid, level, occupancy)] = 0
@@ -146,4 +147,5 @@ def scenes(draw):
         cameras=draw(st.one_of(st.none(), camera_sets())),
         meta=draw(facts),
         num_levels_present=None if present == grid.num_levels else present,
+        prefix_psnr=draw(st.one_of(st.none(), some_psnr)),
     )

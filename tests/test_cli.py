@@ -13,6 +13,7 @@ from PIL import Image
 from shacira_nerfstudio import cli
 from shacira_nerfstudio.backends import MarchSettings, get_backend
 from shacira_nerfstudio.codec import CameraSet, decode_scene, encode_scene, load_scene, save_scene
+from shacira_nerfstudio.codec.plain_arrays import scene_arrays
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.build import build_field
 from shacira_nerfstudio.model.pinhole import pinhole_rays
@@ -100,6 +101,75 @@ def test_truncate_writes_a_valid_coarser_file(scene, file, tmp_path):
     assert run("truncate", file, out, "--max-bytes", most) == 0
     assert out.stat().st_size == most - 1
     assert run("truncate", file, out) == 2
+
+
+def cut(file):
+    """Takes the last byte off, so that one level of three is lost."""
+    file.write_bytes(file.read_bytes()[:-1])
+    return file
+
+
+def test_a_truncated_download_opens_when_asked_to(scene, file, tmp_path, capsys):
+    whole = tmp_path / "whole.shacira"
+    whole.write_bytes(file.read_bytes())
+    cut(file)
+    commands = {
+        "info": [file],
+        "verify": [file],
+        "decompress": [file, tmp_path / "scene.npz"],
+        "render": [file, "--output-dir", tmp_path / "images", "--views", 1],
+        "diff": [file, file],
+    }
+    for command, arguments in commands.items():
+        assert run(command, *arguments) == (1 if command == "verify" else 2)
+        capsys.readouterr()
+        assert run(command, *arguments, "--allow-truncated", "--json") == 0
+        json.loads(capsys.readouterr().out)
+    assert run("info", file, "--allow-truncated") == 0
+    assert "1 of 3 levels are missing: the file was cut off" in capsys.readouterr().out
+    with np.load(tmp_path / "scene.npz") as arrays:
+        assert np.array_equal(arrays["symbols"][:64], scene.symbols[:64])
+        assert not arrays["symbols"][scene.grid.offsets[2] :].any()
+    # Without any whole level there is nothing to open.
+    file.write_bytes(whole.read_bytes()[:600])
+    assert run("info", file, "--allow-truncated") == 2
+
+
+def test_truncate_as_json(file, tmp_path, capsys):
+    out = tmp_path / "coarse.shacira"
+    assert run("truncate", cut(file), out, "--max-level", 2, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["num_levels_present"] == 2 and facts["num_levels"] == 3
+    assert facts["bytes"] == out.stat().st_size
+
+
+def test_texts_of_a_file_do_not_move_the_cursor(scene, file, capsys):
+    save_scene(file, dataclasses.replace(scene, meta={"comment": "a\x1b[2Jb", "author": "Zoë"}))
+    assert run("info", file) == 0
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "comment: a\\x1b[2Jb" in text and "author: Zoë" in text
+
+
+def test_decompress_writes_safetensors(scene, file, tmp_path):
+    out = tmp_path / "scene.safetensors"
+    assert run("decompress", file, out) == 0
+    data = out.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
+    words = header.pop("__metadata__")
+    assert words["kind"] == "radiance_field" and words["meta.step"] == "7"
+    dtypes = {"I16": "<i2", "I64": "<i8", "U32": "<u4", "F32": "<f4", "BOOL": "?"}
+    arrays = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        array = np.frombuffer(body[begin:end], dtypes[entry["dtype"]])
+        assert begin % array.itemsize == 0
+        arrays[name] = array.reshape(entry["shape"])
+    assert max(entry["data_offsets"][1] for entry in header.values()) == len(body)
+    expected = scene_arrays(scene)
+    assert arrays.keys() == expected.keys()
+    assert all(np.array_equal(arrays[name], expected[name]) for name in arrays)
 
 
 def test_diff_compares_content(scene, file, tmp_path, capsys):

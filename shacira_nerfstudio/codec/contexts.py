@@ -40,8 +40,9 @@ They are counted cell by cell, so a vertex counts up to 2^D times and more. Beyo
 every entry is reached, and the features, each the largest of many, say nothing.
 """
 
-MAX_WALKED = {2: 1 << 14, 3: 1 << 9}
-"""Hashed levels above this resolution count as crowded, by number of axes: it bounds the work."""
+MAX_WALKED = 1 << 28
+"""Hashed levels are walked while they have at most so many vertices together: it bounds the work
+that a file can ask for, whatever its length."""
 
 MAX_ENTRY_MAGNITUDE = 31
 """Cap on Σ|q| of one entry; eight of them still fit one byte."""
@@ -61,26 +62,41 @@ def first_cells(resolution: int, cells: int) -> np.ndarray:
     return (2 * c * (resolution - 1) + cells) // (2 * cells)
 
 
-def is_crowded(grid: GridSpec, level: int, occupancy: np.ndarray | None) -> bool:
-    """Whether a level is too full to be walked: every entry counts as reached, without features.
+def crowded_levels(grid: GridSpec, occupancy: np.ndarray | None) -> tuple[bool, ...]:
+    """Which levels are too full to be walked: every entry counts as reached, without features.
 
-    A dense level never is. A hashed one is when N > 2^9 (D = 3) or N > 2^14 (D = 2), or when the
-    sum over occupied cells of Π_axes (lo(c + 1) - lo(c) + 2), the vertices each of them touches,
-    exceeds 24 T.
+    A dense level never is. A hashed one is when the hashed levels walked so far and this one have
+    more than 2^28 vertices, (N + 1)^D each, or when the sum over occupied cells of
+    Π_axes (lo(c + 1) - lo(c) + 2), the vertices each of them touches, exceeds 24 T.
     """
-    resolution = grid.resolutions[level]
-    if grid.is_dense(level):
-        return False
-    if resolution > MAX_WALKED[grid.num_dims]:
-        return True
+    vertices = [(resolution + 1) ** grid.num_dims for resolution in grid.resolutions]
+    loads = _loads(grid, occupancy, [n <= MAX_WALKED for n in vertices])
+    result, walked = [], 0
+    for level, count in enumerate(vertices):
+        is_full = walked + count > MAX_WALKED or loads[level] > MAX_LOAD * grid.table_sizes[level]
+        result.append(not grid.is_dense(level) and is_full)
+        walked += 0 if result[-1] or grid.is_dense(level) else count
+    return tuple(result)
+
+
+def _loads(grid: GridSpec, occupancy: np.ndarray | None, wanted: list[bool]) -> list[int]:
+    """Per level how many vertices the occupied cells touch, each counted by itself; 0 if not
+    wanted."""
     if occupancy is None:
-        return (resolution + 1) ** grid.num_dims > MAX_LOAD * grid.table_sizes[level]
-    # The whole sum is below 2^53 here, so float64 is exact in any order; it has the faster product.
-    spans = (np.diff(first_cells(resolution, len(occupancy))) + 2).astype(np.float64)
-    count = np.stack([slab.astype(np.float64) @ spans for slab in occupancy])
-    while count.ndim:
-        count = count @ spans
-    return int(count) > MAX_LOAD * grid.table_sizes[level]
+        occupancy = np.ones((1,) * grid.num_dims, dtype=bool)
+    cells = len(occupancy)
+    spans = np.zeros((cells, grid.num_levels))
+    for level, resolution in enumerate(grid.resolutions):
+        if wanted[level]:
+            spans[:, level] = np.diff(first_cells(resolution, cells)) + 2
+    # All sums are below 2^53 here, so float64 is exact in any order; it has the faster product.
+    total = np.zeros(grid.num_levels)
+    for x, slab in enumerate(occupancy):
+        inner = slab.astype(np.float64) @ spans
+        if inner.ndim == 2:
+            inner = (inner * spans).sum(axis=0)
+        total += inner * spans[x]
+    return [int(load) for load in total]
 
 
 def reached_entries(grid: GridSpec, level: int, occupancy: np.ndarray | None) -> np.ndarray:
@@ -92,7 +108,7 @@ def reached_entries(grid: GridSpec, level: int, occupancy: np.ndarray | None) ->
     Returns:
         bool [table_size]. Entries that are not reached hold 0 by rule and cost nothing.
     """
-    if occupancy is None or is_crowded(grid, level, occupancy):
+    if occupancy is None or crowded_levels(grid, occupancy)[level]:
         return np.ones(grid.table_sizes[level], dtype=bool)
     return level_features(grid, level, occupancy, None).support > 0
 

@@ -1,4 +1,4 @@
-"""How the encoder picks channel models: whatever makes a section shortest. Decoders skip it.
+"""How the encoder picks models: whatever makes a section shortest. Decoders skip it.
 
 Choices follow from integers alone (see ``tables.log2_fixed``), so encoding a decoded scene repeats
 them exactly.
@@ -11,12 +11,17 @@ from functools import lru_cache
 
 import numpy as np
 
-from shacira_nerfstudio.codec.contexts import Features
-from shacira_nerfstudio.codec.latents import MAX_THRESHOLDS, MAX_VALUE_REACH, ChannelModel
+from shacira_nerfstudio.codec.pass_model import (
+    MAX_REACH,
+    MAX_THRESHOLDS,
+    Known,
+    LevelRows,
+    PassModel,
+)
 from shacira_nerfstudio.codec.tables import FIXED, log2_fixed
 
 _SUPPORT_AND_MAGNITUDE = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (1, 2))
-_PREVIOUS = (0, 1, 2, 4, 8, 16, 32)
+_WEIGHTS = (0, 1, 2, 4, 8, 16, 32)
 _NUM_BINS, _FEW_BINS = 24, 12
 """Thresholds are looked for among so many equally full ranges of the score; weights among fewer."""
 
@@ -27,57 +32,81 @@ _TABLE_BITS = 8 << FIXED
 _LETTER_BITS = 5 << FIXED
 """Guess at the length of a frequency table: 8 bits and 5 for each symbol that occurs in it."""
 
+_PASS_BITS = 20 << FIXED
+"""Guess at the length of a pass's weights, reaches and thresholds."""
+
 _IMPOSSIBLE = 1 << 60
 """Cost of a range that ends before it begins."""
 
 
-def choose_models(symbols: np.ndarray, features: Features) -> list[ChannelModel]:
-    """One model per channel for the reached entries of one level.
+def choose_models(symbols: np.ndarray, rows: LevelRows) -> list[tuple[PassModel, ...]]:
+    """Per channel the models of its one or two passes, for the reached entries of one level.
 
     Args:
         symbols: [n, d].
-        features: Of the same n entries.
     """
-    stride = -(-max(len(symbols), 1) // _MAX_SAMPLES)
-    few = Features(features.support[::stride], features.magnitude[::stride])
-    models = []
-    for channel in range(symbols.shape[1]):
-        values, earlier = symbols[:, channel], symbols[:, :channel]
-        sample = _Sample(values[::stride], few, earlier[::stride], stride)
-        weights = _SUPPORT_AND_MAGNITUDE if few.support.any() else _SUPPORT_AND_MAGNITUDE[:1]
-        best = sample.best([ChannelModel(support, magnitude) for support, magnitude in weights])
-        if channel:
-            best = sample.best([replace(best, previous_weight=w) for w in _PREVIOUS])
-            reaches = [replace(best, value_reach=r) for r in range(MAX_VALUE_REACH + 1)]
-            # With the value itself in the class, its magnitude may no longer be wanted in the
-            # score.
-            reaches += [replace(model, previous_weight=0) for model in reaches[1:]]
-            best = sample.best(reaches)
-        models.append(_Sample(values, features, earlier, 1).with_thresholds(best))
-    return models
+    by_channel = np.ascontiguousarray(symbols.T)
+    return [
+        min(
+            (_choose_passes(by_channel, rows, channel, is_split) for is_split in (False, True)),
+            key=lambda choice: choice[0],
+        )[1]
+        for channel in range(len(by_channel))
+    ]
+
+
+def _choose_passes(
+    symbols: np.ndarray, rows: LevelRows, channel: int, is_split: bool
+) -> tuple[int, tuple[PassModel, ...]]:
+    """Bits of a channel coded in one or two passes, in 2^-16, and the models of these."""
+    total, models = 0, []
+    for number, chosen in enumerate(rows.passes(is_split)):
+        known = rows.known(symbols, channel, number, is_split=is_split)
+        values = symbols[channel][chosen]
+        stride = -(-max(len(values), 1) // _MAX_SAMPLES)
+        sample = _Sample(values[::stride], known[::stride], stride)
+        model = _best_weights(sample, has_previous=channel > 0, has_partner=number > 0)
+        bits, thresholds = _Sample(values, known, 1).plan(model, _NUM_BINS)
+        total += bits + _PASS_BITS
+        models.append(replace(model, thresholds=thresholds))
+    return total, tuple(models)
+
+
+def _best_weights(sample: _Sample, *, has_previous: bool, has_partner: bool) -> PassModel:
+    """Weights and reaches, one kind after the other; thresholds are left out."""
+    weights = _SUPPORT_AND_MAGNITUDE if sample.has_features else _SUPPORT_AND_MAGNITUDE[:1]
+    best = sample.best([PassModel(support, magnitude) for support, magnitude in weights])
+    for name, is_there in (("previous", has_previous), ("partner", has_partner)):
+        if not is_there:
+            continue
+        weight, reach = f"{name}_weight", f"{name}_reach"
+        best = sample.best([replace(best, **{weight: w}) for w in _WEIGHTS])
+        reaches = [replace(best, **{reach: r}) for r in range(MAX_REACH + 1)]
+        # With the value itself in the class, its magnitude may no longer be wanted in the score.
+        reaches += [replace(model, **{weight: 0}) for model in reaches[1:]]
+        best = sample.best(reaches)
+    return best
 
 
 class _Sample:
-    """One channel's symbols, on which models are compared."""
+    """Symbols of one pass, on which models are compared."""
 
-    def __init__(
-        self, values: np.ndarray, features: Features, earlier: np.ndarray, stride: int
-    ) -> None:
-        self._features = features
-        self._earlier = earlier
+    def __init__(self, values: np.ndarray, known: Known, stride: int) -> None:
+        self._known = known
         self._stride = stride
         low = int(values.min()) if len(values) else 0
         self._letters = values.astype(np.int64) - low
         self._num_letters = int(self._letters.max()) + 1 if len(values) else 1
 
-    def best(self, models: list[ChannelModel]) -> ChannelModel:
+    @property
+    def has_features(self) -> bool:
+        return bool(self._known.support.any())
+
+    def best(self, models: list[PassModel]) -> PassModel:
         """The model with the fewest bits; the first of equals."""
-        return min(models, key=lambda model: self._plan(model, _FEW_BINS)[0])
+        return min(models, key=lambda model: self.plan(model, _FEW_BINS)[0])
 
-    def with_thresholds(self, model: ChannelModel) -> ChannelModel:
-        return replace(model, thresholds=self._plan(model, _NUM_BINS)[1])
-
-    def _plan(self, model: ChannelModel, num_bins: int) -> tuple[int, tuple[int, ...]]:
+    def plan(self, model: PassModel, num_bins: int) -> tuple[int, tuple[int, ...]]:
         """Bits of the best thresholds for a model's weights, in 2^-16, and these thresholds."""
         edges, counts = self._histogram(model, num_bins)
         costs = _range_costs(counts, self._stride)
@@ -96,9 +125,9 @@ class _Sample:
             thresholds.append(int(edges[end]))
         return int(bits[count][num_bins]), tuple(reversed(thresholds))
 
-    def _histogram(self, model: ChannelModel, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest score of each bin, and counts [bin, clipped previous value, letter]."""
-        scores = model.scores(self._features, self._earlier)
+    def _histogram(self, model: PassModel, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest score of each bin, and counts [bin, clipped values, letter]."""
+        scores = model.scores(self._known)
         occurring = np.bincount(scores) if len(scores) else np.ones(1, dtype=np.int64)
         below = np.cumsum(occurring) - occurring
         bins = below * num_bins // max(len(scores), 1)
@@ -107,8 +136,8 @@ class _Sample:
         if numbers[0] < 0:
             numbers, first = numbers[1:], first[1:]
         position = np.searchsorted(numbers, bins)
-        width = 2 * model.value_reach + 1
-        cell = (position[scores] * width + model.clipped(self._earlier)) * self._num_letters
+        width = model.num_values
+        cell = (position[scores] * width + model.values(self._known)) * self._num_letters
         size = len(numbers) * width * self._num_letters
         counts = np.bincount(cell + self._letters, minlength=size)
         return first, counts.reshape(len(numbers), width, self._num_letters)

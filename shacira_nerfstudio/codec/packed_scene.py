@@ -168,6 +168,8 @@ class PackedScene(_ByContent):
     """Facts for people: tool, licence, author, training."""
     num_levels_present: int | None = None
     """Levels that were stored, when the finest are missing; their symbols are 0. None means all."""
+    prefix_psnr: tuple[int, ...] | None = None
+    """Per level l, in 0.01 dB: PSNR of the levels 0 … l alone. None if nobody has measured it."""
 
     def __post_init__(self) -> None:
         if KINDS.get(self.kind) != self.grid.num_dims:
@@ -188,6 +190,14 @@ class PackedScene(_ByContent):
                 raise ValueError(f"expected tensors named [a-z0-9_.]+, got {name!r}")
         check_facts("architecture", self.architecture, only_ascii=True)
         check_facts("meta", self.meta)
+        if self.prefix_psnr is not None and not (
+            len(self.prefix_psnr) == self.grid.num_levels
+            and all(type(psnr) is int and 0 <= psnr < 1 << 16 for psnr in self.prefix_psnr)
+        ):
+            raise ValueError(
+                f"expected a prefix_psnr of 0 to 65535 for each of {self.grid.num_levels} levels, "
+                f"got {self.prefix_psnr}"
+            )
         if self.rendering is not None and self.rendering.box.shape[1] != self.grid.num_dims:
             raise ValueError(
                 f"expected a box of {self.grid.num_dims} axes, got {self.rendering.box}"

@@ -12,8 +12,8 @@ import numpy as np
 from shacira_nerfstudio.codec.container import Section, pack_sections, unpack_sections
 from shacira_nerfstudio.codec.contexts import (
     Features,
+    crowded_levels,
     entry_magnitudes,
-    is_crowded,
     level_features,
 )
 from shacira_nerfstudio.codec.head import (
@@ -29,13 +29,16 @@ from shacira_nerfstudio.codec.latents import LevelParts, decode_level, encode_le
 from shacira_nerfstudio.codec.model_choice import choose_models
 from shacira_nerfstudio.codec.occupancy import MAX_CELLS, decode_occupancy, encode_occupancy
 from shacira_nerfstudio.codec.packed_scene import CameraSet, PackedScene, RenderSettings
+from shacira_nerfstudio.codec.pass_model import LevelRows
 from shacira_nerfstudio.codec.side_info import (
     decode_cameras,
     decode_grid,
+    decode_prefix_psnr,
     decode_rendering,
     decode_weights,
     encode_cameras,
     encode_grid,
+    encode_prefix_psnr,
     encode_rendering,
     encode_weights,
 )
@@ -43,7 +46,7 @@ from shacira_nerfstudio.codec.wire import SceneFormatError
 from shacira_nerfstudio.grid import GridSpec
 
 KNOWN = frozenset(["HEAD", "GRID", "RNDR", "OCCU", "WGTS", "LATN"])
-ORDER = ("HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta")
+ORDER = ("HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta", "psnr")
 """Sections before the levels; a file lacks those that it does not need."""
 
 MAX_ENTRIES = 1 << 27
@@ -77,18 +80,21 @@ def encode_scene(scene: PackedScene, *, fast: bool | None = None) -> bytes:
         parts["cams"] = encode_cameras(scene.cameras, fast=fast)
     if scene.meta:
         parts["meta"] = canonical_json(scene.meta)
+    if scene.prefix_psnr is not None:
+        parts["psnr"] = encode_prefix_psnr(scene.prefix_psnr)
     sections = [(tag, parts[tag]) for tag in ORDER if tag in parts]
-    coarser = None
+    known, coarser = KnownLevels(scene.grid, scene.occupancy, fast=fast), None
     for level in range(scene.num_coded_levels):
         symbols = scene.level_symbols(level)
-        reached, features = known_of_level(scene.grid, level, scene.occupancy, coarser, fast=fast)
+        reached, features = known.of_level(level, coarser)
         coarser = entry_magnitudes(symbols)
         if reached is not None:
             if symbols[~reached].any():
                 raise ValueError(f"expected 0 in entries of level {level} that nothing reaches")
             symbols = symbols[reached]
-        models = choose_models(symbols, features)
-        sections.append(("LATN", encode_level(symbols, features, models, fast=fast)))
+        rows = LevelRows(features, None if reached is None else np.flatnonzero(reached))
+        models = choose_models(symbols, rows)
+        sections.append(("LATN", encode_level(symbols, rows, models, fast=fast)))
     data = pack_sections(sections)
     _check_size(scene.grid, scene.latent_dim, scene.num_coded_levels, len(data), MAX_ENTRIES)
     return data
@@ -120,6 +126,8 @@ class FileContent:
 
     scene: PackedScene
     sections: list[Section]
+    is_cut_off: bool
+    """Whether levels are missing that HEAD counts."""
     levels: list[LevelParts] = field(default_factory=list)
     num_reached: list[int] = field(default_factory=list)
 
@@ -145,6 +153,7 @@ def read_file(
     occupancy, rendering, cameras = _decode_side(parts, grid.num_dims, len(data), fast)
     weights = decode_weights(parts["WGTS"], fast=fast)
     meta = decode_json(parts["meta"], "meta", MAX_META_BYTES) if "meta" in parts else {}
+    psnr = decode_prefix_psnr(parts["psnr"], grid.num_levels) if "psnr" in parts else None
     symbols, level_parts, num_reached = _decode_levels(levels, grid, latent_dim, occupancy, fast)
     if len(levels) == num_stored:
         found = symbols_digest(symbols[: grid.offsets[num_stored]])
@@ -162,10 +171,11 @@ def read_file(
             cameras=cameras,
             meta=meta,
             num_levels_present=len(levels) if len(levels) < grid.num_levels else None,
+            prefix_psnr=psnr,
         )
     except ValueError as error:
         raise SceneFormatError("file", "a valid scene", error) from None
-    return FileContent(scene, sections, level_parts, num_reached)
+    return FileContent(scene, sections, len(levels) < num_stored, level_parts, num_reached)
 
 
 def _decode_levels(
@@ -178,35 +188,44 @@ def _decode_levels(
     """Symbols of the levels that are present, where their bytes go, and their reached entries."""
     symbols = np.zeros((grid.num_entries, latent_dim), dtype=np.int16)
     level_parts, num_reached, coarser = [], [], None
+    known = KnownLevels(grid, occupancy, fast=fast)
     for level, payload in enumerate(levels):
-        reached, features = known_of_level(grid, level, occupancy, coarser, fast=fast)
-        found, part = decode_level(payload, features, latent_dim, f"LATN {level}", fast=fast)
-        rows = symbols[grid.offsets[level] : grid.offsets[level + 1]]
-        rows[slice(None) if reached is None else reached] = found
-        coarser = entry_magnitudes(rows)
+        reached, features = known.of_level(level, coarser)
+        entries = None if reached is None else np.flatnonzero(reached)
+        found, part = decode_level(
+            payload, LevelRows(features, entries), latent_dim, f"LATN {level}", fast=fast
+        )
+        table = symbols[grid.offsets[level] : grid.offsets[level + 1]]
+        table[slice(None) if entries is None else entries] = found
+        coarser = entry_magnitudes(table)
         level_parts.append(part)
         num_reached.append(len(found))
     return symbols, level_parts, num_reached
 
 
-def known_of_level(
-    grid: GridSpec,
-    level: int,
-    occupancy: np.ndarray | None,
-    coarser: np.ndarray | None,
-    *,
-    fast: bool | None,
-) -> tuple[np.ndarray | None, Features]:
-    """Reached entries of a level, bool [T] or None for all, and the features of these alone."""
-    size = grid.table_sizes[level]
-    if is_crowded(grid, level, occupancy):
-        nothing = np.zeros(size, dtype=np.uint8)
-        return None, Features(nothing, nothing)
-    features = level_features(grid, level, occupancy, coarser, fast=fast)
-    if occupancy is None:
-        return None, features
-    reached = features.support > 0
-    return reached, Features(features.support[reached], features.magnitude[reached])
+class KnownLevels:
+    """What both sides know of a scene's levels before they are decoded."""
+
+    def __init__(self, grid: GridSpec, occupancy: np.ndarray | None, *, fast: bool | None) -> None:
+        self._grid, self._occupancy, self._fast = grid, occupancy, fast
+        self._is_crowded = crowded_levels(grid, occupancy)
+
+    def of_level(
+        self, level: int, coarser: np.ndarray | None
+    ) -> tuple[np.ndarray | None, Features]:
+        """Reached entries, bool [T] or None for all, and the features of these alone.
+
+        Args:
+            coarser: :func:`entry_magnitudes` of the next coarser level.
+        """
+        if self._is_crowded[level]:
+            nothing = np.zeros(self._grid.table_sizes[level], dtype=np.uint8)
+            return None, Features(nothing, nothing)
+        features = level_features(self._grid, level, self._occupancy, coarser, fast=self._fast)
+        if self._occupancy is None:
+            return None, features
+        reached = features.support > 0
+        return reached, Features(features.support[reached], features.magnitude[reached])
 
 
 def _most(limit: tuple[int, int], file_bytes: int) -> int:

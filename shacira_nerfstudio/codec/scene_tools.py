@@ -63,9 +63,10 @@ def load_scene(
 def describe(data: bytes | memoryview, *, allow_truncated: bool = False) -> dict[str, Any]:
     """Facts about a file that decodes, ready for JSON: where its bytes go, rates, counts.
 
-    "tables" are models and frequency tables within the level sections, "latents" their streams,
-    "other" the container and the sections that may be skipped. Bits per latent count streams and
-    tables.
+    A prefix of the file that ends behind level l has ``prefix_bytes[l]`` bytes; ``prefix_psnr[l]``
+    is what its scene reaches in dB, if that was measured. "tables" are models and frequency tables
+    within the level sections, "latents" their streams, "other" the container and the sections that
+    may be skipped. Bits per latent count streams and tables.
     """
     content = read_file(data, allow_truncated=allow_truncated)
     scene, grid = content.scene, content.scene.grid
@@ -78,6 +79,9 @@ def describe(data: bytes | memoryview, *, allow_truncated: bool = False) -> dict
     by_part["tables"] = sum(parts.table_bytes for parts in content.levels)
     by_part["other"] = len(memoryview(data).cast("B")) - sum(by_part.values())
     coded_bits = 8 * (by_part["latents"] + by_part["tables"])
+    level_bytes = [parts.table_bytes + parts.stream_bytes for parts in content.levels]
+    ends = [s.offset + len(s.payload) for s in content.sections if s.tag == "LATN"]
+    psnr = scene.prefix_psnr and [value / 100 for value in scene.prefix_psnr]
     stored = grid.offsets[scene.num_coded_levels] * scene.latent_dim
     reached = sum(content.num_reached) * scene.latent_dim
     head = next(section for section in content.sections if section.tag == "HEAD")
@@ -85,7 +89,16 @@ def describe(data: bytes | memoryview, *, allow_truncated: bool = False) -> dict
         "version": VERSION,
         "bytes": len(memoryview(data).cast("B")),
         "bytes_by_part": by_part,
-        "bytes_by_level": [parts.table_bytes + parts.stream_bytes for parts in content.levels],
+        "bytes_by_level": level_bytes,
+        "bits_per_latent_by_level": [
+            8 * size / (entries * scene.latent_dim)
+            for size, entries in zip(level_bytes, grid.table_sizes, strict=False)
+        ],
+        "prefix_bytes": ends,
+        "prefix_psnr": psnr,
+        "num_levels": grid.num_levels,
+        "num_levels_present": scene.num_coded_levels,
+        "is_cut_off": content.is_cut_off,
         "sections": [[section.tag, len(section.payload)] for section in content.sections],
         "bits_per_latent": coded_bits / max(stored, 1),
         "bits_per_reached_latent": coded_bits / max(reached, 1),
@@ -105,15 +118,21 @@ def describe(data: bytes | memoryview, *, allow_truncated: bool = False) -> dict
     }
 
 
-def verify(data: bytes | memoryview) -> None:
+def verify(data: bytes | memoryview, *, allow_truncated: bool = False) -> None:
     """Raises SceneFormatError unless CRCs and digest hold and the encoding is the canonical one.
 
     Sections that may be skipped and that this version does not know are left out of the comparison.
+
+    Args:
+        allow_truncated: Accept a file that was cut off; its whole levels are checked, and its
+            digest, which is of all levels, is not.
     """
-    content = read_file(data)
+    content = read_file(data, allow_truncated=allow_truncated)
     known = [section for section in content.sections if section.tag in (*ORDER, "LATN")]
     again = unpack_sections(encode_scene(content.scene), known=KNOWN)
     for ours, theirs in zip(again, known, strict=True):
+        if content.is_cut_off and theirs.tag == "HEAD":
+            continue  # it speaks of levels that are gone
         if ours.payload != theirs.payload:
             raise SceneFormatError(theirs.tag, "the canonical encoding", "another one")
 

@@ -1,4 +1,4 @@
-"""The small sections: GRID, RNDR, WGTS and cams, each to bytes and back."""
+"""The small sections: GRID, RNDR, WGTS, cams and psnr, each to bytes and back."""
 
 from __future__ import annotations
 
@@ -167,3 +167,14 @@ def decode_cameras(payload: memoryview, *, fast: bool | None = None) -> CameraSe
         )
     except ValueError as error:
         raise SceneFormatError("cams", "valid cameras", error) from None
+
+
+def encode_prefix_psnr(prefix_psnr: tuple[int, ...]) -> bytes:
+    return np.array(prefix_psnr, dtype="<u2").tobytes()
+
+
+def decode_prefix_psnr(payload: memoryview, num_levels: int) -> tuple[int, ...]:
+    reader = ByteReader(payload, "psnr")
+    values = reader.array("<u2", num_levels, "PSNR").tolist()
+    reader.finish()
+    return tuple(values)

@@ -16,7 +16,7 @@ encoding what was decoded gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from math import isqrt
 
@@ -88,6 +88,8 @@ class FrequencyTable:
     roots: tuple[int, ...]
     """One per symbol from ``minimum`` on, 0 to 1024."""
     precision: int = PRECISION
+    freqs: np.ndarray = field(init=False, repr=False, compare=False)
+    """uint32, one per root; they follow from the roots."""
 
     def __post_init__(self) -> None:
         last = self.minimum + len(self.roots) - 1
@@ -95,13 +97,10 @@ class FrequencyTable:
             raise ValueError(f"expected precision 8 to 16, got {self.precision}")
         if not self.roots or not -MAX_SYMBOL <= self.minimum <= last <= MAX_SYMBOL:
             raise ValueError(f"expected symbols in ±{MAX_SYMBOL}, got {self.minimum} to {last}")
-        if not self.roots[0] or not self.roots[-1] or max(self.roots) > MAX_ROOT:
+        roots = np.array(self.roots, dtype=np.int64)  # once: a damaged file may have many letters
+        if not self.roots[0] or not self.roots[-1] or roots.max() > MAX_ROOT:
             raise ValueError(f"expected roots from 0 to {MAX_ROOT}, not 0 at the ends")
-        _ = self.freqs
-
-    @cached_property
-    def freqs(self) -> np.ndarray:
-        return frequencies(np.array(self.roots), self.precision)
+        object.__setattr__(self, "freqs", frequencies(roots, self.precision))
 
     @classmethod
     def from_counts(

@@ -40,6 +40,11 @@ class ExportShacira:
     max_cameras: int = 64
     """Training cameras to store for looking at the file without its data set, evenly spread; 0
     stores none, more costs about 30 bytes each."""
+    psnr_views: int = 0
+    """Test images on which every prefix of the file, level by level, is measured; the file then
+    says how good each is. 0 measures nothing; all images at most, evenly spread."""
+    json: bool = False
+    """Print JSON instead of a table."""
     comment: str = ""
     """Any text, stored in the file."""
     author: str = ""
@@ -51,7 +56,7 @@ class ExportShacira:
         """Exports and prints where the bytes went."""
         from shacira_nerfstudio.plugin.export_folder import export_run, print_report
 
-        print_report(export_run(self))
+        print_report(export_run(self), as_json=self.json)
 
 
 def _take_apart(commands: Any) -> tuple[tuple[Any, ...], list[Any]]:

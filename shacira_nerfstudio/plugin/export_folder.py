@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,7 @@ from shacira_nerfstudio.pack import mean_appearance, pack_field, render_settings
 from shacira_nerfstudio.plugin.bitstream import KEY
 from shacira_nerfstudio.plugin.export_command import ExportShacira
 from shacira_nerfstudio.plugin.model import ShaciraModel
+from shacira_nerfstudio.plugin.prefix_quality import measure_prefixes
 
 if TYPE_CHECKING:
     from nerfstudio.pipelines.base_pipeline import Pipeline
@@ -62,8 +64,9 @@ class ExportResult:
 
 def export_run(options: ExportShacira) -> ExportResult:
     """Exports the run, or the export folder, that ``options.load_config`` describes."""
-    if options.max_cameras < 0:
-        raise ValueError(f"expected max_cameras of 0 or more, got {options.max_cameras}")
+    for name in ("max_cameras", "psnr_views"):
+        if getattr(options, name) < 0:
+            raise ValueError(f"expected {name} of 0 or more, got {getattr(options, name)}")
     if not options.load_config.is_file():
         raise FileNotFoundError(f"expected a config YAML file at {options.load_config}")
     _check_output_dir(options.output_dir)
@@ -73,20 +76,24 @@ def export_run(options: ExportShacira) -> ExportResult:
         raise ValueError(f"expected a run of method shacira, got {config.method_name}")
     stated = {name: getattr(options, name) for name in ("comment", "author", "licence")}
     stated = {name: text for name, text in stated.items() if text}
+    is_run = model.file_scene is None
     if model.file_scene is not None:
         scene = repack_file(model.file_scene, meta=stated, max_cameras=options.max_cameras)
     else:
         meta = {**training_facts(config, pipeline, step), **stated}
         scene = pack_model(model, meta=meta, max_cameras=options.max_cameras)
     data = encode_scene(scene)
+    if options.psnr_views:
+        psnr = measure_prefixes(pipeline, data, num_views=options.psnr_views)
+        scene = dataclasses.replace(scene, prefix_psnr=psnr)
+        data = encode_scene(scene)
     if options.verify:
         check_round_trip(scene, data)
     write_export_folder(config, step, data, options.output_dir)
     path = options.output_dir / SCENE_NAME
     if options.verify and path.read_bytes() != data:
         raise ValueError(f"expected {path} to hold what was written to it, found other bytes")
-    is_checkpoint = model.file_scene is None
-    return ExportResult(path, describe(data), checkpoint.stat().st_size if is_checkpoint else None)
+    return ExportResult(path, describe(data), checkpoint.stat().st_size if is_run else None)
 
 
 def _check_output_dir(out: Path) -> None:
@@ -101,7 +108,7 @@ def _check_output_dir(out: Path) -> None:
 def pack_model(
     model: ShaciraModel, *, meta: Mapping[str, str | int] | None = None, max_cameras: int = 64
 ) -> PackedScene:
-    """The scene that a trained model's file holds."""
+    """The scene that a model's file holds, trained or itself from a file."""
     settings, config = model.settings, model.config
     facts = (model.kwargs.get("metadata") or {}).get("shacira") or {}
     return pack_field(
@@ -116,6 +123,7 @@ def pack_model(
         appearance=mean_appearance(model.appearance),
         cameras=thin_cameras(camera_set(facts.get("cameras")), max_cameras),
         meta=meta,
+        num_levels_present=model.file_scene and model.file_scene.num_levels_present,
     )
 
 
@@ -209,8 +217,12 @@ def write_export_folder(config: TrainerConfig, step: int, data: bytes, out: Path
     os.replace(part, out / "config.yml")
 
 
-def print_report(result: ExportResult) -> None:
-    """A table of where the bytes went."""
+def print_report(result: ExportResult, *, as_json: bool = False) -> None:
+    """A table of where the bytes went, or what `shacira info` says as JSON."""
+    if as_json:
+        facts = {"file": str(result.path), "checkpoint_bytes": result.checkpoint_bytes}
+        print(json.dumps({**facts, **result.facts}, indent=2, sort_keys=True))
+        return
     total = result.facts["bytes"]
     table = Table("part", "bytes", "share", title=f"{result.path.name}: {total:,} bytes")
     for column in table.columns[1:]:

@@ -14,7 +14,7 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.trainer import TrainerConfig
 
 from shacira_nerfstudio.backends import get_backend
-from shacira_nerfstudio.codec import PackedScene, decode_scene
+from shacira_nerfstudio.codec import PackedScene, decode_scene, truncate
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.pack import unpack_scene
 from shacira_nerfstudio.plugin.export_folder import SCENE_NAME, write_export_folder
@@ -28,7 +28,12 @@ DEFAULT_DATAPARSER = "nerfstudio-data"
 
 
 def import_scene(
-    file: Path, output_dir: Path, *, data: Path | None = None, dataparser: str | None = None
+    file: Path,
+    output_dir: Path,
+    *,
+    data: Path | None = None,
+    dataparser: str | None = None,
+    allow_truncated: bool = False,
 ) -> Path:
     """Makes the folder that an export would have made, and returns its config.yml.
 
@@ -37,8 +42,12 @@ def import_scene(
             the file, which is enough for looking.
         dataparser: Any registered data parser; None takes the one that the file names, else
             nerfstudio-data. Its options are the default ones.
+        allow_truncated: Accept a file that was cut off; the folder gets a shortened file of its
+            whole levels.
     """
     content = file.read_bytes()
+    if allow_truncated:
+        content = truncate(content)
     scene = decode_scene(content)
     unpack_scene(scene, get_backend("reference", "cpu"))  # refuse here what a model would refuse
     config = copy.deepcopy(all_methods["shacira"])

@@ -188,7 +188,11 @@ class Grid:
         n, t = self.levels[level]
         if n**self.dims <= t:
             return False
-        if n > {2: 1 << 14, 3: 1 << 9}[self.dims]:
+        walked = (n + 1) ** self.dims
+        for other, (m, size) in enumerate(self.levels[:level]):
+            if m**self.dims > size and not self.crowded(other):
+                walked += (m + 1) ** self.dims
+        if walked > 1 << 28:
             return True
         spans = [self.lo(c + 1, n) - self.lo(c, n) + 2 for c in range(self.g)]
         return sum(math.prod(spans[c] for c in cell) for cell in self.cells) > 24 * t
@@ -230,25 +234,30 @@ def level_symbols(data, grid, level, channels, coarser):
     entries = [e for e in range(grid.levels[level][1]) if everything or support[e]]
     rows = [[0] * channels for _ in support]
     for channel in range(channels):
-        a, b, c = bits.golomb(1), bits.golomb(1), bits.golomb(1)
-        r, thresholds, threshold = bits.take(2), [], 0
-        for _ in range(bits.take(4)):
-            threshold += bits.golomb(4) + 1
-            thresholds.append(threshold)
-        num_classes = (len(thresholds) + 1) * (2 * r + 1)
-        tables = [table(bits, p) if bits.take(1) else None for _ in range(num_classes)]
-        if not any(tables):
-            continue
-        letters = []
-        for e in entries:
-            earlier = rows[e][:channel]
-            score = a * support[e] + b * magnitude[e] + c * min(31, sum(map(abs, earlier)))
-            number = sum(t <= score for t in thresholds) * (2 * r + 1)
-            if r:
-                number += r + min(max(earlier[-1], -r), r)
-            letters.append(tables[number])
-        for e, symbol in zip(entries, stream.segment(letters, p), strict=True):
-            rows[e][channel] = symbol
+        passes = [[0, 1]] if not bits.take(1) else [[0], [1]]
+        for parities in passes:
+            a, b, c, g = (bits.golomb(1) for _ in range(4))
+            r, u, thresholds, threshold = bits.take(2), bits.take(2), [], 0
+            for _ in range(bits.take(4)):
+                threshold += bits.golomb(4) + 1
+                thresholds.append(threshold)
+            num_classes = (len(thresholds) + 1) * (2 * r + 1) * (2 * u + 1)
+            tables = [table(bits, p) if bits.take(1) else None for _ in range(num_classes)]
+            chosen, letters = [e for e in entries if e % 2 in parities], []
+            for e in chosen:
+                earlier = rows[e][:channel]
+                partner = rows[e ^ 1][channel] if parities == [1] else 0
+                score = a * support[e] + b * magnitude[e] + c * min(31, sum(map(abs, earlier)))
+                score += g * min(31, abs(partner))
+                number = sum(t <= score for t in thresholds) * (2 * r + 1)
+                if r:
+                    number += r + min(max(earlier[-1], -r), r)
+                number = number * (2 * u + 1) + u + min(max(partner, -u), u)
+                letters.append(tables[number])
+            if not any(tables):
+                continue
+            for e, symbol in zip(chosen, stream.segment(letters, p), strict=True):
+                rows[e][channel] = symbol
     stream.end()
     return rows
 
@@ -297,4 +306,5 @@ def decode(data):
         "cameras": cameras(Bytes(parts["cams"])) if "cams" in parts else None,
         "rendering": parts.get("RNDR"),
         "meta": json.loads(parts.get("meta", b"{}")),
+        "prefix_psnr": struct.unpack(f"<{num_levels}H", parts["psnr"]) if "psnr" in parts else None,
     }

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from strategies import grids, modest, occupancies, seeds
 
 from shacira_nerfstudio.codec.contexts import (
+    MAX_WALKED,
+    crowded_levels,
     entry_magnitudes,
-    is_crowded,
     level_features,
     reached_entries,
 )
@@ -90,9 +91,10 @@ def test_crowded_levels_reach_everything(data, num_dims):
                     for c in cell
                 ]
             )
-        assert is_crowded(grid, level, occupancy) == (n**num_dims > size and touched > 24 * size)
+        is_crowded = crowded_levels(grid, occupancy)[level]
+        assert is_crowded == (n**num_dims > size and touched > 24 * size)
         reached = reached_entries(grid, level, occupancy)
-        if occupancy is None or is_crowded(grid, level, occupancy):
+        if occupancy is None or is_crowded:
             assert reached.all()
 
 
@@ -131,11 +133,19 @@ def test_a_sparse_grid_leaves_most_entries_alone():
     assert not any(reached_entries(grid, level, nothing).any() for level in range(4))
 
 
-def test_high_resolutions_are_not_walked():
-    grid = GridSpec(3, (1 << 20,), (8,))
-    occupancy = np.zeros((4,) * 3, dtype=bool)
-    assert is_crowded(grid, 0, occupancy)
-    assert is_crowded(GridSpec(2, (1 << 20,), (8,)), 0, None)
+def test_levels_are_walked_up_to_a_number_of_vertices():
+    nothing = np.zeros((4,) * 3, dtype=bool)
+    assert crowded_levels(GridSpec(3, (644, 1 << 20), (8, 8)), nothing) == (False, True)
+    assert crowded_levels(GridSpec(3, (645, 1 << 20), (8, 8)), nothing) == (True, True)
+    assert crowded_levels(GridSpec(2, (1 << 20,), (8,)), None) == (True,)
+    # Coarser levels count, dense and crowded ones do not.
+    sides = (64, 400, 510, 520, 520)
+    grid = GridSpec(3, sides, (1 << 18, 8, 8, 8, 1 << 20))
+    assert 401**3 + 511**3 <= MAX_WALKED < 401**3 + 511**3 + 521**3
+    assert crowded_levels(grid, nothing) == (False, False, False, True, True)
+    everything = np.ones((4,) * 3, dtype=bool)
+    assert crowded_levels(grid, everything) == (False, True, True, True, True)
+    assert crowded_levels(GridSpec(3, (510, 520), (1 << 23, 8)), everything)[0] is False
 
 
 def test_magnitudes_are_capped():

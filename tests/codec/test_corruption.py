@@ -16,8 +16,10 @@ from shacira_nerfstudio.codec import (
 )
 from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
 from shacira_nerfstudio.codec.head import canonical_json, decode_head, symbols_digest
+from shacira_nerfstudio.codec.pass_model import PassModel
 from shacira_nerfstudio.codec.scene_file import KNOWN
-from shacira_nerfstudio.codec.wire import varint
+from shacira_nerfstudio.codec.tables import FrequencyTable
+from shacira_nerfstudio.codec.wire import BitWriter, varint
 from shacira_nerfstudio.grid import GridSpec
 
 TINY = make.tiny_scene()
@@ -192,6 +194,63 @@ def test_huge_counts_take_no_memory():
     assert peak_of_refusal(replaced(cams=varint(1 << 16) + b"\x00" * 99), "cams") < 1 << 20
     stream = part("LATN")[:1] + varint(1024) + varint((1 << 32) - 1)
     assert peak_of_refusal(replaced(LATN=stream + b"\0" * 99), "LATN") < 1 << 20
+
+
+def forged(levels, latent_dim, level, occupancy=None):
+    """A field of zeros whose levels all have the same bytes, as an attacker would write it."""
+    nothing = np.zeros((8, latent_dim), dtype=np.int16)
+    small = PackedScene("radiance_field", {}, GridSpec(3, (2,), (8,)), nothing, occupancy, {})
+    sections = unpack_sections(encode_scene(small), known=KNOWN)
+    parts = {section.tag: bytes(section.payload) for section in sections}
+    head = decode_head(memoryview(parts["HEAD"]))
+    num_entries = sum(size for _, size in levels)
+    head |= {"num_entries": num_entries, "num_levels": len(levels)}
+    head["num_levels_present"] = len(levels)
+    zeros = np.zeros((num_entries, latent_dim), dtype=np.int16)
+    parts |= {"HEAD": canonical_json(head | {"digest": symbols_digest(zeros)})}
+    parts |= {"GRID": grid_bytes(levels, latent_dim)}
+    own = parts.pop("LATN")
+    return pack_sections([*parts.items(), *[("LATN", level or own)] * len(levels)])
+
+
+def many_tables(num_channels, *, num_letters):
+    """A level with 15 wide tables per channel that nothing uses; the class that occurs is all 0."""
+    writer = BitWriter()
+    for _ in range(num_channels):
+        writer.bits(0, 1)
+        PassModel(thresholds=tuple(range(1, 16))).write(writer)
+        unused = FrequencyTable(-4095, (1,) + (0,) * (num_letters - 2) + (1,))
+        for table in (FrequencyTable(0, (1,)), *[unused] * 15):
+            writer.bits(1, 1)
+            table.write(writer)
+    bits = writer.to_bytes()
+    return bytes([14]) + varint(1) + varint(len(bits)) + bits
+
+
+def rod():
+    """Occupied cells that make every slab of a fine level count."""
+    occupancy = np.zeros((128,) * 3, dtype=bool)
+    occupancy[:, :14, :14] = True
+    return occupancy
+
+
+HOSTILE = {
+    "many fine levels": lambda: forged([(511, 1 << 18)] * 63, 1, None, rod()),
+    "large fine levels": lambda: forged([(511, 1 << 20)] * 15, 1, None, rod()),
+    "many channels": lambda: forged([(2048, 1 << 19)] * 2, 16, None),
+    "many tables": lambda: forged([(2, 8)] * 7, 16, many_tables(16, num_letters=8191)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_20_kilobytes_take_at_most_200_megabytes(name):
+    data = HOSTILE[name]()
+    assert len(data) <= 20_000
+    tracemalloc.start()
+    decode_scene(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 1e5 < peak < 200e6
 
 
 def test_a_small_file_cannot_take_much_memory():

@@ -38,6 +38,7 @@ def same(scene, found):
         assert scene.cameras.intrinsics.tolist() == [list(optics[:4]) for optics in plain["optics"]]
         assert scene.cameras.sizes.tolist() == [list(optics[4:]) for optics in plain["optics"]]
     assert dict(scene.meta) == found["meta"]
+    assert scene.prefix_psnr == found["prefix_psnr"]
     assert dict(scene.architecture) == found["head"]["architecture"]
 
 
@@ -66,11 +67,11 @@ def test_the_worked_example_is_the_golden_file():
 
 
 def test_limits_on_the_page_are_those_of_the_code():
-    from shacira_nerfstudio.codec import contexts, latents, scene_file, side_info
+    from shacira_nerfstudio.codec import contexts, pass_model, scene_file, side_info
 
     assert contexts.MAX_LOAD == 24 and "exceeds 24 T" in PAGE
-    assert contexts.MAX_WALKED == {2: 1 << 14, 3: 1 << 9}
-    assert f"≤ {latents.MAX_SCORE}" in PAGE
+    assert contexts.MAX_WALKED == 1 << 28 and "more than 2^28 vertices" in PAGE
+    assert f"≤ {pass_model.MAX_SCORE}" in PAGE
     assert scene_file.MAX_SYMBOLS == (1 << 24, 2048) and "max(2^24, 2048 · file bytes)" in PAGE
     assert scene_file.MAX_LEVEL == (1 << 20, 64) and "max(2^20, 64 · file bytes)" in PAGE
     assert scene_file.MAX_OCCUPANCY == (1 << 21, 128) and "max(2^21, 128 · file bytes)" in PAGE

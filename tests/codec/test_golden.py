@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from shacira_nerfstudio.codec import decode_scene, describe, encode_scene, truncate, verify
+from shacira_nerfstudio.codec.container import unpack_sections
+from shacira_nerfstudio.codec.scene_file import KNOWN
+from shacira_nerfstudio.codec.wire import ByteReader
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.shacira"))
@@ -36,12 +39,14 @@ def test_the_newest_golden_file_is_the_one_that_make_writes():
 def test_the_golden_file_shows_every_feature():
     data = (FOLDER / f"{make.NAME}.shacira").read_bytes()
     facts = describe(data)
-    assert [tag for tag, _ in facts["sections"][:7]] == [
-        *("HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta")
+    assert [tag for tag, _ in facts["sections"][:8]] == [
+        *("HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta", "psnr")
     ]
     scene = decode_scene(data)
     assert {scene.grid.is_dense(level) for level in range(5)} == {True, False}
     assert facts["reached_entries_by_level"] < facts["table_sizes"]
+    passes = [first_bit(section) for section in unpack_sections(data, known=KNOWN)[8:]]
+    assert set(passes) == {"0", "1"}  # channels in one pass and in two
     # Classes pay: the same symbols shuffled within each level and channel take more bytes.
     rng = np.random.default_rng(0)
     shuffled = make.tiny_scene()
@@ -51,6 +56,13 @@ def test_the_golden_file_shows_every_feature():
         for channel in range(2):
             rows[used, channel] = rng.permutation(rows[used, channel])
     assert sum(facts["bytes_by_level"]) < sum(describe(encode_scene(shuffled))["bytes_by_level"])
+
+
+def first_bit(section):
+    """Of a level's bit string: whether its first channel has two passes."""
+    reader = ByteReader(section.payload, section.tag)
+    reader.take(1, "precision"), reader.varint("lanes"), reader.varint("bytes of tables")
+    return f"{reader.byte('bits'):08b}"[0]
 
 
 def test_a_shorter_golden_file():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from strategies import grids, modest, occupancies, scenes, seeds
 
 from shacira_nerfstudio.codec import decode_scene, encode_scene
-from shacira_nerfstudio.codec.contexts import is_crowded, level_features
+from shacira_nerfstudio.codec.contexts import crowded_levels, level_features
 from shacira_nerfstudio.codec.occupancy import decode_occupancy, encode_occupancy
 from shacira_nerfstudio.codec.rans import Decoder, Segment, encode, kernels
 from shacira_nerfstudio.codec.tables import FrequencyTable, TableSet
@@ -64,9 +64,7 @@ def test_features(data, seed):
     grid = data.draw(grids(num_dims=3))
     occupancy = data.draw(occupancies(3))
     rng = np.random.default_rng(seed)
-    for level in range(grid.num_levels):
-        if is_crowded(grid, level, occupancy):
-            continue
+    for level in np.flatnonzero(~np.array(crowded_levels(grid, occupancy))).tolist():
         size = grid.table_sizes[level - 1]
         coarser = None if level == 0 else rng.integers(0, 32, size).astype(np.uint8)
         slow = level_features(grid, level, occupancy, coarser, fast=False)

@@ -73,6 +73,37 @@ def test_levels_of_a_file_that_was_cut_off():
         decode_scene(DATA[: ends[0] - 1], allow_truncated=True)
 
 
+def test_a_file_that_was_cut_off_can_be_looked_at():
+    ends = describe(DATA)["prefix_bytes"]
+    assert ends[-1] == len(DATA)
+    for level, end in enumerate(ends[:-1]):
+        facts = describe(DATA[: end + 3], allow_truncated=True)
+        assert facts["is_cut_off"] and facts["num_levels_present"] == level + 1
+        assert sum(facts["bytes_by_part"].values()) == end + 3
+        verify(DATA[: end + 3], allow_truncated=True)
+        with pytest.raises(SceneFormatError):
+            describe(DATA[: end + 3])
+    assert not describe(DATA, allow_truncated=True)["is_cut_off"]
+    assert not describe(truncate(DATA, max_level=1))["is_cut_off"]
+    sections = {s.tag: bytes(s.payload) for s in unpack_sections(DATA, known=KNOWN)}
+    other = sections["WGTS"].replace(b"\x00\x00\x00\x80\x3d", b"\x00\x00\x00\x80\x3e")
+    assert other != sections["WGTS"]
+    verify(with_sections(DATA, WGTS=other)[:-1], allow_truncated=True)
+
+
+def test_levels_know_what_they_cost_and_give():
+    facts = describe(DATA)
+    assert facts["prefix_psnr"] == [12, 18.5, 21.25, 24, 25.99]
+    bits = zip(facts["bits_per_latent_by_level"], facts["table_sizes"], strict=True)
+    assert sum(b * size * TINY.latent_dim for b, size in bits) == pytest.approx(
+        8 * sum(facts["bytes_by_level"])
+    )
+    shorter = truncate(DATA, max_level=1)
+    assert decode_scene(shorter).prefix_psnr == TINY.prefix_psnr
+    with pytest.raises(SceneFormatError, match="psnr"):
+        decode_scene(with_sections(DATA, psnr=b"\0" * 8))
+
+
 def test_truncate_to_a_size():
     sizes = [len(truncate(DATA, max_level=level)) for level in range(5)]
     assert sizes == sorted(sizes)
@@ -186,6 +217,8 @@ def test_numbers_become_float32():
 
 BAD = {
     "kind": {"kind": "image"},
+    "prefix_psnr": {"prefix_psnr": (1, 2, 3, 4)},
+    "prefix_psnr ": {"prefix_psnr": (1, 2, 3, 4, 1 << 16)},
     "levels present": {"num_levels_present": 5},
     "symbols 0 in levels": {"num_levels_present": 2},
     "symbols as int16": {"symbols": TINY.symbols.astype(np.int32)},

@@ -1,8 +1,10 @@
 """From a trained run to a file and back into the host, through every door."""
 
 import copy
+import dataclasses
 import functools
 import importlib
+import json
 import math
 import sys
 import unittest.mock
@@ -232,6 +234,47 @@ def test_a_coarser_file_of_other_shapes_loads(loaded, exported):
     assert encode_scene(model.file_scene) == data
     camera = loaded.datamanager.eval_dataset.cameras[0:1]
     assert model.get_outputs_for_camera(camera)["rgb"].shape == (24, 24, 3)
+
+
+def test_a_file_says_how_good_each_prefix_is(run, exported, tmp_path, capsys):
+    options = ["export", "--load-config", str(run[0]), "--output-dir", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert cli.main([*options, "--psnr-views", "9", "--json", "True"]) == 0
+    text = capsys.readouterr().out
+    facts = json.loads(text[text.index("\n{\n") :])  # the host prints first
+    scene = load_scene(tmp_path / "out" / "scene.shacira")
+    assert facts["prefix_psnr"] == [value / 100 for value in scene.prefix_psnr]
+    assert dataclasses.replace(scene, prefix_psnr=None) == load_scene(exported / "scene.shacira")
+    # The last of them is what the whole file reaches, the first what its first level does.
+    results = evaluate_run(exported / "config.yml")
+    assert scene.prefix_psnr[-1] == pytest.approx(100 * results["psnr"], abs=0.51)
+    coarse, out = tmp_path / "coarse.shacira", tmp_path / "coarse"
+    coarse.write_bytes(truncate((exported / "scene.shacira").read_bytes(), max_level=0))
+    assert cli.main(["import", str(coarse), "--output-dir", str(out), "--data", str(run[2])]) == 0
+    results = evaluate_run(out / "config.yml")
+    assert scene.prefix_psnr[0] == pytest.approx(100 * results["psnr"], abs=0.51)
+    # Packing a shortened file's model again keeps in mind what is missing.
+    model = eval_setup(out / "config.yml")[1].model
+    assert pack_model(model).num_levels_present == 1
+    # Without test images there is nothing to measure.
+    assert cli.main(["import", str(coarse), "--output-dir", str(tmp_path / "look")]) == 0
+    options[2], options[4] = str(tmp_path / "look" / "config.yml"), str(tmp_path / "no")
+    assert cli.main([*options, "--psnr-views", "1"]) == 2
+    assert "expected test images" in capsys.readouterr().err
+
+
+def test_import_of_a_file_that_was_cut_off(exported, tmp_path, capsys):
+    file, out = tmp_path / "cut.shacira", tmp_path / "out"
+    data = (exported / "scene.shacira").read_bytes()
+    file.write_bytes(data[:-1])
+    options = ["import", str(file), "--output-dir", str(out), "--json"]
+    assert cli.main(options) == 2
+    capsys.readouterr()
+    assert cli.main([*options, "--allow-truncated"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"config": str(out / "config.yml")}
+    shorter = truncate(data, max_level=2)
+    assert (out / "scene.shacira").read_bytes() == shorter
+    assert encode_scene(eval_setup(out / "config.yml")[1].model.file_scene) == shorter
 
 
 def test_import_without_data_looks_but_does_not_measure(exported, loaded, tmp_path):

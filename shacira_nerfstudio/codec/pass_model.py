@@ -1,0 +1,183 @@
+"""How the entries of one pass over one channel fall into classes; a class has one frequency table.
+
+Notation: the *score* of an entry is
+
+    support_weight · support + magnitude_weight · magnitude
+        + previous_weight · min(Σ |q| of earlier channels, 31) + partner_weight · min(|q'|, 31)
+
+where q' is the symbol of its *partner*, the entry whose number differs in the last bit only, in the
+same channel. Partners lie side by side along the first axis, in hashed levels as in dense ones. A
+channel is coded in one pass over all entries, without partners, or in two: entries of even numbers,
+then those of odd ones, whose partners are known by then. The class of an entry is
+
+    ((thresholds at or below the score) · (2 r + 1) + r + previous channel's q clipped to ±r)
+        · (2 u + 1) + u + partner's q' clipped to ±u.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shacira_nerfstudio.codec.contexts import MAX_ENTRY_MAGNITUDE, Features
+from shacira_nerfstudio.codec.wire import BitReader, BitWriter, SceneFormatError
+
+MAX_WEIGHT = 63
+MAX_REACH = 3
+MAX_THRESHOLDS = 15
+MAX_SCORE = MAX_WEIGHT * (8 + 8 * MAX_ENTRY_MAGNITUDE + 2 * MAX_ENTRY_MAGNITUDE)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What both sides know of the entries of a pass; all arrays have one element per entry."""
+
+    support: np.ndarray
+    """uint8, as in ``contexts.Features``."""
+    magnitude: np.ndarray
+    """uint8, likewise."""
+    before: np.ndarray
+    """uint8: min(Σ |q| of earlier channels, 31)."""
+    previous: np.ndarray
+    """int16: symbols of the previous channel, 0 in the first one."""
+    partner: np.ndarray
+    """int16: symbols of the partners, 0 in a first pass."""
+
+    def __getitem__(self, rows: slice) -> Known:
+        parts = self.support, self.magnitude, self.before, self.previous, self.partner
+        return Known(*(part[rows] for part in parts))
+
+
+@dataclass(frozen=True)
+class PassModel:
+    """Weights, reaches and thresholds of one pass."""
+
+    support_weight: int = 0
+    magnitude_weight: int = 0
+    previous_weight: int = 0
+    partner_weight: int = 0
+    previous_reach: int = 0
+    partner_reach: int = 0
+    thresholds: tuple[int, ...] = ()
+
+    @property
+    def num_values(self) -> int:
+        """Classes that share a range of the score."""
+        return (2 * self.previous_reach + 1) * (2 * self.partner_reach + 1)
+
+    @property
+    def num_classes(self) -> int:
+        return (len(self.thresholds) + 1) * self.num_values
+
+    def scores(self, known: Known) -> np.ndarray:
+        """Scores of the entries, int32 [n]."""
+        score = np.zeros(len(known.support), dtype=np.int32)
+        # Features are bytes: they must widen before they are multiplied.
+        if self.support_weight:
+            score += known.support.astype(np.int32) * self.support_weight
+        if self.magnitude_weight:
+            score += known.magnitude.astype(np.int32) * self.magnitude_weight
+        if self.previous_weight:
+            score += known.before.astype(np.int32) * self.previous_weight
+        if self.partner_weight:
+            sizes = np.minimum(np.abs(known.partner), MAX_ENTRY_MAGNITUDE)
+            score += sizes.astype(np.int32) * self.partner_weight
+        return score
+
+    def values(self, known: Known) -> np.ndarray:
+        """The part of the class that clipped symbols decide, int32 [n]."""
+        result = np.zeros(len(known.support), dtype=np.int32)
+        reaches = (known.previous, self.previous_reach), (known.partner, self.partner_reach)
+        for symbols, reach in reaches:
+            if reach:
+                result = result * (2 * reach + 1) + (np.clip(symbols, -reach, reach) + reach)
+        return result
+
+    def classes(self, known: Known) -> np.ndarray:
+        """Class of each entry, int32 [n]."""
+        result = self.values(known)
+        if self.thresholds:
+            every_score = np.arange(MAX_SCORE + 1)
+            range_of = np.searchsorted(self.thresholds, every_score, side="right")
+            result += range_of.astype(np.int32)[self.scores(known)] * self.num_values
+        return result
+
+    def write(self, writer: BitWriter) -> None:
+        weights = self.support_weight, self.magnitude_weight
+        for weight in (*weights, self.previous_weight, self.partner_weight):
+            writer.golomb(weight, 1)
+        writer.bits(self.previous_reach, 2)
+        writer.bits(self.partner_reach, 2)
+        writer.bits(len(self.thresholds), 4)
+        previous = 0
+        for threshold in self.thresholds:
+            writer.golomb(threshold - previous - 1, 4)
+            previous = threshold
+
+    @classmethod
+    def read(
+        cls, reader: BitReader, section: str, *, has_previous: bool, has_partner: bool
+    ) -> PassModel:
+        weights = [reader.golomb(1) for _ in range(4)]
+        reaches = [reader.bits(2) for _ in range(2)]
+        thresholds, previous = [], 0
+        for _ in range(reader.bits(4)):
+            previous += reader.golomb(4) + 1
+            thresholds.append(previous)
+        if max(weights) > MAX_WEIGHT or previous > MAX_SCORE:
+            raise SceneFormatError(
+                section, f"weights to {MAX_WEIGHT}, thresholds to {MAX_SCORE}", (weights, previous)
+            )
+        if not has_previous and (weights[2] or reaches[0]):
+            raise SceneFormatError(section, "a first channel without previous ones", weights)
+        if not has_partner and (weights[3] or reaches[1]):
+            raise SceneFormatError(section, "a first pass without partners", weights)
+        numbers = *weights, *reaches, tuple(thresholds)
+        return cls(*numbers)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+class LevelRows:
+    """The reached entries of one level, and what the passes over them know.
+
+    Args:
+        features: Of the reached entries, [n].
+        entries: Their numbers in the level's table, ascending; None means 0 … n - 1.
+    """
+
+    def __init__(self, features: Features, entries: np.ndarray | None = None) -> None:
+        self._features = features
+        self.count = len(features.support)
+        numbers = np.arange(self.count, dtype=np.int32) if entries is None else entries
+        is_odd = (numbers & 1).astype(bool)
+        odd = np.flatnonzero(is_odd)
+        self._halves = np.flatnonzero(~is_odd), odd
+        # Numbers ascend: a partner that is reached is the row before. One that is not holds 0.
+        self._has_partner = numbers[odd - 1] == numbers[odd] - 1
+
+    def passes(self, is_split: bool) -> tuple[slice | np.ndarray, ...]:
+        """Rows of each pass over a channel."""
+        return self._halves if is_split else (slice(None),)
+
+    def known(self, symbols: np.ndarray, channel: int, number: int, *, is_split: bool) -> Known:
+        """What is known before pass ``number`` over a channel.
+
+        Args:
+            symbols: int16 [d, n], right for earlier channels and passes.
+        """
+        rows = self.passes(is_split)[number]
+        support = self._features.support[rows]
+        before = np.zeros(len(support), dtype=np.int32)
+        for earlier in symbols[:channel]:
+            before += np.abs(earlier[rows])
+        nothing = np.zeros(len(support), dtype=np.int16)
+        partner = nothing
+        if number:
+            partner = np.where(self._has_partner, symbols[channel][self._halves[1] - 1], 0)
+        return Known(
+            support,
+            self._features.magnitude[rows],
+            np.minimum(before, MAX_ENTRY_MAGNITUDE).astype(np.uint8),
+            symbols[channel - 1][rows] if channel else nothing,
+            partner.astype(np.int16),
+        )
