@@ -9,9 +9,21 @@ from shacira_nerfstudio.backends.base import (
 from shacira_nerfstudio.backends.base import (
     Samples as Samples,
 )
-from shacira_nerfstudio.backends.base import (
+from shacira_nerfstudio.backends.rows import (
+    NOT_CODED as NOT_CODED,
+)
+from shacira_nerfstudio.backends.rows import (
+    AdamState as AdamState,
+)
+from shacira_nerfstudio.backends.rows import (
+    Quantizer as Quantizer,
+)
+from shacira_nerfstudio.backends.rows import (
+    RowGradient as RowGradient,
+)
+from shacira_nerfstudio.backends.selection import (
     available_backends as available_backends,
 )
-from shacira_nerfstudio.backends.base import (
+from shacira_nerfstudio.backends.selection import (
     get_backend as get_backend,
 )

@@ -1,4 +1,4 @@
-"""What a backend is, and how one is chosen.
+"""What a backend is.
 
 A backend implements the operations that take nearly all the time of training and rendering.
 `reference` is plain torch on any device and any dtype, and is the truth; every other backend has
@@ -17,18 +17,16 @@ axis.
 
 from __future__ import annotations
 
-import importlib
-import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
+from shacira_nerfstudio.backends.rows import PLAIN, AdamState, Quantizer, RowGradient
 from shacira_nerfstudio.grid import GridSpec
-
-logger = logging.getLogger(__name__)
 
 Contraction = Literal["affine", "contracted"]
 Weights = dict[str, Tensor]
@@ -96,6 +94,8 @@ class Backend(Protocol):
     """The operations; see the module docstring for what every implementation must hold."""
 
     name: str
+    writes_rows: bool
+    """Whether gradients of tables can go into a :class:`RowGradient`."""
 
     def interpolate(
         self,
@@ -103,7 +103,9 @@ class Backend(Protocol):
         table: Shaped[Tensor, "E C"],
         grid: GridSpec,
         *,
+        quantizer: Quantizer = PLAIN,
         values: Float[Tensor, "S L C"] | None = None,
+        gradient: RowGradient | None = None,
     ) -> Float[Tensor, "S L C"]:
         """Interpolates a multi-resolution hash grid linearly in each dimension.
 
@@ -114,9 +116,11 @@ class Backend(Protocol):
         Args:
             x: Positions in the unit cube; values outside are clamped.
             table: One row per entry, level after level.
+            quantizer: Applied to each row that is read.
             values: The result for the same ``x`` and ``table`` if it is known already; then only
-                the gradient is
-                computed anew.
+                the gradient is computed anew.
+            gradient: Gets the gradient of ``table``, added to what it holds, instead of autograd.
+                Only where :attr:`writes_rows`.
 
         References:
             Müller et al., "Instant Neural Graphics Primitives", SIGGRAPH 2022, Sec. 3.
@@ -175,30 +179,73 @@ class Backend(Protocol):
         packed_info: Int[Tensor, "R 2"],
         *,
         early_stop: float,
-    ) -> Bool[Tensor, " S"]:
-        """Which samples light still reaches: transmittance in front of them of at least
-        ``early_stop``."""
+    ) -> Int[Tensor, " R"]:
+        """How many samples of each ray light reaches: those before which transmittance is at least
+        ``early_stop``. They are the first ones of the ray."""
         ...
 
-    def add_noise(self, latents: Float[Tensor, "E C"]) -> Float[Tensor, "E C"]:
-        """Adds uniform noise in [-0.5, 0.5); identity gradient. Governed by torch's seed."""
+    def take_front(
+        self,
+        packed_info: Int[Tensor, "R 2"],
+        counts: Int[Tensor, " R"],
+        tensors: Sequence[Tensor],
+    ) -> tuple[Int[Tensor, "R 2"], list[Tensor]]:
+        """Keeps the first ``counts`` samples of each ray. No gradient.
+
+        Args:
+            tensors: One row per sample each, [S, ...].
+
+        Returns:
+            Packed info of what is kept, and what is kept of each tensor.
+        """
+        ...
+
+    def quantize(self, table: Float[Tensor, "E C"], quantizer: Quantizer) -> Float[Tensor, "E C"]:
+        """The whole table as look-ups read it. No gradient."""
         ...
 
     def logistic_bits(
         self,
         latents: Float[Tensor, "E C"],
-        scale: Float[Tensor, "L C"],
-        shift: Float[Tensor, "L C"],
+        scale: Float[Tensor, "L K C"],
+        shift: Float[Tensor, "L K C"],
         grid: GridSpec,
         *,
+        seed: int,
+        classes: UInt8[Tensor, " E"] | None = None,
         first: int = 0,
         stride: int = 1,
+        gradient: RowGradient | None = None,
     ) -> Float[Tensor, ""]:
-        """Sum of estimated bits of rows ``first::stride`` under a logistic density.
+        """Sum of estimated bits of some rows under logistic densities, one per level and class.
 
-        With v a latent plus fresh noise, a = scale and b = shift of its level:
+        With v a latent plus noise, a = scale and b = shift of its level and class:
         ``-log2(sigmoid((v + 1/2) a + b) - sigmoid((v - 1/2) a + b) + 1e-10)``. Differentiable in
         ``latents``, ``scale`` and ``shift``. One row of scale and shift serves all levels.
+
+        Args:
+            seed: Of the noise, see :class:`Quantizer`.
+            classes: Class of each row; rows of class 255 cost nothing. None means 0 for all.
+            first, stride: Rows are taken in blocks of 16; those of the blocks ``first::stride``
+                count.
+            gradient: As in :meth:`interpolate`, for ``latents``.
+        """
+        ...
+
+    def update_rows(
+        self,
+        parameter: Float[Tensor, "E C"],
+        gradient: RowGradient,
+        state: AdamState,
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+    ) -> None:
+        """A step of Adam in the rows that were touched, in place; clears the gradient.
+
+        See :class:`shacira_nerfstudio.model.row_adam.RowAdam`. Only where :attr:`writes_rows`.
         """
         ...
 
@@ -235,65 +282,3 @@ class Backend(Protocol):
             weights: As for :meth:`raw_density`, and the layers ``color_mlp.0``, ...
         """
         ...
-
-
-_MODULES = {
-    "reference": "shacira_nerfstudio.backends.reference",
-    "cpu_numba": "shacira_nerfstudio.backends.cpu_numba",
-}
-_AUTO = {"cpu": ("cpu_numba", "reference")}
-_announced: set[tuple[str, str]] = set()
-
-
-def _load(name: str, device: torch.device) -> Backend:
-    """Imports one backend; raises RuntimeError with the reason if it cannot run on ``device``."""
-    try:
-        module = importlib.import_module(_MODULES[name])
-    except ImportError as error:
-        raise RuntimeError(f"backend {name} cannot be imported: {error}") from error
-    return module.create(device)
-
-
-def available_backends(device: torch.device | str = "cpu") -> dict[str, str | None]:
-    """Names of all backends, each with None if it runs on ``device``, else with the reason why
-    not."""
-    reasons: dict[str, str | None] = {}
-    for name in _MODULES:
-        try:
-            _load(name, torch.device(device))
-            reasons[name] = None
-        except RuntimeError as error:
-            reasons[name] = str(error)
-    return reasons
-
-
-def get_backend(name: str, device: torch.device | str = "cpu") -> Backend:
-    """Loads a backend.
-
-    Args:
-        name: ``auto`` takes the fastest that loads on ``device`` and logs which; any other name is
-            taken at its word.
-
-    Raises:
-        ValueError: the name is unknown.
-        RuntimeError: the named backend cannot run here; the message says why. Never
-            substituted silently.
-    """
-    device = torch.device(device)
-    if name != "auto":
-        if name not in _MODULES:
-            raise ValueError(f"expected a backend of auto, {', '.join(_MODULES)}, got {name!r}")
-        return _load(name, device)
-    reasons = []
-    for candidate in _AUTO.get(device.type, ("reference",)):
-        try:
-            backend = _load(candidate, device)
-        except RuntimeError as error:
-            reasons.append(str(error))
-            continue
-        if (candidate, device.type) not in _announced:
-            _announced.add((candidate, device.type))
-            because = f" ({'; '.join(reasons)})" if reasons else ""
-            logger.warning("shacira backend on %s: %s%s", device.type, candidate, because)
-        return backend
-    raise RuntimeError(f"no backend runs on {device}: {'; '.join(reasons)}")

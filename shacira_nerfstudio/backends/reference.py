@@ -6,16 +6,45 @@ Written to be read: one line per step of the mathematics, no fusing. Notation as
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from shacira_nerfstudio.backends.base import MarchSettings, Samples, Weights
+from shacira_nerfstudio.backends.rows import (
+    NOT_CODED,
+    PLAIN,
+    RATE_BLOCK,
+    AdamState,
+    Quantizer,
+    RowGradient,
+)
 from shacira_nerfstudio.grid import GridSpec
 
 MAX_LOG_DENSITY = 15.0
 """Density is exp(raw), clamped here so that it stays finite (Instant-NGP's activation)."""
+
+
+_MASK = 0xFFFFFFFF
+
+
+def noise_at(index: Tensor, seed: int) -> Tensor:
+    """Uniform noise in [-0.5, 0.5), multiples of 2^-24, float32.
+
+    A counter-based generator: 32 bits are mixed twice by shifts and odd multipliers (the constants
+    are those that Wellons's search for unbiased 32-bit mixers found, "lowbias32", 2018).
+
+    Args:
+        index: int64, below 2^32.
+        seed: 0 to 2^32 - 1.
+    """
+    x = (index ^ seed) & _MASK
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
+    x = x ^ (x >> 16)
+    return (x >> 8).float() * 2.0**-24 - 0.5
 
 
 def density_of(raw: Tensor) -> Tensor:
@@ -107,12 +136,23 @@ class ReferenceBackend:
     """See :class:`shacira_nerfstudio.backends.base.Backend` for the contract of each method."""
 
     name = "reference"
+    writes_rows = False
 
     def interpolate(
-        self, x: Tensor, table: Tensor, grid: GridSpec, *, values: Tensor | None = None
+        self,
+        x: Tensor,
+        table: Tensor,
+        grid: GridSpec,
+        *,
+        quantizer: Quantizer = PLAIN,
+        values: Tensor | None = None,
+        gradient: RowGradient | None = None,
     ) -> Tensor:
         del values  # autograd needs the forward pass
+        assert gradient is None, "see writes_rows"
         x = x.detach().clamp(0, 1)
+        if quantizer.mode != "none":
+            table = table + (self.quantize(table.detach(), quantizer) - table.detach())
         corners = torch.cartesian_prod(*[torch.tensor([0, 1], device=x.device)] * grid.num_dims)
         levels = []
         for level, (resolution, offset) in enumerate(
@@ -206,10 +246,27 @@ class ReferenceBackend:
         *,
         early_stop: float,
     ) -> Tensor:
-        return self._transmittance(sigmas, t_starts, t_ends, packed_info)[0] >= early_stop
+        lit = self._transmittance(sigmas, t_starts, t_ends, packed_info)[0] >= early_stop
+        rays = torch.repeat_interleave(packed_info[:, 1])
+        return torch.zeros_like(packed_info[:, 1]).index_add(0, rays, lit.long())
 
-    def add_noise(self, latents: Tensor) -> Tensor:
-        return latents + (torch.rand_like(latents) - 0.5)
+    def take_front(
+        self, packed_info: Tensor, counts: Tensor, tensors: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        rank = torch.arange(int(packed_info[:, 1].sum()), device=counts.device)
+        rank = rank - torch.repeat_interleave(packed_info[:, 0], packed_info[:, 1])
+        index = (rank < torch.repeat_interleave(counts, packed_info[:, 1])).nonzero()[:, 0]
+        info = torch.stack([counts.cumsum(0) - counts, counts], 1)
+        return info, [tensor[index] for tensor in tensors]
+
+    def quantize(self, table: Tensor, quantizer: Quantizer) -> Tensor:
+        table = table.detach()
+        if quantizer.mode == "round":
+            return table.round()
+        if quantizer.mode == "noise":
+            index = torch.arange(table.numel(), device=table.device).view(table.shape)
+            return table + noise_at(index, quantizer.seed).to(table)
+        return table
 
     def logistic_bits(
         self,
@@ -218,21 +275,56 @@ class ReferenceBackend:
         shift: Tensor,
         grid: GridSpec,
         *,
+        seed: int,
+        classes: Tensor | None = None,
         first: int = 0,
         stride: int = 1,
+        gradient: RowGradient | None = None,
     ) -> Tensor:
+        assert gradient is None, "see writes_rows"
+        row = torch.arange(len(latents), device=latents.device)
+        wanted = row // RATE_BLOCK % stride == first
+        if classes is not None:
+            wanted &= classes != NOT_CODED
         total = latents.new_zeros(())
         for level, (begin, end) in enumerate(itertools.pairwise(grid.offsets)):
-            row = min(level, len(scale) - 1)
-            # Rows of the whole table: a stride goes on across levels.
-            v = self.add_noise(latents[begin + (first - begin) % stride : end : stride])
-            upper = (v + 0.5) * scale[row] + shift[row]
-            lower = (v - 0.5) * scale[row] + shift[row]
+            rows = row[begin:end][wanted[begin:end]]
+            kind = torch.zeros_like(rows) if classes is None else classes[rows].long()
+            a, b = (density[min(level, len(density) - 1)][kind] for density in (scale, shift))
+            index = rows[:, None] * latents.shape[1] + torch.arange(
+                latents.shape[1], device=rows.device
+            )
+            v = latents[rows] + noise_at(index, seed).to(latents)
+            upper, lower = (v + 0.5) * a + b, (v - 0.5) * a + b
             # In the upper tail both sigmoids are near 1; mirrored, the difference keeps its digits.
             sign = torch.where((upper + lower).detach() > 0, -1.0, 1.0)
             probability = sign * (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower))
             total = total - torch.log2(probability + 1e-10).sum()
         return total
+
+    def update_rows(
+        self,
+        parameter: Tensor,
+        gradient: RowGradient,
+        state: AdamState,
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+    ) -> None:
+        rows = gradient.touched_rows().to(parameter.device).nonzero()[:, 0]
+        grad = gradient.values[rows].to(parameter)
+        updates = (state.num_updates[rows] + 1).clamp_max(torch.iinfo(torch.int16).max)
+        state.num_updates[rows] = updates
+        powers = updates.to(torch.float64)[:, None]
+        corrections = [(1 - beta**powers).to(grad) for beta in betas]
+        mean = state.exp_avg[rows].lerp(grad, 1 - betas[0])
+        square = state.exp_avg_sq[rows].lerp(grad * grad, 1 - betas[1])
+        state.exp_avg[rows], state.exp_avg_sq[rows] = mean, square
+        step = mean / corrections[0] / ((square / corrections[1]).sqrt() + eps)
+        parameter[rows] = parameter[rows] * (1 - lr * weight_decay) - lr * step
+        gradient.clear()
 
     def raw_density(self, latents: Tensor, weights: Weights) -> Tensor:
         with torch.no_grad():

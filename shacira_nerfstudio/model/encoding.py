@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from shacira_nerfstudio.backends import Backend
+from shacira_nerfstudio.backends import NOT_CODED, Backend, Quantizer, RowGradient
+from shacira_nerfstudio.backends.rows import PLAIN, RATE_BLOCK
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.entropy_model import FactorizedEntropyModel
 from shacira_nerfstudio.model.latent_decoder import LatentDecoder
-from shacira_nerfstudio.model.quantize import QuantizeMode, quantize
+from shacira_nerfstudio.model.quantize import QuantizeMode, sga
+
+_LOOK_UPS: dict[QuantizeMode, Literal["none", "round", "noise"]] = {
+    "none": "none",
+    "noise": "noise",
+    "round": "round",
+    "straight_through": "round",
+}
+"""Quantisers that a look-up applies to the rows that it reads; `sga` makes a table of its own."""
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table as one training step, or one view, reads it."""
+
+    rows: Shaped[Tensor, "E d"]
+    quantizer: Quantizer = PLAIN
+    gradient: RowGradient | None = None
+    """Gets the gradient of the rows, if the backend writes it there."""
 
 
 class LatentHashEncoding(nn.Module):
@@ -47,8 +68,12 @@ class LatentHashEncoding(nn.Module):
         self.max_level = grid.num_levels
         """Levels from this one on read as 0; for looking at coarse versions."""
         self._rounded: tuple[tuple, Tensor] | None = None
+        self._row_gradient: RowGradient | None = None
         self.symbols: Tensor | None
         self.register_buffer("symbols", None)
+        self.classes: Tensor
+        """Context class of each entry, uint8 [E]; 255 for those that nothing reaches."""
+        self.register_buffer("classes", torch.zeros(rows, dtype=torch.uint8))
 
     def set_quantizer(self, mode: QuantizeMode, temperature: float) -> None:
         """What training uses from now on, see :class:`QuantizeSchedule`."""
@@ -79,27 +104,47 @@ class LatentHashEncoding(nn.Module):
             self._rounded = (version, symbols)
         return self._rounded[1]
 
-    def table(self) -> Float[Tensor, "E d"]:
+    def _rows_gradient(self) -> RowGradient | None:
+        """Where gradients of the latents go, with ``latents.grad`` being what it holds."""
+        if not self.backend.writes_rows:
+            return None
+        if self._row_gradient is None:
+            self._row_gradient = RowGradient.zeros(*self.latents.shape)
+        gradient = self._row_gradient
+        if self.latents.grad is not gradient.values:
+            gradient.clear()
+            self.latents.grad = gradient.values
+            # For the optimiser, which knows parameters only.
+            self.latents.rows = (gradient, self.backend)  # pyright: ignore
+        return gradient
+
+    def table(self) -> TableView:
         """Quantised latents: a fresh sample while training, integers otherwise."""
-        if self.training and self.symbols is not None:
+        if not self.training:
+            return TableView(self.rounded() if self.is_quantized else self.latents)
+        if self.symbols is not None:
             raise RuntimeError(
                 "a field from a decoded file cannot be trained: it has no float latents"
             )
-        if self.training and self.mode == "noise":
-            return self.backend.add_noise(self.latents)
-        if self.training or not self.is_quantized:
-            return quantize(self.latents, self.mode, self.temperature)
-        return self.rounded()
+        gradient = self._rows_gradient() if torch.is_grad_enabled() else None
+        if self.mode == "sga":
+            if gradient is not None:
+                gradient.touch_all()
+            return TableView(sga(self.latents, self.temperature))
+        seed = _new_seed() if self.mode == "noise" else 0
+        return TableView(self.latents, Quantizer(_LOOK_UPS[self.mode], seed), gradient)
 
-    def mean_table(self) -> Float[Tensor, "E d"]:
+    def mean_table(self) -> TableView:
         """What training sees on average: the latents while the quantiser is soft, else integers."""
-        soft = self.symbols is None and self.mode in ("noise", "sga", "none")
-        return self.latents.detach() if soft else self.rounded()
+        if self.symbols is not None:
+            return TableView(self.symbols)
+        soft = self.mode in ("noise", "sga", "none")
+        return TableView(self.latents.detach(), PLAIN if soft else Quantizer("round"))
 
     def forward(
         self,
         x: Float[Tensor, "S D"],
-        table: Tensor | None = None,
+        table: TableView | None = None,
         *,
         values: Float[Tensor, "S L d"] | None = None,
     ) -> Float[Tensor, "S L d"]:
@@ -110,7 +155,14 @@ class LatentHashEncoding(nn.Module):
             values: See :meth:`Backend.interpolate`.
         """
         table = self.table() if table is None else table
-        latents = self.backend.interpolate(x, table, self.grid, values=values)
+        latents = self.backend.interpolate(
+            x,
+            table.rows,
+            self.grid,
+            quantizer=table.quantizer,
+            values=values,
+            gradient=table.gradient,
+        )
         if self.max_level < self.grid.num_levels:
             keep = torch.arange(self.grid.num_levels, device=latents.device) < self.max_level
             latents = latents * keep[:, None]
@@ -120,21 +172,39 @@ class LatentHashEncoding(nn.Module):
         """Estimated bits of the whole table, differentiable in the latents and the entropy model.
 
         The estimate looks at ``latents + noise`` (SHACIRA, Eq. 4), which gives the latents a
-        gradient that rounding would not. It reads every k-th row from a random one on, k = round(1
-        / fraction): each row is read with probability 1/k, so the estimate is unbiased.
+        gradient that rounding would not. Of the blocks of 16 rows it reads every k-th from a random
+        one on, k = round(1 / fraction): each row is read with probability 1/k, so the estimate is
+        unbiased. Entries that nothing reaches cost nothing.
         """
         if not 0 < fraction <= 1:
             raise ValueError(f"expected a fraction in (0, 1], got {fraction}")
         stride = max(1, round(1 / fraction))
         first = int(torch.randint(stride, ())) if stride > 1 else 0
-        model = self.entropy_model
+        model, seed = self.entropy_model, _new_seed()
         if model.num_layers == 1:
-            scale, shift = model.logistic()
-            rate = self.backend.logistic_bits
-            return stride * rate(self.latents, scale, shift, self.grid, first=first, stride=stride)
+            wanted = torch.is_grad_enabled() and self.latents.requires_grad and self.training
+            return stride * self.backend.logistic_bits(
+                self.latents,
+                *model.logistic(),
+                self.grid,
+                seed=seed,
+                classes=self.classes,
+                first=first,
+                stride=stride,
+                gradient=self._rows_gradient() if wanted else None,
+            )
+        noisy = self.latents + (
+            self.backend.quantize(self.latents, Quantizer("noise", seed)) - self.latents.detach()
+        )
+        row = torch.arange(len(noisy), device=noisy.device)
+        rated = (row // RATE_BLOCK % stride == first) & (self.classes != NOT_CODED)
         total = self.latents.new_zeros(())
         for level, (begin, end) in enumerate(itertools.pairwise(self.grid.offsets)):
-            # Rows of the whole table: a stride goes on across levels.
-            rows = self.latents[begin + (first - begin) % stride : end : stride]
-            total = total + model.bits(self.backend.add_noise(rows), level).sum()
+            rows = row[begin:end][rated[begin:end]]
+            total = total + model.bits(noisy[rows], level, self.classes[rows]).sum()
         return total * stride
+
+
+def _new_seed() -> int:
+    """From torch's generator, so that ``torch.manual_seed`` governs this noise too."""
+    return int(torch.randint(1 << 32, ()).item())

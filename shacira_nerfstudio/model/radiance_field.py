@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shacira_nerfstudio.backends.reference import color_network, density_network, density_of
-from shacira_nerfstudio.model.encoding import LatentHashEncoding
+from shacira_nerfstudio.model.encoding import LatentHashEncoding, TableView
 
 INITIAL_LOG_DENSITY = -1.0
 
@@ -139,7 +139,7 @@ class RadianceField(nn.Module):
         self,
         x: Float[Tensor, "S 3"],
         weights: dict[str, Tensor] | None = None,
-        table: Tensor | None = None,
+        table: TableView | None = None,
     ) -> tuple[Float[Tensor, " S"], Float[Tensor, "S geo"]]:
         """Density and geometry features at positions in the unit cube."""
         weights = self.effective_layers() if weights is None else weights

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shacira_nerfstudio.backends import MarchSettings, Samples
+from shacira_nerfstudio.backends import MarchSettings
 from shacira_nerfstudio.backends.reference import density_of, ray_bounds
 from shacira_nerfstudio.model.radiance_field import RadianceField
 
@@ -61,15 +61,6 @@ def _depth(distance: Tensor, accumulation: Tensor, t_end: Tensor) -> Tensor:
     return torch.where(accumulation > _OPAQUE_ENOUGH, expected, empty)
 
 
-def _keep(samples: Samples, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Packed info of the kept samples, their indices, and the ray of each."""
-    rays = samples.ray_indices
-    counts = torch.zeros_like(samples.packed_info[:, 1]).index_add(0, rays, mask.long())
-    info = torch.stack([counts.cumsum(0) - counts, counts], 1)
-    index = mask.nonzero()[:, 0]
-    return info, index, rays[index]
-
-
 def render_train(
     field: RadianceField,
     occupancy: Tensor,
@@ -104,14 +95,16 @@ def render_train(
         latents = field.encoding(samples.positions, table)
         raw = backend.raw_density(latents, weights)
         spans = (samples.t_starts, samples.t_ends, samples.packed_info)
-        mask = backend.visible(density_of(raw), *spans, early_stop=early_stop)
-    info, index, rays = _keep(samples, mask)
-    t_starts, t_ends = samples.t_starts[index], samples.t_ends[index]
-    # Indexed in the backend's own layout [L, d, S]: no transposition.
-    known = latents.permute(1, 2, 0)[..., index].permute(2, 0, 1)
-    latents = field.encoding(samples.positions[index], table, values=known)
+        counts = backend.visible(density_of(raw), *spans, early_stop=early_stop)
+        info, kept = backend.take_front(
+            samples.packed_info,
+            counts,
+            (samples.t_starts, samples.t_ends, samples.positions, latents, raw),
+        )
+    t_starts, t_ends, positions, known, raw = kept
+    rays = torch.repeat_interleave(info[:, 1], output_size=len(t_starts))
+    latents = field.encoding(positions, table, values=known)
     features = field.ray_features(directions, appearance)
-    raw = raw.t()[:, index].t()
     sigmas, rgbs = backend.shade(latents, raw, features, rays, weights)
     color, accumulation, distance = backend.composite(sigmas, rgbs, t_starts, t_ends, info)
     _, t_end = ray_bounds(origins, directions, settings)
@@ -120,8 +113,8 @@ def render_train(
         accumulation,
         _depth(distance, accumulation, t_end),
         _last_color(rgbs, info),
-        len(index),
-        len(mask),
+        len(t_starts),
+        len(samples.t_starts),
     )
     return rendered, (samples.next_step >= 0).float()
 

@@ -4,6 +4,7 @@ fail."""
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass, field
 
 import torch
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
@@ -12,7 +13,7 @@ from nerfstudio.data.datamanagers.base_datamanager import (
     VanillaDataManagerConfig,
 )
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
@@ -27,6 +28,25 @@ def default_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _row_adam_class() -> type:
+    from shacira_nerfstudio.model.row_adam import RowAdam
+
+    return RowAdam
+
+
+@dataclass
+class RowAdamOptimizerConfig(OptimizerConfig):
+    """Adam for the latents: each step updates the rows that it touched."""
+
+    _target: type = field(default_factory=_row_adam_class)
+    lr: float = 2e-2
+    """Learning rate."""
+    eps: float = 1e-15
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of the rows that a step touches."""
 
 
 def _adam(lr: float) -> dict:
@@ -55,7 +75,7 @@ shacira_method = MethodSpecification(
             model=ShaciraModelConfig(),
         ),
         optimizers={
-            "latents": _adam(2e-2),
+            "latents": {"optimizer": RowAdamOptimizerConfig(lr=2e-2), "scheduler": None},
             "latent_decoder": _adam(5e-3),
             "entropy_model": _adam(3e-2),
             "fields": _adam(5e-3),

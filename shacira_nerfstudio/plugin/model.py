@@ -41,6 +41,7 @@ from shacira_nerfstudio.plugin.scene_settings import resolve_scene_settings
 from shacira_nerfstudio.plugin.schedule import TrainingSchedule
 from shacira_nerfstudio.plugin.training import TrainingLoop
 from shacira_nerfstudio.plugin.viewer_panel import ViewerPanel
+from shacira_nerfstudio.rate_contexts import NUM_CLASSES, context_classes
 
 
 class ShaciraModel(Model):
@@ -79,6 +80,7 @@ class ShaciraModel(Model):
             decoder_per_level=config.decoder_per_level,
             entropy_model_layers=config.entropy_model_layers,
             pooled_entropy_model=config.pooled_entropy_model,
+            num_context_classes=NUM_CLASSES if config.context_every else 1,
             latents_init_std=config.latents_init_std,
             decoder_init_std=config.decoder_init_std,
             weight_bits=0 if plain else config.weight_bits,
@@ -170,6 +172,15 @@ class ShaciraModel(Model):
         return -torch.expm1(
             -sigma * self.march_settings.step_size * step_growth(x, self.march_settings)
         )
+
+    @torch.no_grad()
+    def update_contexts(self) -> None:
+        """Looks again at what the codec will know of each entry, see rate_contexts.py."""
+        encoding = self.field.encoding
+        symbols = encoding.rounded().cpu().numpy()
+        occupied = self.occupancy.occupied.cpu().numpy()
+        classes = context_classes(symbols, occupied, encoding.grid)
+        encoding.classes.copy_(torch.from_numpy(classes))
 
     def _appearance_codes(self, ray_bundle: RayBundle) -> Tensor | None:
         if not self.config.appearance_dim or ray_bundle.camera_indices is None:

@@ -44,6 +44,11 @@ class ShaciraModelConfig(ModelConfig):
     pooled_entropy_model: bool = False
     """One density for all levels, as in the paper, instead of one per level."""
 
+    context_every: int = 250
+    """Steps between looks at the contexts that the file will code each entry with: one density per
+    level and context, none for entries that nothing reaches. 0 keeps one density per level for all
+    entries."""
+
     # Grid and networks
     num_levels: int = 16
     """Levels of the grid."""

@@ -92,6 +92,14 @@ class TrainingLoop:
         if step and step % every == 0:
             model = self._model
             model.occupancy.update(model.step_opacity, everywhere=warm)
+        contexts = self.config.context_every
+        if (
+            contexts
+            and not warm
+            and step % contexts == 0
+            and self._model.field.encoding.is_quantized
+        ):
+            self._model.update_contexts()
         if self.config.target_num_samples and self.num_marched:
             cost = max(self.num_visible, self.num_marched / MARCHED_PER_VISIBLE)
             wanted = self.num_rays * self.config.target_num_samples / max(cost, 1)

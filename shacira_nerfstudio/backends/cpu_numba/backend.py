@@ -10,6 +10,7 @@ on the number of threads.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ from torch import Tensor
 
 from shacira_nerfstudio.backends.base import MarchSettings, Samples, Weights
 from shacira_nerfstudio.backends.cpu_numba import interpolate_kernels, render_kernels
-from shacira_nerfstudio.backends.cpu_numba.latents import AddNoise, LogisticBits
+from shacira_nerfstudio.backends.cpu_numba.latents import LogisticBits, noisy, update_rows
 from shacira_nerfstudio.backends.cpu_numba.networks import Shade, raw_density
 from shacira_nerfstudio.backends.cpu_numba.threads import blocks, default_num_threads, run
 from shacira_nerfstudio.backends.reference import ray_bounds, spacing
+from shacira_nerfstudio.backends.rows import PLAIN, AdamState, Quantizer, RowGradient
 from shacira_nerfstudio.grid import GridSpec
 
 SAMPLE_BLOCK = 65536
@@ -35,12 +37,24 @@ def _array(tensor: Tensor, dtype: torch.dtype = torch.float32) -> np.ndarray:
     return tensor.detach().to(dtype).contiguous().numpy()
 
 
+def _kernel_quantizer(quantizer: Quantizer) -> Any:
+    """What the kernels' ``read`` takes."""
+    return {"none": None, "round": True, "noise": np.uint32(quantizer.seed)}[quantizer.mode]
+
+
 class _Interpolate(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, x: Tensor, table: Tensor, grid: GridSpec, values: Tensor | None, num_threads: int
+        ctx,
+        x: Tensor,
+        table: Tensor,
+        grid: GridSpec,
+        quantizer: Quantizer,
+        values: Tensor | None,
+        gradient: RowGradient | None,
+        num_threads: int,
     ) -> Tensor:
-        ctx.num_threads = num_threads
+        ctx.num_threads, ctx.gradient = num_threads, gradient
         ctx.grid, ctx.table_shape, ctx.table_dtype = grid, table.shape, table.dtype
         ctx.save_for_backward(x)
         if values is not None:
@@ -49,8 +63,10 @@ class _Interpolate(torch.autograd.Function):
         rows = table.detach().contiguous()
         if rows.dtype not in (torch.int8, torch.int16):
             rows = rows.float()
+        elif quantizer.mode == "round":
+            quantizer = PLAIN
         out = np.empty((grid.num_levels, table.shape[1], len(positions)), np.float32)
-        rows, offsets = rows.numpy(), grid.offsets
+        rows, offsets, how = rows.numpy(), grid.offsets, _kernel_quantizer(quantizer)
 
         def levels(begin: int, end: int) -> None:
             for level in range(grid.num_levels):
@@ -59,6 +75,8 @@ class _Interpolate(torch.autograd.Function):
                     rows[offsets[level] : offsets[level + 1]],
                     grid.resolutions[level],
                     grid.table_sizes[level],
+                    how,
+                    offsets[level],
                     out[level],
                     begin,
                     end,
@@ -74,10 +92,15 @@ class _Interpolate(torch.autograd.Function):
         grid: GridSpec = ctx.grid
         positions = _array(x)
         upstream = _array(grad_out.permute(1, 2, 0))  # [L, C, S]
-        grad_table = np.zeros(ctx.table_shape, np.float32)
+        gradient: RowGradient | None = ctx.gradient
+        if gradient is None:
+            grad_table, touched = np.zeros(ctx.table_shape, np.float32), np.zeros(0, np.uint8)
+        else:
+            grad_table, touched = gradient.values.numpy(), gradient.touched.numpy()
         offsets = grid.offsets
         kernel = interpolate_kernels.interpolate_backward
         # Fine levels take longest (cache misses); they start first so that threads finish together.
+        # They share no row, and no byte of the marks: sizes of levels are multiples of 8.
         tasks = [(level,) for level in reversed(range(grid.num_levels))]
         run(
             lambda level: kernel(
@@ -86,11 +109,13 @@ class _Interpolate(torch.autograd.Function):
                 grid.resolutions[level],
                 grid.table_sizes[level],
                 grad_table[offsets[level] : offsets[level + 1]],
+                touched[offsets[level] // 8 : offsets[level + 1] // 8],
             ),
             tasks,
             ctx.num_threads,
         )
-        return None, torch.from_numpy(grad_table).to(ctx.table_dtype), None, None, None
+        own = None if gradient is not None else torch.from_numpy(grad_table).to(ctx.table_dtype)
+        return None, own, *([None] * 5)
 
 
 class _Composite(torch.autograd.Function):
@@ -147,6 +172,7 @@ class CpuNumbaBackend:
     """See :class:`shacira_nerfstudio.backends.base.Backend` for the contract of each method."""
 
     name = "cpu_numba"
+    writes_rows = True
 
     def __init__(self, num_threads: int | None = None) -> None:
         self.num_threads = default_num_threads() if num_threads is None else num_threads
@@ -162,8 +188,14 @@ class CpuNumbaBackend:
             latents, raw, ray_features, rays, self.num_threads, tuple(weights), *weights.values()
         )
 
-    def add_noise(self, latents: Tensor) -> Tensor:
-        return AddNoise.apply(latents, self.num_threads)  # pyright: ignore[reportReturnType]
+    def quantize(self, table: Tensor, quantizer: Quantizer) -> Tensor:
+        table = table.detach()
+        if quantizer.mode == "round":
+            return table.round()
+        if quantizer.mode == "noise":
+            rows = noisy(_array(table), quantizer.seed, self.num_threads)
+            return torch.from_numpy(rows).to(table.dtype)
+        return table
 
     def logistic_bits(
         self,
@@ -172,22 +204,40 @@ class CpuNumbaBackend:
         shift: Tensor,
         grid: GridSpec,
         *,
+        seed: int,
+        classes: Tensor | None = None,
         first: int = 0,
         stride: int = 1,
+        gradient: RowGradient | None = None,
     ) -> Tensor:
         return LogisticBits.apply(  # pyright: ignore[reportReturnType]
-            latents, scale, shift, grid, first, stride, self.num_threads
+            latents, scale, shift, grid, seed, classes, first, stride, gradient, self.num_threads
         )
 
+    @torch.no_grad()
+    def update_rows(
+        self, parameter: Tensor, gradient: RowGradient, state: AdamState, **options: Any
+    ) -> None:
+        update_rows(parameter, gradient, state, num_threads=self.num_threads, **options)
+
     def interpolate(
-        self, x: Tensor, table: Tensor, grid: GridSpec, *, values: Tensor | None = None
+        self,
+        x: Tensor,
+        table: Tensor,
+        grid: GridSpec,
+        *,
+        quantizer: Quantizer = PLAIN,
+        values: Tensor | None = None,
+        gradient: RowGradient | None = None,
     ) -> Tensor:
         if x.shape[1] != grid.num_dims or table.shape[0] != grid.num_entries:
             raise ValueError(
                 f"expected x [S, {grid.num_dims}] and table [{grid.num_entries}, C], got "
                 f"{tuple(x.shape)} and {tuple(table.shape)}"
             )
-        return _Interpolate.apply(x, table, grid, values, self.num_threads)  # pyright: ignore[reportReturnType]
+        return _Interpolate.apply(  # pyright: ignore[reportReturnType]
+            x, table, grid, quantizer, values, gradient, self.num_threads
+        )
 
     @torch.no_grad()
     def march(
@@ -249,15 +299,41 @@ class CpuNumbaBackend:
     ) -> Tensor:
         inputs = [_array(v) for v in (sigmas, t_starts, t_ends)]
         info = _array(packed_info, torch.int64)
-        mask = np.zeros(len(sigmas), np.bool_)
+        counts = np.zeros(len(info), np.int64)
         limit = -math.log(early_stop) if early_stop > 0 else math.inf
         kernel: Any = render_kernels.visible
         run(
-            lambda b, e: kernel(*inputs, info, limit, mask, b, e),
+            lambda b, e: kernel(*inputs, info, limit, counts, b, e),
             blocks(len(info), RAY_BLOCK),
             self.num_threads,
         )
-        return torch.from_numpy(mask)
+        return torch.from_numpy(counts)
+
+    @torch.no_grad()
+    def take_front(
+        self, packed_info: Tensor, counts: Tensor, tensors: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        info = torch.stack([counts.cumsum(0) - counts, counts], 1)
+        begins, kept = _array(packed_info[:, 0], torch.int64), _array(info, torch.int64)
+        total = int(counts.sum())
+        return info, [self._front(tensor, begins, kept, total) for tensor in tensors]
+
+    def _front(self, tensor: Tensor, begins: np.ndarray, kept: np.ndarray, total: int) -> Tensor:
+        """What is kept of one tensor, in the layout that it has."""
+        flat = tensor.detach().reshape(len(tensor), math.prod(tensor.shape[1:]))
+        width = flat.shape[1]
+        by_channel = flat.stride(0) == 1 and width > 1
+        source = (flat.t() if by_channel else flat).contiguous()
+        target = source.new_empty((width, total) if by_channel else (total, width))
+        kernel: Any = render_kernels.take_front
+        rows = (source, target) if by_channel else (source.view(1, -1), target.view(1, -1))
+        arrays, step = [v.numpy() for v in rows], 1 if by_channel else width
+        run(
+            lambda b, e: kernel(*arrays, begins, kept, step, b, e),
+            blocks(len(kept), RAY_BLOCK),
+            self.num_threads,
+        )
+        return (target.t() if by_channel else target).reshape(total, *tensor.shape[1:])
 
 
 def _coarse(cells: np.ndarray) -> np.ndarray:

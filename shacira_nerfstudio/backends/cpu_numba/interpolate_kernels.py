@@ -3,12 +3,20 @@
 Restates :meth:`GridSpec.vertex_index` and is tested against it. One kernel serves two and three
 dimensions: with two, the third axis has the single vertex 0, which adds nothing to the index of
 either kind of level.
+
+Samples come ray by ray, so that in coarse levels a sample often lies in the cell of the one before
+it: the cell's corners are then still at hand, and their gradients are summed before they are
+written.
 """
 
 from __future__ import annotations
 
 import numba
 import numpy as np
+from numba import types
+from numba.extending import overload
+
+from shacira_nerfstudio.backends.cpu_numba.latent_kernels import noise_at
 
 _P1 = 2654435761
 _P2 = 805459861
@@ -18,12 +26,45 @@ _COMPILE = {
     "fastmath": {"contract", "nsz", "arcp"},
     "error_model": "numpy",
 }
+_ZERO, _ONE = np.float32(0), np.float32(1)
+
+
+def read(table, row, channel, quantizer, index):
+    """An element of the table as float32.
+
+    Args:
+        quantizer: None for the element itself, True to round it, a uint32 for noise of that seed.
+            The type decides, when the kernel is compiled.
+        index: Of the element in the whole table, for the noise.
+    """
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(read, inline="always")
+def _read(table, row, channel, quantizer, index):  # numba calls this with types
+    if isinstance(quantizer, types.Boolean):
+
+        def rounded(table, row, channel, quantizer, index):
+            return np.float32(np.rint(table[row, channel]))
+
+        return rounded
+    if isinstance(quantizer, types.Integer):
+
+        def noisy(table, row, channel, quantizer, index):
+            return table[row, channel] + noise_at(np.uint32(index), quantizer)
+
+        return noisy
+
+    def plain(table, row, channel, quantizer, index):
+        return np.float32(table[row, channel])
+
+    return plain
 
 
 @numba.njit(inline="always", **_COMPILE)
 def _axis(position, scale):
     """Lower vertex and fraction of one coordinate; outside the unit cube it is clamped."""
-    cell = min(max(position, np.float32(0)), np.float32(1)) * scale + np.float32(0.5)
+    cell = min(max(position, _ZERO), _ONE) * scale + np.float32(0.5)
     low = np.int64(cell)
     return low, cell - np.float32(low)
 
@@ -48,69 +89,109 @@ def _row(ix, iy, iz, n, size, dense):
 
 
 @numba.njit(**_COMPILE)
-def interpolate_forward(x, table, n, size, out, begin, end):
+def interpolate_forward(x, table, n, size, quantizer, first, out, begin, end):
     """Writes out[c, begin:end] for one level.
 
     Args:
         x: float32 [S, D].
         table: float32, int8 or int16 [size, C], of this level.
         n: Resolution.
+        quantizer: See :func:`read`.
+        first: The level's first row in the whole table.
         out: float32 [C, S], of this level.
     """
     num_dims, num_channels = x.shape[1], table.shape[1]
-    one = np.float32(1)
     scale = np.float32(n - 1)
     dense = n * n * (n if num_dims == 3 else 1) <= size
     num_rows = 4 if num_dims == 3 else 2
-    iz, fz = 0, np.float32(0)
+    # Corners of the cell that was looked up last, channel after channel; the z-neighbours stay 0
+    # in two dimensions.
+    corner = np.zeros(8 * num_channels, np.float32)
+    last_x, last_y, last_z = np.int64(-1), np.int64(-1), np.int64(-1)
+    iz, fz = np.int64(0), _ZERO
     for s in range(begin, end):
         ix, fx = _axis(x[s, 0], scale)
         iy, fy = _axis(x[s, 1], scale)
         if num_dims == 3:
             iz, fz = _axis(x[s, 2], scale)
-        # Two channels at a time are kept in registers.
-        for c in range(0, num_channels, 2):
-            sum0, sum1 = np.float32(0), np.float32(0)
+        if ix != last_x or iy != last_y or iz != last_z:
+            last_x, last_y, last_z = ix, iy, iz
             for row in range(num_rows):
-                ky, kz = row & 1, row >> 1
-                weight = (fy if ky else one - fy) * (fz if kz else one - fz)
-                i0, i1 = _row(ix, iy + ky, iz + kz, n, size, dense)
-                w0, w1 = weight * (one - fx), weight * fx
-                sum0 += w0 * np.float32(table[i0, c]) + w1 * np.float32(table[i1, c])
-                if c + 1 < num_channels:
-                    sum1 += w0 * np.float32(table[i0, c + 1]) + w1 * np.float32(table[i1, c + 1])
-            out[c, s] = sum0
-            if c + 1 < num_channels:
-                out[c + 1, s] = sum1
+                i0, i1 = _row(ix, iy + (row & 1), iz + (row >> 1), n, size, dense)
+                for c in range(num_channels):
+                    e0, e1 = (
+                        (np.uint64(first) + i0) * num_channels + c,
+                        (np.uint64(first) + i1) * num_channels + c,
+                    )
+                    corner[8 * c + 2 * row] = read(table, i0, c, quantizer, e0)
+                    corner[8 * c + 2 * row + 1] = read(table, i1, c, quantizer, e1)
+        for c in range(num_channels):
+            k = 8 * c
+            v00 = corner[k] + fx * (corner[k + 1] - corner[k])
+            v10 = corner[k + 2] + fx * (corner[k + 3] - corner[k + 2])
+            v01 = corner[k + 4] + fx * (corner[k + 5] - corner[k + 4])
+            v11 = corner[k + 6] + fx * (corner[k + 7] - corner[k + 6])
+            near, far = v00 + fy * (v10 - v00), v01 + fy * (v11 - v01)
+            out[c, s] = near + fz * (far - near)
+
+
+@numba.njit(inline="always", **_COMPILE)
+def _flush(row_of, sums, num_corners, num_channels, grad_table, touched, mark):
+    """Writes the sums of a cell's corners, marks their rows, and clears the sums."""
+    for corner in range(num_corners):
+        i = row_of[corner]
+        for c in range(num_channels):
+            grad_table[i, c] += sums[8 * c + corner]
+            sums[8 * c + corner] = _ZERO
+        if mark:
+            touched[i >> np.uint64(3)] |= np.uint8(1) << np.uint8(i & np.uint64(7))
 
 
 @numba.njit(**_COMPILE)
-def interpolate_backward(x, grad_out, n, size, grad_table):
-    """Adds to grad_table what one level's output gradient says. The caller zeroes it.
+def interpolate_backward(x, grad_out, n, size, grad_table, touched):
+    """Adds to grad_table what one level's output gradient says, and marks the rows.
 
     Args:
         x: float32 [S, D].
         grad_out: float32 [C, S], of this level.
         n: Resolution.
         grad_table: float32 [size, C], of this level.
+        touched: uint8 [size / 8], a bit per row; [0] if nobody wants it.
     """
     num_dims, num_channels = x.shape[1], grad_table.shape[1]
-    one = np.float32(1)
     scale = np.float32(n - 1)
     dense = n * n * (n if num_dims == 3 else 1) <= size
-    num_rows = 4 if num_dims == 3 else 2
-    iz, fz = 0, np.float32(0)
+    num_corners = 8 if num_dims == 3 else 4
+    mark = len(touched) > 0
+    sums, row_of = np.zeros(8 * num_channels, np.float32), np.zeros(8, np.uint64)
+    last_x, last_y, last_z = np.int64(-1), np.int64(-1), np.int64(-1)
+    iz, fz = np.int64(0), _ZERO
     for s in range(x.shape[0]):
         ix, fx = _axis(x[s, 0], scale)
         iy, fy = _axis(x[s, 1], scale)
         if num_dims == 3:
             iz, fz = _axis(x[s, 2], scale)
-        for row in range(num_rows):
-            ky, kz = row & 1, row >> 1
-            weight = (fy if ky else one - fy) * (fz if kz else one - fz)
-            i0, i1 = _row(ix, iy + ky, iz + kz, n, size, dense)
-            w0, w1 = weight * (one - fx), weight * fx
-            for c in range(num_channels):
-                g = grad_out[c, s]
-                grad_table[i0, c] += w0 * g
-                grad_table[i1, c] += w1 * g
+        if ix != last_x or iy != last_y or iz != last_z:
+            if last_x >= 0:
+                _flush(row_of, sums, num_corners, num_channels, grad_table, touched, mark)
+            last_x, last_y, last_z = ix, iy, iz
+            for row in range(num_corners >> 1):
+                i0, i1 = _row(ix, iy + (row & 1), iz + (row >> 1), n, size, dense)
+                row_of[2 * row], row_of[2 * row + 1] = i0, i1
+        for c in range(num_channels):
+            k, g = 8 * c, grad_out[c, s]
+            gx1 = g * fx
+            gx0 = g - gx1
+            g10, g11 = gx0 * fy, gx1 * fy
+            g00, g01 = gx0 - g10, gx1 - g11
+            far00, far01, far10, far11 = g00 * fz, g01 * fz, g10 * fz, g11 * fz
+            sums[k] += g00 - far00
+            sums[k + 1] += g01 - far01
+            sums[k + 2] += g10 - far10
+            sums[k + 3] += g11 - far11
+            sums[k + 4] += far00
+            sums[k + 5] += far01
+            sums[k + 6] += far10
+            sums[k + 7] += far11
+    if last_x >= 0:
+        _flush(row_of, sums, num_corners, num_channels, grad_table, touched, mark)

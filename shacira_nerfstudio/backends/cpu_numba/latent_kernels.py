@@ -1,4 +1,4 @@
-"""Passes over the table of latents: quantisation noise and the rate.
+"""Passes over rows of the table of latents: quantisation noise, the rate, Adam.
 
 The noise of an element depends on a seed and its index alone, so threads need no state of their own
 and results do not depend on their number.
@@ -11,79 +11,235 @@ import math
 import numba
 import numpy as np
 
+from shacira_nerfstudio.backends.rows import NOT_CODED, RATE_BLOCK
+
 _COMPILE = {
     "nogil": True,
     "cache": True,
     "fastmath": {"contract", "nsz", "arcp"},
     "error_model": "numpy",
 }
-_TO_UNIT = np.float32(2.0**-24)
-FLOOR = 1e-10
+_VECTOR = {**_COMPILE, "fastmath": True}
+_TO_UNIT, _HALF, _ONE = np.float32(2.0**-24), np.float32(0.5), np.float32(1)
+FLOOR = np.float32(1e-10)
 """Added to probabilities, as in the entropy model."""
+BATCH = 256
+"""Elements whose rate is computed together, in loops that the compiler can vectorise."""
+_FARTHEST = np.float32(60)
+"""Cap on logits: exp(-60) is far below :data:`FLOOR` and still a normal number."""
 
 
 @numba.njit(inline="always", **_COMPILE)
-def uniform(seed, index):
-    """A number in [0, 1) from 24 bits of a 64-bit mix (the finaliser of SplitMix64).
-
-    Args:
-        seed, index: uint64.
-    """
-    z = seed + (index + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return np.float32(z >> np.uint64(40)) * _TO_UNIT
+def noise_at(index, seed):
+    """See ``reference.noise_at``; both uint32."""
+    # Products and shifts of uint32 are uint64 to numba: each step is cut to 32 bits again.
+    x = np.uint32(index ^ seed)
+    x = np.uint32(np.uint32(x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D))
+    x = np.uint32(np.uint32(x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B))
+    x = np.uint32(x ^ (x >> np.uint32(16)))
+    return np.float32(np.int32(x >> np.uint32(8))) * _TO_UNIT - _HALF
 
 
 @numba.njit(**_COMPILE)
-def add_noise(latents, seed, out, begin, end):
-    """out[i] = latents[i] + u_i - 0.5 for i in begin:end, both flat float32."""
+def add_noise(table, first, seed, out, begin, end):
+    """out[i] = table[i] + noise of element first + i, for i in begin:end, both flat float32."""
     for i in range(begin, end):
-        out[i] = latents[i] + (uniform(seed, np.uint64(i)) - np.float32(0.5))
+        out[i] = table[i] + noise_at(np.uint32(first + i), seed)
 
 
-@numba.njit(inline="always", **_COMPILE)
-def _sigmoid(x):
-    return np.float32(1) / (np.float32(1) + math.exp(-x))
+@numba.njit(**_VECTOR)
+def _exponentials(x, bits, scale, out, count):
+    """out = exp(-x), x from 0 to 60. Error 3e-7 of the value.
+
+    exp(-x) = 2^k 2^f with an integer k and f within 1/2; a polynomial (Taylor) for 2^f, and k goes
+    into the exponent's bits. ``scale`` is ``bits`` seen as float32.
+    """
+    for i in range(count):
+        y = x[i] * np.float32(-1.4426950408889634)
+        k = np.int32(y - _HALF)  # to the nearest: y is not positive
+        f = (y - np.float32(k)) * np.float32(0.6931471805599453)
+        bits[i] = (k + np.int32(127)) << np.int32(23)
+        p = np.float32(1 / 720) * f + np.float32(1 / 120)
+        p = p * f + np.float32(1 / 24)
+        p = p * f + np.float32(1 / 6)
+        p = p * f + _HALF
+        out[i] = (p * f + _ONE) * f + _ONE
+    for i in range(count):
+        out[i] *= scale[i]
+
+
+@numba.njit(**_VECTOR)
+def _logarithms(x, bits, out, count):
+    """out = log2(x) of positive normal numbers. Error 2e-7 and 2e-7 of the value.
+
+    ``bits`` is ``x`` seen as int32. With x = 2^k m and m in [2/3, 4/3): ln m = 2 artanh((m - 1) /
+    (m + 1)), by its series up to the ninth power.
+    """
+    for i in range(count):
+        k = (bits[i] - np.int32(0x3F2AAAAB)) >> np.int32(23)
+        bits[i] -= k << np.int32(23)
+        out[i] = np.float32(k)
+    for i in range(count):
+        z = (x[i] - _ONE) / (x[i] + _ONE)
+        w = z * z
+        p = w * np.float32(1 / 9) + np.float32(1 / 7)
+        p = p * w + np.float32(1 / 5)
+        p = p * w + np.float32(1 / 3)
+        out[i] += z * (p * w + _ONE) * np.float32(2 * 1.4426950408889634)
+
+
+@numba.njit(**_VECTOR)
+def _rate(v, a, b, q, bits, slope_v, slope_a, slope_b, work, ints, floats, count):
+    """Bits of noisy latents v under logistic densities (a, b), and their gradients.
+
+    With m = v a + b the middle of the interval, mirrored so that it is not negative, u = m + a/2 its
+    far end, t = exp(-u) and q = exp(-a):
+
+        P = sigmoid(u) - sigmoid(u - a) = t (1 - q) / ((1 + t) (t + q)),
+
+    which cancels nothing. All arrays float32 of BATCH elements; ``ints`` is ``floats`` as int32.
+    """
+    for i in range(count):
+        work[i] = min(abs(v[i] * a[i] + b[i]) + _HALF * a[i], _FARTHEST)
+    _exponentials(work, ints, floats, bits, count)
+    for i in range(count):
+        t = bits[i]
+        near, far = _ONE / (_ONE + t), _ONE / (t + q[i])
+        rest = _ONE - q[i]
+        probability = t * rest * near * far
+        factor = np.float32(-1.4426950408889634) * probability / (probability + FLOOR)
+        s = t * far - near
+        signed = s * math.copysign(_ONE, v[i] * a[i] + b[i])
+        slope_v[i] = factor * signed * a[i]
+        slope_b[i] = factor * signed
+        slope_a[i] = factor * (signed * v[i] + _HALF * s + q[i] / rest + q[i] * far)
+        floats[i] = probability + FLOOR
+    _logarithms(floats, ints, bits, count)
 
 
 @numba.njit(**_COMPILE)
-def logistic_bits(latents, first, stride, scale, shift, seed, origin, grad, totals):
-    """Bits of every stride-th row of one level under a logistic density, and their gradients.
-
-    With v the noisy latent, P = sigmoid((v + 1/2) a + b) - sigmoid((v - 1/2) a + b) and
-    bits = -log2(P + 1e-10).
+def logistic_bits(latents, classes, first, stride, scale, shift, seed, origin, rows, grad, totals):
+    """Bits of some rows of one level under logistic densities, and their gradients.
 
     Args:
         latents: float32 [size, d], of this level.
-        scale, shift: float32 [d], a and b.
-        origin: Index of the level's first element in the whole table, for the noise.
-        grad: float32 [rows read, d]; receives d bits / d latent.
-        totals: float64 [d, 3]; receives the sums of bits, d bits / da and d bits / db.
+        classes: uint8 [size]; [0] if there is one class only.
+        first, stride: Of the blocks of 16 rows of the whole table that count.
+        scale, shift: float32 [K, d].
+        seed: uint32.
+        origin: The level's first row in the whole table.
+        rows: int32; receives the rows that were rated, within the level.
+        grad: float32 [len(rows), d]; receives d bits / d latent.
+        totals: float64 [K, d, 3]; receives the sums of bits, d bits / da and d bits / db.
+
+    Returns:
+        How many rows were rated.
     """
-    num_channels = latents.shape[1]
-    inverse_ln2 = 1.0 / math.log(2.0)
+    size, num_channels = latents.shape
+    has_classes = len(classes) > 0
+    count = 0
+    block = origin // RATE_BLOCK
+    block += (first - block) % stride
+    last = (origin + size + RATE_BLOCK - 1) // RATE_BLOCK
+    while block < last:
+        begin = max(block * RATE_BLOCK - origin, 0)
+        for row in range(begin, min((block + 1) * RATE_BLOCK - origin, size)):
+            if not has_classes or classes[row] != NOT_CODED:
+                rows[count] = row
+                count += 1
+        block += stride
+    scratch = np.empty((9, BATCH), np.float32)
+    v, a, b, q, bits = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    slope_v, slope_a, slope_b, work = scratch[5], scratch[6], scratch[7], scratch[8]
+    ints = np.empty(BATCH, np.int32)
+    floats = ints.view(np.float32)
+    tails = np.exp(-scale)
     for c in range(num_channels):
-        a, b = scale[c], shift[c]
-        bits, grad_a, grad_b = 0.0, 0.0, 0.0
-        row = 0
-        for i in range(first, latents.shape[0], stride):
-            noise = uniform(seed, np.uint64(origin + i * num_channels + c)) - np.float32(0.5)
-            v = latents[i, c] + noise
-            upper, lower = (v + np.float32(0.5)) * a + b, (v - np.float32(0.5)) * a + b
-            # In the upper tail both sigmoids are near 1; mirrored, the difference keeps its digits.
-            sign = np.float32(-1) if upper + lower > 0 else np.float32(1)
-            p_upper, p_lower = _sigmoid(sign * upper), _sigmoid(sign * lower)
-            probability = sign * (p_upper - p_lower)
-            factor = -inverse_ln2 / (probability + FLOOR)
-            bits -= math.log(probability + FLOOR) * inverse_ln2
-            slope_upper, slope_lower = p_upper * (1 - p_upper), p_lower * (1 - p_lower)
-            slope = factor * (slope_upper - slope_lower)
-            grad[row, c] = slope * a
-            grad_b += slope
-            grad_a += factor * (
-                (v + np.float32(0.5)) * slope_upper - (v - np.float32(0.5)) * slope_lower
-            )
-            row += 1
-        totals[c, 0], totals[c, 1], totals[c, 2] = bits, grad_a, grad_b
+        for start in range(0, count, BATCH):
+            n = min(BATCH, count - start)
+            for i in range(n):
+                row = rows[start + i]
+                kind = classes[row] if has_classes else 0
+                index = np.uint32((origin + row) * num_channels + c)
+                v[i] = latents[row, c] + noise_at(index, seed)
+                a[i], b[i], q[i] = scale[kind, c], shift[kind, c], tails[kind, c]
+            _rate(v, a, b, q, bits, slope_v, slope_a, slope_b, work, ints, floats, n)
+            for i in range(n):
+                kind = classes[rows[start + i]] if has_classes else 0
+                grad[start + i, c] = slope_v[i]
+                totals[kind, c, 0] += bits[i]
+                totals[kind, c, 1] += slope_a[i]
+                totals[kind, c, 2] += slope_b[i]
+    return count
+
+
+@numba.njit(**_COMPILE)
+def add_rows(rows, grad, factor, origin, values, touched):
+    """values[origin + rows] += factor * grad, and marks these rows.
+
+    Args:
+        rows: int32 [n], within a level; grad float32 [n, d].
+        values: float32 [E, d] and ``touched`` uint8 [E / 8], of the whole table.
+    """
+    for i in range(len(rows)):
+        row = origin + rows[i]
+        for c in range(grad.shape[1]):
+            values[row, c] += factor * grad[i, c]
+        touched[row >> 3] |= np.uint8(1) << np.uint8(row & 7)
+
+
+@numba.njit(**_VECTOR)
+def _adam(p, g, m, v, f1, f2, lr, beta1, beta2, eps, keep, count):
+    """A step of Adam on ``count`` numbers that lie side by side; clears g."""
+    for i in range(count):
+        grad = g[i]
+        mean = m[i] + (_ONE - beta1) * (grad - m[i])
+        square = v[i] + (_ONE - beta2) * (grad * grad - v[i])
+        m[i], v[i], g[i] = mean, square, np.float32(0)
+        p[i] = p[i] * keep - lr * f1[i] * mean / (math.sqrt(square) * f2[i] + eps)
+
+
+@numba.njit(**_COMPILE)
+def adam_rows(
+    parameter, gradient, exp_avg, exp_avg_sq, num_updates, touched, corrections,
+    lr, beta1, beta2, eps, keep, begin, end,
+):  # fmt: skip
+    """A step of Adam in the touched rows among blocks begin:end of 8 rows; clears what it used.
+
+    Args:
+        parameter, gradient, exp_avg, exp_avg_sq: float32, flat, [E d].
+        num_updates: int16 [E].
+        corrections: float32 [2, N], for a row that was updated n times before: 1 / (1 - beta1^k)
+            and 1 / sqrt(1 - beta2^k) with k = n + 1; the last one serves all further k.
+        keep: 1 - lr * weight decay.
+    """
+    num_rows = len(num_updates)
+    d = len(parameter) // num_rows
+    f1, f2 = np.empty(8 * d, np.float32), np.empty(8 * d, np.float32)
+    latest = corrections.shape[1] - 1
+    for block in range(begin, end):
+        bits = touched[block]
+        if bits == 0:
+            continue
+        touched[block] = 0
+        i = 0
+        while i < 8 and 8 * block + i < num_rows:
+            if not bits >> i & 1:
+                i += 1
+                continue
+            # Rows side by side that are touched are updated in one go.
+            first, run = 8 * block + i, 0
+            while i < 8 and bits >> i & 1 and 8 * block + i < num_rows:
+                row = 8 * block + i
+                k = num_updates[row]
+                num_updates[row] = min(k + 1, 32767)
+                j = min(np.int64(k), latest)
+                for _ in range(d):
+                    f1[run], f2[run] = corrections[0, j], corrections[1, j]
+                    run += 1
+                i += 1
+            at, stop = first * d, first * d + run
+            _adam(
+                parameter[at:stop], gradient[at:stop], exp_avg[at:stop], exp_avg_sq[at:stop],
+                f1, f2, lr, beta1, beta2, eps, keep, run,
+            )  # fmt: skip

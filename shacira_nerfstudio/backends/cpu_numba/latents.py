@@ -1,6 +1,10 @@
-"""Autograd around the passes over the table of latents."""
+"""Torch around the passes over rows of the table."""
 
 from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,37 +12,26 @@ from torch import Tensor
 
 from shacira_nerfstudio.backends.cpu_numba import latent_kernels
 from shacira_nerfstudio.backends.cpu_numba.threads import blocks, run
+from shacira_nerfstudio.backends.rows import RATE_BLOCK, AdamState, RowGradient
 from shacira_nerfstudio.grid import GridSpec
 
 _BLOCK = 1 << 18
+_MAX_UPDATES = 1 << 15
 
 
-def _new_seed() -> np.uint64:
-    """From torch's generator, so that ``torch.manual_seed`` governs this noise too."""
-    return np.uint64(torch.randint(1 << 62, ()).item())
-
-
-class AddNoise(torch.autograd.Function):
-    """latents + uniform noise in [-0.5, 0.5); identity gradient."""
-
-    @staticmethod
-    def forward(ctx, latents: Tensor, num_threads: int) -> Tensor:
-        flat = latents.detach().float().contiguous().view(-1).numpy()
-        out, seed = np.empty_like(flat), _new_seed()
-        run(
-            lambda begin, end: latent_kernels.add_noise(flat, seed, out, begin, end),
-            blocks(len(flat), _BLOCK),
-            num_threads,
-        )
-        return torch.from_numpy(out).view(latents.shape).to(latents.dtype)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        return grad, None
+def noisy(table: np.ndarray, seed: int, num_threads: int) -> np.ndarray:
+    """Rows [E, C] with the noise of a seed."""
+    flat, out = table.reshape(-1), np.empty(table.size, np.float32)
+    run(
+        lambda begin, end: latent_kernels.add_noise(flat, 0, np.uint32(seed), out, begin, end),
+        blocks(len(flat), _BLOCK),
+        num_threads,
+    )
+    return out.reshape(table.shape)
 
 
 class LogisticBits(torch.autograd.Function):
-    """Estimated bits of every stride-th row, noise included; gradients come with the value."""
+    """Estimated bits of some rows, noise included; gradients come with the value."""
 
     @staticmethod
     def forward(
@@ -47,40 +40,97 @@ class LogisticBits(torch.autograd.Function):
         scale: Tensor,
         shift: Tensor,
         grid: GridSpec,
+        seed: int,
+        classes: Tensor | None,
         first: int,
         stride: int,
+        gradient: RowGradient | None,
         num_threads: int,
     ) -> Tensor:
         table = latents.detach().float().contiguous().numpy()
         a, b = (v.detach().float().contiguous().numpy() for v in (scale, shift))
-        seed, channels = _new_seed(), table.shape[1]
-        totals = np.zeros((grid.num_levels, channels, 3))
-        ctx.rows = []
-        tasks = []
+        kinds = np.zeros(0, np.uint8) if classes is None else classes.contiguous().numpy()
+        totals = np.zeros((grid.num_levels, *a.shape[1:], 3))
+        tasks, ctx.parts = [], []
         for level, begin in enumerate(grid.offsets[:-1]):
-            # Rows first, first + stride, ... of the whole table: continue across levels.
-            start, size = (first - begin) % stride, grid.table_sizes[level]
-            grad = np.empty((len(range(start, size, stride)), channels), np.float32)
-            ctx.rows.append((begin + start, begin + size, grad))
-            part = table[begin : begin + size]
+            end = grid.offsets[level + 1]
+            room = (-(-(end - begin) // (RATE_BLOCK * stride)) + 1) * RATE_BLOCK
+            rows = np.empty(room, np.int32)
+            grad = np.empty((room, table.shape[1]), np.float32)
             row = min(level, len(a) - 1)  # one row serves all levels if the density is pooled
-            origin = begin * channels
-            tasks.append((part, start, stride, a[row], b[row], seed, origin, grad, totals[level]))
+            kernel_arguments = (table[begin:end], kinds[begin:end], first, stride, a[row], b[row])
+            tasks.append((*kernel_arguments, np.uint32(seed), begin, rows, grad, totals[level]))
         # Fine levels are the largest; they start first so that threads finish together.
-        run(latent_kernels.logistic_bits, tasks[::-1], num_threads)
-        ctx.shapes, ctx.totals, ctx.stride = (latents.shape, len(a)), totals, stride
+        counts = run(latent_kernels.logistic_bits, tasks[::-1], num_threads)[::-1]
+        for count, task in zip(counts, tasks, strict=True):
+            origin, rows, grad = task[-4:-1]
+            ctx.parts.append((origin, rows[:count], grad[:count]))
+        ctx.shapes, ctx.totals, ctx.gradient = (latents.shape, len(a)), totals, gradient
+        ctx.num_threads = num_threads
         return latents.new_tensor(totals[..., 0].sum())
 
     @staticmethod
     def backward(ctx, grad_bits: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         upstream = grad_bits.item()
         shape, density_rows = ctx.shapes
-        grad = np.zeros(shape, np.float32)
-        for begin, end, values in ctx.rows:
-            grad[begin : end : ctx.stride] = values
-        grad *= np.float32(upstream)
+        gradient = ctx.gradient
+        target = RowGradient.zeros(*shape) if gradient is None else gradient
+        values, touched = target.values.numpy(), target.touched.numpy()
+        # Levels share no row, and no byte of the marks: their sizes are multiples of 8.
+        run(
+            lambda origin, rows, grad: latent_kernels.add_rows(
+                rows, grad, np.float32(upstream), origin, values, touched
+            ),
+            ctx.parts[::-1],
+            ctx.num_threads,
+        )
         sums = ctx.totals[..., 1:] * upstream
         if density_rows == 1:
             sums = sums.sum(0, keepdims=True)
         density = torch.from_numpy(sums).to(grad_bits.dtype)
-        return torch.from_numpy(grad), density[..., 0], density[..., 1], *([None] * 4)
+        own = target.values if gradient is None else None
+        return own, density[..., 0], density[..., 1], *([None] * 7)
+
+
+@lru_cache(maxsize=4)
+def _corrections(betas: tuple[float, float]) -> np.ndarray:
+    """Bias corrections of Adam, see :func:`latent_kernels.adam_rows`."""
+    slowest = max(betas)
+    # From where beta^k is below the resolution of single precision, the correction is 1.
+    length = math.ceil(25 * math.log(2) / -math.log(slowest)) if slowest > 0 else 1
+    if length > _MAX_UPDATES:
+        limit = 0.5 ** (25 / _MAX_UPDATES)
+        raise ValueError(f"expected betas of at most {limit:.5f}, got {betas}")
+    power = np.arange(1, length + 1)
+    first = 1 / (1 - betas[0] ** power)
+    return np.stack([first, 1 / np.sqrt(1 - betas[1] ** power)]).astype(np.float32)
+
+
+def update_rows(
+    parameter: Tensor,
+    gradient: RowGradient,
+    state: AdamState,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    num_threads: int,
+) -> None:
+    """See :meth:`Backend.update_rows`."""
+    arrays = (parameter.detach(), gradient.values, state.exp_avg, state.exp_avg_sq)
+    flat = [v.view(-1).numpy() for v in arrays]
+    touched = gradient.touched.numpy()
+    numbers = [np.float32(v) for v in (lr, *betas, eps, 1 - lr * weight_decay)]
+    counts, corrections = state.num_updates.numpy(), _corrections(betas)
+    kernel: Any = latent_kernels.adam_rows
+    run(
+        lambda begin, end: kernel(
+            *flat, counts, touched, corrections, *numbers, begin, end
+        ),
+        blocks(len(touched), _BLOCK // 8),
+        num_threads,
+    )
+    # The arrays were written behind torch's back: whoever keeps something made from the parameter
+    # has to notice.
+    torch.autograd.graph.increment_version(parameter)

@@ -209,12 +209,31 @@ def composite_backward(
 
 
 @numba.njit(**_FAST)
-def visible(sigmas, t_starts, t_ends, packed_info, max_optical_depth, mask, begin, end):
-    """Writes mask [S] for rays begin:end: whether the optical depth in front is within the
-    limit."""
+def visible(sigmas, t_starts, t_ends, packed_info, max_optical_depth, counts, begin, end):
+    """Writes counts [R] for rays begin:end: how many samples have an optical depth in front of them
+    that is within the limit."""
     for ray in range(begin, end):
-        optical_depth = 0.0
+        optical_depth, count = 0.0, 0
         first = packed_info[ray, 0]
         for s in range(first, first + packed_info[ray, 1]):
-            mask[s] = optical_depth <= max_optical_depth
+            if optical_depth > max_optical_depth:
+                break
+            count += 1
             optical_depth += sigmas[s] * (t_ends[s] - t_starts[s])
+        counts[ray] = count
+
+
+@numba.njit(**_FAST)
+def take_front(source, target, begins, kept, step, begin, end):
+    """Copies the first samples of rays begin:end, ``step`` numbers each, row by row.
+
+    Args:
+        source, target: [K, S step] and [K, T step].
+        begins: int64 [R], the first sample of each ray in ``source``.
+        kept: int64 [R, 2], first sample and number of samples in ``target``.
+    """
+    for k in range(len(source)):
+        for ray in range(begin, end):
+            at, to = begins[ray] * step, kept[ray, 0] * step
+            for i in range(kept[ray, 1] * step):
+                target[k, to + i] = source[k, at + i]

@@ -1,0 +1,73 @@
+"""Which backends there are, and how one is chosen."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+
+import torch
+
+from shacira_nerfstudio.backends.base import Backend
+
+logger = logging.getLogger(__name__)
+
+_MODULES = {
+    "reference": "shacira_nerfstudio.backends.reference",
+    "cpu_numba": "shacira_nerfstudio.backends.cpu_numba",
+}
+_AUTO = {"cpu": ("cpu_numba", "reference")}
+_announced: set[tuple[str, str]] = set()
+
+
+def _load(name: str, device: torch.device) -> Backend:
+    """Imports one backend; raises RuntimeError with the reason if it cannot run on ``device``."""
+    try:
+        module = importlib.import_module(_MODULES[name])
+    except ImportError as error:
+        raise RuntimeError(f"backend {name} cannot be imported: {error}") from error
+    return module.create(device)
+
+
+def available_backends(device: torch.device | str = "cpu") -> dict[str, str | None]:
+    """Names of all backends, each with None if it runs on ``device``, else with the reason why
+    not."""
+    reasons: dict[str, str | None] = {}
+    for name in _MODULES:
+        try:
+            _load(name, torch.device(device))
+            reasons[name] = None
+        except RuntimeError as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def get_backend(name: str, device: torch.device | str = "cpu") -> Backend:
+    """Loads a backend.
+
+    Args:
+        name: ``auto`` takes the fastest that loads on ``device`` and logs which; any other name is
+            taken at its word.
+
+    Raises:
+        ValueError: the name is unknown.
+        RuntimeError: the named backend cannot run here; the message says why. Never
+            substituted silently.
+    """
+    device = torch.device(device)
+    if name != "auto":
+        if name not in _MODULES:
+            raise ValueError(f"expected a backend of auto, {', '.join(_MODULES)}, got {name!r}")
+        return _load(name, device)
+    reasons = []
+    for candidate in _AUTO.get(device.type, ("reference",)):
+        try:
+            backend = _load(candidate, device)
+        except RuntimeError as error:
+            reasons.append(str(error))
+            continue
+        if (candidate, device.type) not in _announced:
+            _announced.add((candidate, device.type))
+            because = f" ({'; '.join(reasons)})" if reasons else ""
+            logger.warning("shacira backend on %s: %s%s", device.type, candidate, because)
+        return backend
+    raise RuntimeError(f"no backend runs on {device}: {'; '.join(reasons)}")

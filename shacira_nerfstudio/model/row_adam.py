@@ -1,0 +1,94 @@
+"""Adam for a table of which each step touches few rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from shacira_nerfstudio.backends import AdamState, RowGradient, get_backend
+
+
+class RowAdam(torch.optim.Optimizer):
+    """Adam in each row's own time.
+
+    A step updates the rows that have a gradient and no other: for each of them it is exactly Adam
+    (Kingma and Ba, ICLR 2015, Algorithm 1) over the steps that touched the row, with moments and
+    bias corrections that count these steps alone. Rows that a step does not touch keep their values
+    and their moments. (Adam itself would move them on by their momentum, and would take the steps
+    between for gradients of 0, which makes rarely touched rows jump once they are touched.)
+    Weight decay is decoupled (Loshchilov and Hutter, ICLR 2019) and acts in the same steps.
+
+    Args:
+        lr: Step size.
+        betas: Decay of the moments, below 0.9994 on cpu_numba.
+        eps: Added to the root of the second moment.
+        weight_decay: A touched row shrinks by the factor 1 - lr * weight_decay.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-15,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if not (lr >= 0 and eps >= 0 and weight_decay >= 0):
+            raise ValueError(
+                f"expected lr, eps and weight_decay of 0 or more, got {lr}, {eps}, {weight_decay}"
+            )
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"expected betas from 0 to below 1, got {betas}")
+        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, options)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Updates the touched rows; their gradient is 0 afterwards."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            options = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                gradient, backend = _rows_of(parameter)
+                backend.update_rows(parameter, gradient, self._state_of(parameter), **options)
+        return loss
+
+    def _state_of(self, parameter: torch.Tensor) -> AdamState:
+        state = self.state[parameter]
+        if not state:
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+            state["num_updates"] = torch.zeros(
+                len(parameter), dtype=torch.int16, device=parameter.device
+            )
+        # torch makes what it loads as precise as the parameter.
+        state["num_updates"] = state["num_updates"].to(torch.int16)
+        return AdamState(state["exp_avg"], state["exp_avg_sq"], state["num_updates"])
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clears touched rows where gradients come by rows; the array stays."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                rows = getattr(parameter, "rows", None)
+                if rows is not None and parameter.grad is rows[0].values:
+                    rows[0].clear()
+                elif set_to_none:
+                    parameter.grad = None
+                elif parameter.grad is not None:
+                    parameter.grad.zero_()
+
+
+def _rows_of(parameter: torch.Tensor) -> tuple[RowGradient, Any]:
+    """The gradient by rows and the backend that steps there; see ``LatentHashEncoding``."""
+    rows = getattr(parameter, "rows", None)
+    if rows is not None and parameter.grad is rows[0].values:
+        return rows
+    assert parameter.grad is not None
+    return RowGradient.of(parameter.grad), get_backend("reference", parameter.device)
