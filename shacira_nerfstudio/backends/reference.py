@@ -315,8 +315,9 @@ class ReferenceBackend:
     ) -> None:
         rows = gradient.touched_rows().to(parameter.device).nonzero()[:, 0]
         grad = gradient.values[rows].to(parameter)
-        updates = (state.num_updates[rows] + 1).clamp_max(torch.iinfo(torch.int16).max)
-        state.num_updates[rows] = updates
+        largest = torch.iinfo(torch.int16).max
+        updates = (state.num_updates[rows].int() + 1).clamp_max(largest)
+        state.num_updates[rows] = updates.to(torch.int16)
         powers = updates.to(torch.float64)[:, None]
         corrections = [(1 - beta**powers).to(grad) for beta in betas]
         mean = state.exp_avg[rows].lerp(grad, 1 - betas[0])

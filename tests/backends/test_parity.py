@@ -10,7 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from shacira_nerfstudio.backends import MarchSettings
+from shacira_nerfstudio.backends import (
+    NOT_CODED,
+    AdamState,
+    MarchSettings,
+    Quantizer,
+    RowGradient,
+)
 from shacira_nerfstudio.grid import GridSpec
 
 SINGLE_LEVELS = {
@@ -287,73 +293,181 @@ def test_visible(rival, device, reference, early_stop):
     expected = reference.visible(*spans, early_stop=early_stop)
     assert torch.equal(found.cpu(), expected)
     assert expected.any()
-    assert expected.all() == (early_stop == 0)
+    assert torch.equal(expected, info[:, 1]) == (early_stop == 0)
 
 
 def test_visible_without_samples(backend, device):
     none = torch.zeros(0).to(device)
     info = torch.zeros(4, 2, dtype=torch.long).to(device)
     found = backend.visible(none, none, none, info, early_stop=0.1)
-    assert found.shape == (0,)
-    assert found.dtype == torch.bool
+    assert torch.equal(found.cpu(), torch.zeros(4, dtype=torch.long))
 
 
-# ── noise and rate ──
+@pytest.mark.parametrize("counts", [[], [0, 0], [3, 0, 2, 5, 1] * 500], ids=len)
+def test_take_front(backend, device, reference, counts):
+    info = torch.tensor(counts, dtype=torch.long)
+    info = torch.stack([info.cumsum(0) - info, info], 1).view(-1, 2)
+    kept = (info[:, 1] * torch.rand(len(info))).round().long()
+    total = int(info[:, 1].sum())
+    by_channel = torch.rand(4, 2, total).permute(2, 0, 1)  # as interpolation lays it out
+    tensors = [torch.rand(total), torch.rand(total, 3), by_channel, torch.rand(total, 1)]
+    found_info, found = backend.take_front(
+        info.to(device), kept.to(device), [v.to(device) for v in tensors]
+    )
+    expected_info, expected = reference.take_front(info, kept, tensors)
+    assert torch.equal(found_info.cpu(), expected_info)
+    for f, e in zip(found, expected, strict=True):
+        assert torch.equal(f.cpu(), e)
+    assert len(expected[0]) == kept.sum()
 
 
-def test_add_noise(backend, device):
-    latents = (torch.arange(40000.0).view(-1, 2) % 7 - 3).to(device).requires_grad_()
-    noisy = backend.add_noise(latents)
-    noise = (noisy - latents).detach().cpu()
-    # Latents of up to 3 round the noise by 2^-23 at most.
-    assert noise.min() >= -0.5 - 2**-22
-    assert noise.max() <= 0.5 + 2**-22
+def test_take_front_refuses_tensors_of_another_length(rival, device):
+    info = torch.tensor([[0, 3], [3, 2]]).to(device)
+    with pytest.raises(ValueError, match="5 samples"):
+        rival.take_front(info, info[:, 1], [torch.zeros(4).to(device)])
+
+
+# ── noise, rate, Adam ──
+
+
+def test_noise(backend, device, reference):
+    table = torch.zeros(20000, 2).to(device)
+    noise = backend.quantize(table, Quantizer("noise", 77))
+    assert noise.min() >= -0.5
+    assert noise.max() < 0.5
     # Each tenth holds 4000 of 40000 draws, with a standard deviation of 60; none is off by 5.
-    assert ((torch.histc(noise, 10, -0.5, 0.5) - 4000).abs() < 300).all()
-    # Neighbours in a row, and in a column, are independent: |r| < 5 / sqrt(20000).
-    for pair in (noise.T, torch.stack([noise[:-1, 0], noise[1:, 0]])):
+    assert ((torch.histc(noise.cpu(), 10, -0.5, 0.5) - 4000).abs() < 300).all()
+    other = backend.quantize(table, Quantizer("noise", 78))
+    # Neighbours in a row and in a column, and seeds side by side, are independent: |r| < 5 /
+    # sqrt(20000).
+    pairs = (
+        noise.T,
+        torch.stack([noise[:-1, 0], noise[1:, 0]]),
+        torch.stack([noise, other])[..., 0],
+    )
+    for pair in pairs:
         assert abs(torch.corrcoef(pair)[0, 1]) < 0.035
-    upstream = torch.randn(latents.shape).to(device)
-    noisy.backward(upstream)
-    assert torch.equal(latents.grad, upstream)
+    assert torch.equal(backend.quantize(table, Quantizer("noise", 77)), noise)
+    expected = reference.quantize(table.cpu(), Quantizer("noise", 77))
+    assert torch.equal(noise.cpu(), expected)  # the same bits everywhere
 
 
-def test_noise_follows_the_seed_and_differs_between_calls(backend, device):
-    latents = torch.zeros(100, 2).to(device)
-    torch.manual_seed(7)
-    first, second = backend.add_noise(latents), backend.add_noise(latents)
-    torch.manual_seed(7)
-    assert torch.equal(backend.add_noise(latents), first)
-    assert (first != second).float().mean() > 0.99
+@pytest.mark.parametrize("mode", ["none", "round", "noise"])
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_interpolate_quantizes_what_it_reads(
+    backend, device, reference, tiny_grid, num_channels, mode
+):
+    quantizer = Quantizer(mode, 2**32 - 3)
+    x = positions(1000, tiny_grid.num_dims).to(device)
+    table = torch.randn(tiny_grid.num_entries, num_channels).to(device).requires_grad_()
+    found = backend.interpolate(x, table, tiny_grid, quantizer=quantizer)
+    quantized = backend.quantize(table, quantizer)
+    torch.testing.assert_close(found, backend.interpolate(x, quantized, tiny_grid))
+    assert torch.equal(quantized.cpu(), reference.quantize(table.cpu(), quantizer))
+    # The gradient ignores the quantiser.
+    upstream = torch.randn(found.shape).to(device)
+    (grad,) = torch.autograd.grad(found, table, upstream)
+    plain = backend.interpolate(x, table, tiny_grid)
+    assert torch.equal(grad, torch.autograd.grad(plain, table, upstream)[0])
 
 
+def test_gradients_by_rows(backend, device, tiny_grid):
+    if not backend.writes_rows:
+        pytest.skip(f"{backend.name} leaves gradients to autograd")
+    table = torch.randn(tiny_grid.num_entries, 2).to(device).requires_grad_()
+    rows = RowGradient.zeros(*table.shape)
+    x = positions(40, tiny_grid.num_dims).to(device)
+    upstream = torch.randn(40, tiny_grid.num_levels, 2).to(device)
+    (expected,) = torch.autograd.grad(backend.interpolate(x, table, tiny_grid), table, upstream)
+    for repeats in (1, 2):  # it adds up
+        backend.interpolate(x, table, tiny_grid, gradient=rows).backward(upstream)
+        assert table.grad is None
+        torch.testing.assert_close(rows.values, expected * repeats)
+    assert torch.equal(rows.touched_rows() & (expected != 0).any(1), (expected != 0).any(1))
+    assert not rows.values[~rows.touched_rows()].any()
+    assert not rows.touched_rows().all()
+    rows.clear()
+    assert not rows.values.any()
+    assert not rows.touched.any()
+
+
+def logistic_problem(grid, num_rows, num_classes):
+    """Latents, some far out, where probabilities end below the floor of 1e-10; scale, shift."""
+    latents = torch.randn(grid.num_entries, 2) * 3
+    latents[::50] *= 20
+    shape = (num_rows, num_classes, 2)
+    classes = torch.randint(0, num_classes + 1, (grid.num_entries,), dtype=torch.uint8)
+    classes[classes == num_classes] = NOT_CODED
+    return latents, torch.rand(shape) + 0.3, torch.randn(shape), classes
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
 @pytest.mark.parametrize("num_rows", [1, 5], ids=["pooled", "per_level"])
 @pytest.mark.parametrize(("first", "stride"), [(0, 1), (2, 5), (6, 7)])
-def test_logistic_bits(backend, device, reference, tiny_grid, monkeypatch, first, stride, num_rows):
-    # Rows far out as well, where probabilities end below the floor of 1e-10.
-    latents = torch.randn(tiny_grid.num_entries, 2) * 3
-    latents[::50] *= 20
-    scale, shift = torch.rand(num_rows, 2) + 0.3, torch.randn(num_rows, 2)
-    leaves = [v.clone().to(device).requires_grad_() for v in (latents, scale, shift)]
-    truth = [v.double().requires_grad_() for v in (latents, scale, shift)]
-
-    # The noise of an element, as far as an estimate of all rows has the same as add_noise.
-    torch.manual_seed(3)
-    noise = torch.full_like(latents, 0.25)
-    if backend.name == "cpu_numba":
-        noise = backend.add_noise(latents) - latents
-    monkeypatch.setattr(torch, "rand_like", lambda x: torch.full_like(x, 0.75))
-    torch.manual_seed(3)
-    found = backend.logistic_bits(*leaves, tiny_grid, first=first, stride=stride)
-    noisy = truth[0] + (noise.double() - 0.25)  # reference adds its 0.25 again
-    expected = reference.logistic_bits(noisy, *truth[1:], tiny_grid, first=first, stride=stride)
+def test_logistic_bits(backend, device, reference, tiny_grid, first, stride, num_rows, num_classes):
+    latents, *rest, classes = logistic_problem(tiny_grid, num_rows, max(num_classes, 1))
+    leaves = [v.clone().to(device).requires_grad_() for v in (latents, *rest)]
+    truth = [v.double().requires_grad_() for v in (latents, *rest)]
+    kinds = classes if num_classes else None
+    options = {"first": first, "stride": stride, "seed": 123456}
+    found = backend.logistic_bits(
+        *leaves, tiny_grid, classes=None if kinds is None else kinds.to(device), **options
+    )
+    expected = reference.logistic_bits(*truth, tiny_grid, classes=kinds, **options)
     torch.testing.assert_close(found.detach().cpu().double(), expected.detach(), rtol=1e-5, atol=0)
     found.backward()
     expected.backward()
-    assert not leaves[0].grad[torch.arange(len(latents)) % stride != first].any()
+    row = torch.arange(len(latents))
+    unrated = row // 16 % stride != first
+    if kinds is not None:
+        unrated |= kinds == NOT_CODED
+    assert not leaves[0].grad[unrated].any()
+    assert leaves[0].grad[~unrated].any()
     for f, e in zip(leaves, truth, strict=True):
         # A probability near the floor keeps few digits of single precision: 1e-10 of 1e-7.
         torch.testing.assert_close(f.grad.cpu().double(), e.grad, rtol=2e-3, atol=1e-4)
+
+
+def test_logistic_bits_by_rows(backend, tiny_grid):
+    if not backend.writes_rows:
+        pytest.skip(f"{backend.name} leaves gradients to autograd")
+    latents, scale, shift, classes = logistic_problem(tiny_grid, tiny_grid.num_levels, 4)
+    latents.requires_grad_()
+    options = {"classes": classes, "first": 1, "stride": 3, "seed": 5}
+    rows = RowGradient.zeros(*latents.shape)
+    bits = backend.logistic_bits(latents, scale, shift, tiny_grid, **options)
+    (2 * bits).backward()
+    again = backend.logistic_bits(latents, scale, shift, tiny_grid, gradient=rows, **options)
+    (2 * again).backward()
+    assert torch.equal(rows.values, latents.grad)
+    rated = (torch.arange(len(latents)) // 16 % 3 == 1) & (classes != NOT_CODED)
+    assert torch.equal(rows.touched_rows(), rated)
+
+
+@pytest.mark.parametrize("num_channels", [1, 3])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.5)])
+def test_update_rows(rival, reference, num_channels, betas):
+    count = 1003  # the last byte of marks is not full
+    parameters = [torch.randn(count, num_channels)] * 2
+    parameters = [p.clone() for p in parameters]
+    states = [
+        AdamState(torch.zeros_like(p), torch.zeros_like(p), torch.zeros(count, dtype=torch.int16))
+        for p in parameters
+    ]
+    states[1].num_updates[5] = states[0].num_updates[5] = 32767  # the counter is full
+    for share in (0.02, 0.6, 1.0, 0.3):
+        grad = torch.randn(count, num_channels) * (torch.rand(count, 1) < share)
+        for backend, p, state in zip((rival, reference), parameters, states, strict=True):
+            rows = RowGradient.of(grad.clone())
+            options = {"lr": 0.1, "betas": betas, "eps": 1e-15, "weight_decay": 0.02}
+            backend.update_rows(p, rows, state, **options)
+            assert not rows.values.any()
+            assert not rows.touched.any()
+        # Both work in single precision, in another order.
+        torch.testing.assert_close(*parameters, rtol=1e-5, atol=1e-6)
+        for name in ("exp_avg", "exp_avg_sq", "num_updates"):
+            both = [getattr(state, name) for state in states]
+            torch.testing.assert_close(*both, rtol=1e-5, atol=1e-7)
 
 
 # ── threads ──
@@ -371,15 +485,16 @@ def test_threads_do_not_change_results(tiny_grid_3d):
         backend = backends.CpuNumbaBackend(num_threads)
         leaves = [v.clone().requires_grad_() for v in (table, sigmas, rgbs)]
         latents = backend.interpolate(x, leaves[0], tiny_grid_3d)
-        torch.manual_seed(0)
-        noisy, ones = backend.add_noise(leaves[0]), torch.ones(1, 2)
-        bits = backend.logistic_bits(leaves[0], ones, ones, tiny_grid_3d)
+        noisy = backend.interpolate(x, leaves[0], tiny_grid_3d, quantizer=Quantizer("noise", 9))
+        ones = torch.ones(1, 1, 2)
+        bits = backend.logistic_bits(leaves[0], ones, ones, tiny_grid_3d, seed=1)
         samples = backend.march(origins, directions, cells, MARCHES["contracted_knee"])
         rendered = backend.composite(*leaves[1:], t_starts, t_ends, info)
-        mask = backend.visible(sigmas, t_starts, t_ends, info, early_stop=0.5)
+        counts = backend.visible(sigmas, t_starts, t_ends, info, early_stop=0.5)
+        _, front = backend.take_front(info, counts, [t_starts, rgbs])
         sum(v.square().sum() for v in (latents, noisy, bits, *rendered)).backward()
-        outputs = [latents, noisy, bits, samples.positions, samples.packed_info, *rendered, mask]
-        return [*outputs, *(leaf.grad for leaf in leaves)]
+        outputs = [latents, noisy, bits, samples.positions, samples.packed_info, *rendered]
+        return [*outputs, counts, *front, *(leaf.grad for leaf in leaves)]
 
     for one, two in zip(everything(1), everything(2), strict=True):
         assert torch.equal(one, two)

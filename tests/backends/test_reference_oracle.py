@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shacira_nerfstudio.backends import MarchSettings
+from shacira_nerfstudio.backends import AdamState, MarchSettings, Quantizer, RowGradient
 from shacira_nerfstudio.backends.reference import (
     contract,
     ray_bounds,
@@ -304,6 +304,35 @@ def test_visible_hand_computed(reference):
         return reference.visible(sigmas, t, t + 1, info, early_stop=early_stop).tolist()
 
     # Transmittance in front: 1, e^-1, e^-2; 1, e^-5, e^-5.
-    assert visible(0.0) == [True] * 6
-    assert visible(0.2) == [True, True, False, True, False, False]
-    assert visible(1.0) == [True, False, False, True, False, False]
+    assert visible(0.0) == [3, 3]
+    assert visible(0.2) == [2, 1]
+    assert visible(1.0) == [1, 1]
+
+
+# ── rows ──
+
+
+def test_noise_hand_computed(reference):
+    # lowbias32 of 1 ^ 6 = 7, step by step in Python's integers.
+    x = 7
+    x = (x ^ x >> 16) * 0x7FEB352D % 2**32
+    x = (x ^ x >> 15) * 0x846CA68B % 2**32
+    x ^= x >> 16
+    found = reference.quantize(torch.zeros(2, 1), Quantizer("noise", 6))
+    assert found[1, 0].item() == (x >> 8) / 2**24 - 0.5
+
+
+def test_update_rows_hand_computed(reference):
+    parameter = torch.tensor([[1.0], [1.0], [1.0]])
+    state = AdamState(torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3, dtype=torch.int16))
+    options = {"lr": 0.1, "betas": (0.5, 0.75), "eps": 0.0, "weight_decay": 0.0}
+    for grad in ([2.0, 0.0, 1.0], [-4.0, 3.0, 0.0]):
+        reference.update_rows(
+            parameter, RowGradient.of(torch.tensor(grad)[:, None]), state, **options
+        )
+    # Row 0 twice: moments 1 and 1, then (1 - 4) / 2 and (3 + 16) / 4, corrected by 3/4 and 7/16.
+    twice = 1 - 0.1 - 0.1 * (-1.5 / 0.75) / math.sqrt(4.75 / 0.4375)
+    # Rows 1 and 2 once, at different times: the first step of Adam is the sign.
+    expected = torch.tensor([[twice], [0.9], [0.9]])
+    torch.testing.assert_close(parameter, expected)
+    assert state.num_updates.tolist() == [2, 1, 1]

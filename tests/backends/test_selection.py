@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from shacira_nerfstudio.backends import Backend, available_backends, base, get_backend
+from shacira_nerfstudio.backends import Backend, available_backends, get_backend, selection
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def without(monkeypatch):
             if module not in names:
                 monkeypatch.delitem(sys.modules, module, raising=False)
 
-    monkeypatch.setattr(base, "_announced", set())
+    monkeypatch.setattr(selection, "_announced", set())
     return block
 
 

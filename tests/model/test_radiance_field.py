@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from shacira_nerfstudio.model.encoding import TableView
 from shacira_nerfstudio.model.radiance_field import (
     FieldShape,
     fake_quantize,
@@ -24,7 +25,8 @@ def unit_vectors(count, dtype=torch.float32):
 
 def explicit(field, x, directions):
     """Density and colour layer after layer, the latent decoder where the paper has it."""
-    hidden = field.encoding.latent_decoder(field.encoding(x, field.encoding.table().to(x)))
+    table = TableView(field.encoding.table().rows.to(x))
+    hidden = field.encoding.latent_decoder(field.encoding(x, table))
     hidden = field.density_mlp[1](torch.relu(field.density_mlp[0](hidden)))
     y = torch.cat([spherical_harmonics(directions, field.shape.sh_degree), hidden[:, 1:]], -1)
     for layer in field.color_mlp[:-1]:

@@ -315,7 +315,10 @@ class CpuNumbaBackend:
     ) -> tuple[Tensor, list[Tensor]]:
         info = torch.stack([counts.cumsum(0) - counts, counts], 1)
         begins, kept = _array(packed_info[:, 0], torch.int64), _array(info, torch.int64)
-        total = int(counts.sum())
+        total, before = int(counts.sum()), int(packed_info[:, 1].sum())
+        for tensor in tensors:  # kernels do not look at bounds
+            if len(tensor) != before:
+                raise ValueError(f"expected tensors of {before} samples, got one of {len(tensor)}")
         return info, [self._front(tensor, begins, kept, total) for tensor in tensors]
 
     def _front(self, tensor: Tensor, begins: np.ndarray, kept: np.ndarray, total: int) -> Tensor:

@@ -90,10 +90,11 @@ def _logarithms(x, bits, out, count):
 
 @numba.njit(**_VECTOR)
 def _rate(v, a, b, q, bits, slope_v, slope_a, slope_b, work, ints, floats, count):
-    """Bits of noisy latents v under logistic densities (a, b), and their gradients.
+    """log2 of the probability of noisy latents v under logistic densities (a, b), and the
+    gradients of bits, its negative.
 
-    With m = v a + b the middle of the interval, mirrored so that it is not negative, u = m + a/2 its
-    far end, t = exp(-u) and q = exp(-a):
+    With m = v a + b the middle of the interval, mirrored so that it is not negative, u = m + a/2
+    its far end, t = exp(-u) and q = exp(-a):
 
         P = sigmoid(u) - sigmoid(u - a) = t (1 - q) / ((1 + t) (t + q)),
 
@@ -167,7 +168,7 @@ def logistic_bits(latents, classes, first, stride, scale, shift, seed, origin, r
             for i in range(n):
                 kind = classes[rows[start + i]] if has_classes else 0
                 grad[start + i, c] = slope_v[i]
-                totals[kind, c, 0] += bits[i]
+                totals[kind, c, 0] -= bits[i]
                 totals[kind, c, 1] += slope_a[i]
                 totals[kind, c, 2] += slope_b[i]
     return count
@@ -188,13 +189,13 @@ def add_rows(rows, grad, factor, origin, values, touched):
         touched[row >> 3] |= np.uint8(1) << np.uint8(row & 7)
 
 
-@numba.njit(**_VECTOR)
-def _adam(p, g, m, v, f1, f2, lr, beta1, beta2, eps, keep, count):
+@numba.njit(**_COMPILE)
+def _adam(p, g, m, v, f1, f2, lr, share1, share2, eps, keep, count):
     """A step of Adam on ``count`` numbers that lie side by side; clears g."""
     for i in range(count):
         grad = g[i]
-        mean = m[i] + (_ONE - beta1) * (grad - m[i])
-        square = v[i] + (_ONE - beta2) * (grad * grad - v[i])
+        mean = m[i] + share1 * (grad - m[i])
+        square = v[i] + share2 * (grad * grad - v[i])
         m[i], v[i], g[i] = mean, square, np.float32(0)
         p[i] = p[i] * keep - lr * f1[i] * mean / (math.sqrt(square) * f2[i] + eps)
 
@@ -202,7 +203,7 @@ def _adam(p, g, m, v, f1, f2, lr, beta1, beta2, eps, keep, count):
 @numba.njit(**_COMPILE)
 def adam_rows(
     parameter, gradient, exp_avg, exp_avg_sq, num_updates, touched, corrections,
-    lr, beta1, beta2, eps, keep, begin, end,
+    lr, share1, share2, eps, keep, begin, end,
 ):  # fmt: skip
     """A step of Adam in the touched rows among blocks begin:end of 8 rows; clears what it used.
 
@@ -211,6 +212,8 @@ def adam_rows(
         num_updates: int16 [E].
         corrections: float32 [2, N], for a row that was updated n times before: 1 / (1 - beta1^k)
             and 1 / sqrt(1 - beta2^k) with k = n + 1; the last one serves all further k.
+        share1, share2: 1 - beta of either moment, rounded once: 1 - 0.999 in single precision has
+            five digits.
         keep: 1 - lr * weight decay.
     """
     num_rows = len(num_updates)
@@ -241,5 +244,5 @@ def adam_rows(
             at, stop = first * d, first * d + run
             _adam(
                 parameter[at:stop], gradient[at:stop], exp_avg[at:stop], exp_avg_sq[at:stop],
-                f1, f2, lr, beta1, beta2, eps, keep, run,
+                f1, f2, lr, share1, share2, eps, keep, run,
             )  # fmt: skip

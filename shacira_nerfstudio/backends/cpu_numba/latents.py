@@ -121,13 +121,12 @@ def update_rows(
     arrays = (parameter.detach(), gradient.values, state.exp_avg, state.exp_avg_sq)
     flat = [v.view(-1).numpy() for v in arrays]
     touched = gradient.touched.numpy()
-    numbers = [np.float32(v) for v in (lr, *betas, eps, 1 - lr * weight_decay)]
+    shares = [1 - beta for beta in betas]
+    numbers = [np.float32(v) for v in (lr, *shares, eps, 1 - lr * weight_decay)]
     counts, corrections = state.num_updates.numpy(), _corrections(betas)
     kernel: Any = latent_kernels.adam_rows
     run(
-        lambda begin, end: kernel(
-            *flat, counts, touched, corrections, *numbers, begin, end
-        ),
+        lambda begin, end: kernel(*flat, counts, touched, corrections, *numbers, begin, end),
         blocks(len(touched), _BLOCK // 8),
         num_threads,
     )

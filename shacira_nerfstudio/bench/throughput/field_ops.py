@@ -9,10 +9,11 @@ from torch import Tensor
 
 from shacira_nerfstudio.backends import Backend, get_backend
 from shacira_nerfstudio.bench.throughput.ops import PLAIN_TORCH, Setting
-from shacira_nerfstudio.bench.throughput.timing import Row, check_close, check_relative, rate_row
+from shacira_nerfstudio.bench.throughput.timing import Row, check_relative, rate_row
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.build import build_field
 from shacira_nerfstudio.model.radiance_field import FieldShape
+from shacira_nerfstudio.rate_contexts import NUM_CLASSES
 
 HIDDEN_DIM, GEO_FEAT_DIM, NUM_COLOR_LAYERS, SH_DEGREE = 64, 15, 1, 4
 """The method's defaults."""
@@ -115,7 +116,8 @@ def rate(setting: Setting) -> Row:
     """The rate term with its gradients, on one row in ``rate_stride``."""
     sizes, backend = setting.sizes, setting.backend
     grid, stride = sizes.grid(), sizes.rate_stride
-    shape = (grid.num_levels, sizes.num_channels)
+    shape = (grid.num_levels, NUM_CLASSES, sizes.num_channels)
+    classes = torch.randint(NUM_CLASSES, (grid.num_entries,), dtype=torch.uint8)
     leaves = (
         (torch.randn(grid.num_entries, sizes.num_channels) + 0.3).requires_grad_(),
         torch.full(shape, 1.5).requires_grad_(),
@@ -123,21 +125,17 @@ def rate(setting: Setting) -> Row:
     )
 
     def run(which: Backend) -> tuple[Tensor, ...]:
-        bits = which.logistic_bits(*leaves, grid, first=stride // 2, stride=stride)
+        options = {"first": stride // 2, "stride": stride, "seed": 1, "classes": classes}
+        bits = which.logistic_bits(*leaves, grid, **options)
         return bits.detach()[None], *torch.autograd.grad(bits, leaves)
 
     found, expected = run(backend), run(get_backend("reference", "cpu"))
     num_rated = -(-grid.num_entries // stride) * sizes.num_channels
-    # Each side draws its own noise: sums agree to their standard error, not value by value.
-    limit = 20 / num_rated**0.5
-    because = "each backend draws its own noise: the standard error of a sum, times 20"
+    # `reference` adds up in single precision, thousands of numbers a level.
+    because = "single precision, near the floor of probabilities and in sums"
     check: dict[str, Any] = {}
     for name, f, e in zip(("bits", "latents", "scale", "shift"), found, expected, strict=True):
-        if name == "latents":
-            rows = [(f != 0).any(1).float(), (e != 0).any(1).float()]
-            check |= check_close("rated rows", *rows, atol=0, because="the same rows")
-            f, e = f.sum(0), e.sum(0)  # noqa: PLW2901
-        check |= check_relative(name, f, e, limit=limit, because=because)
+        check |= check_relative(name, f, e, limit=1e-3, because=because)
     return rate_row(
         "rate",
         "entries/s",

@@ -1,0 +1,130 @@
+"""Adam in each row's own time."""
+
+import copy
+
+import pytest
+import torch
+
+from shacira_nerfstudio.backends import RowGradient
+from shacira_nerfstudio.model.row_adam import RowAdam
+
+
+def make(backend, rows=37, **options):
+    """A parameter whose gradient comes by rows where the backend writes them, and its optimiser."""
+    parameter = torch.nn.Parameter(torch.randn(rows, 2))
+    if backend.writes_rows:
+        gradient = RowGradient.zeros(rows, 2)
+        parameter.rows = (gradient, backend)
+        parameter.grad = gradient.values
+    return parameter, RowAdam([parameter], **options)
+
+
+def give(parameter, grad):
+    """Puts a gradient where the backend would have written it."""
+    rows = getattr(parameter, "rows", None)
+    if rows is None:
+        parameter.grad = grad.clone()
+        return
+    other = RowGradient.of(grad.clone())
+    rows[0].values += other.values
+    rows[0].touched |= other.touched
+
+
+def test_it_is_adam_where_every_row_is_touched(backend):
+    parameter, optimizer = make(backend, lr=0.1)
+    twin = torch.nn.Parameter(parameter.detach().clone())
+    adam = torch.optim.Adam([twin], lr=0.1, eps=1e-15)
+    for _ in range(5):
+        grad = torch.randn(37, 2)
+        give(parameter, grad)
+        twin.grad = grad.clone()
+        optimizer.step()
+        adam.step()
+        optimizer.zero_grad()
+    torch.testing.assert_close(parameter, twin, rtol=1e-5, atol=1e-6)
+
+
+def test_weight_decay_is_that_of_adamw(backend):
+    parameter, optimizer = make(backend, lr=0.1, weight_decay=0.3)
+    twin = torch.nn.Parameter(parameter.detach().clone())
+    adam = torch.optim.AdamW([twin], lr=0.1, eps=1e-15, weight_decay=0.3)
+    for _ in range(3):
+        grad = torch.randn(37, 2)
+        give(parameter, grad)
+        twin.grad = grad.clone()
+        optimizer.step()
+        adam.step()
+    torch.testing.assert_close(parameter, twin, rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_lives_in_its_own_time(backend):
+    """A row that is touched in steps 2 and 5 ends where it would if these were all steps."""
+    parameter, optimizer = make(backend, lr=0.1)
+    start = parameter.detach().clone()
+    first, second = torch.randn(37, 2), torch.randn(37, 2)
+    for step in range(7):
+        grad = torch.randn(37, 2)
+        grad[3] = {2: first[3], 5: second[3]}.get(step, torch.zeros(2))
+        give(parameter, grad)
+        before = parameter[3].detach().clone()
+        optimizer.step()
+        assert torch.equal(parameter[3], before) == (step not in (2, 5))
+    alone, other = make(backend, lr=0.1)
+    alone.data.copy_(start)
+    for grad in (first, second):
+        give(alone, grad)
+        other.step()
+    torch.testing.assert_close(parameter[3], alone[3])
+
+
+def test_a_step_clears_the_gradient_and_zero_grad_too(backend):
+    parameter, optimizer = make(backend)
+    give(parameter, torch.randn(37, 2))
+    optimizer.zero_grad()
+    assert parameter.grad is None or not parameter.grad.any()
+    if backend.writes_rows:
+        assert parameter.grad is parameter.rows[0].values  # the array is used again
+        assert not parameter.rows[0].touched.any()
+
+
+def test_a_state_that_was_saved_goes_on(backend):
+    parameter, optimizer = make(backend, lr=0.1)
+    grads = [torch.randn(37, 2) * (torch.rand(37, 1) < 0.5) for _ in range(4)]
+    for grad in grads[:2]:
+        give(parameter, grad)
+        optimizer.step()
+    other, resumed = make(backend, lr=0.1)
+    other.data.copy_(parameter.data)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for grad in grads[2:]:
+        for p, o in ((parameter, optimizer), (other, resumed)):
+            give(p, grad)
+            o.step()
+    assert torch.equal(parameter, other)
+
+
+def test_whoever_keeps_something_notices_a_step(backend):
+    parameter, optimizer = make(backend)
+    version = parameter._version
+    give(parameter, torch.ones(37, 2))
+    optimizer.step()
+    assert parameter._version > version
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"lr": -1.0}, {"betas": (0.9, 1.0)}, {"eps": -1e-8}, {"weight_decay": -0.1}],
+    ids=str,
+)
+def test_impossible_options_are_refused(options):
+    with pytest.raises(ValueError, match="expected"):
+        RowAdam([torch.nn.Parameter(torch.zeros(2, 1))], **options)
+
+
+def test_a_beta_that_the_kernel_cannot_correct_is_refused(backend):
+    if not backend.writes_rows:
+        pytest.skip(f"{backend.name} corrects any beta")
+    parameter, optimizer = make(backend, betas=(0.9, 0.99999))
+    give(parameter, torch.ones(37, 2))
+    with pytest.raises(ValueError, match="betas"):
+        optimizer.step()
