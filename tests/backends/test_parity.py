@@ -498,3 +498,19 @@ def test_threads_do_not_change_results(tiny_grid_3d):
 
     for one, two in zip(everything(1), everything(2), strict=True):
         assert torch.equal(one, two)
+
+
+# ── skipping ──
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0005, 0.05, 1.0])
+def test_gaps_are_chessboard_distances(share):
+    backend = pytest.importorskip("shacira_nerfstudio.backends.cpu_numba.backend")
+    cells = (torch.rand(20, 20, 20) < share).numpy()
+    gaps = backend.empty_gaps(cells)
+    occupied = torch.from_numpy(cells).nonzero()
+    every = torch.cartesian_prod(*[torch.arange(20)] * 3)
+    expected = torch.full((len(every),), backend.MAX_GAP)
+    for cell in occupied:
+        expected = torch.minimum(expected, (every - cell).abs().amax(1))
+    assert torch.equal(torch.from_numpy(gaps).long().view(-1), expected)

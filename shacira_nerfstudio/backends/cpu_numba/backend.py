@@ -31,6 +31,8 @@ SAMPLE_BLOCK = 65536
 bringing each level's table into the cache once; a fine level's table alone fills the second-level
 cache."""
 RAY_BLOCK = 1024
+MAX_GAP = 16
+"""Cells that a ray can skip at once at the most; to look for more takes longer than it saves."""
 
 
 def _array(tensor: Tensor, dtype: torch.dtype = torch.float32) -> np.ndarray:
@@ -258,12 +260,12 @@ class CpuNumbaBackend:
         num_steps = torch.where(t_max > t_min, num_steps, 0).long()
         first = first_step if first_step is not None else torch.zeros(len(o), dtype=torch.long)
         begin = jitter if jitter is not None else torch.zeros(len(o))
-        cells, coarse = self._occupancy(occupancy)
+        gaps = self._gaps(occupancy)
         low, high = np.array(settings.box[0], np.float64), np.array(settings.box[1], np.float64)
         f64 = torch.float64
         rays = [_array(v, f64) for v in (o, d, t_min, u_min, t_max)]
         rays += [_array(num_steps, torch.int64), _array(begin, f64), _array(first, torch.int64)]
-        common = (cells, coarse, settings.contraction == "contracted", low, high - low)
+        common = (gaps, settings.contraction == "contracted", low, high - low)
         common += (settings.step_size, settings.knee, max_samples)
         kernel: Any = render_kernels.march
         parts = run(
@@ -273,14 +275,13 @@ class CpuNumbaBackend:
         )
         return _join(parts, origins.dtype)
 
-    def _occupancy(self, occupancy: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Cells and coarse cells; these are kept for the next call with the same tensor."""
-        key = (occupancy, occupancy._version)
+    def _gaps(self, occupancy: Tensor) -> np.ndarray:
+        """See :func:`empty_gaps`; kept for the next call with the same tensor."""
         known = self._known_occupancy
-        if known is None or known[0][0] is not occupancy or known[0][1] != key[1]:
+        if known is None or known[0] is not occupancy or known[1] != occupancy._version:
             cells = occupancy.contiguous().numpy().view(np.bool_)
-            known = self._known_occupancy = (key, (cells, _coarse(cells)))
-        return known[1]
+            known = self._known_occupancy = (occupancy, occupancy._version, empty_gaps(cells))
+        return known[2]
 
     def composite(
         self, sigmas: Tensor, rgbs: Tensor, t_starts: Tensor, t_ends: Tensor, packed_info: Tensor
@@ -339,16 +340,23 @@ class CpuNumbaBackend:
         return (target.t() if by_channel else target).reshape(total, *tensor.shape[1:])
 
 
-def _coarse(cells: np.ndarray) -> np.ndarray:
-    """Which blocks of cells hold an occupied one; empty where blocks would straddle a contraction's
-    border."""
-    blocks, rest = divmod(cells.shape[0], render_kernels.BLOCK)
-    if rest or blocks % 4:
-        return np.zeros((0, 0, 0), np.bool_)
-    # Eight cells of the last axis at once: one word.
-    words = np.ascontiguousarray(cells).view(np.uint64)
-    split = (blocks, render_kernels.BLOCK) * 2
-    return words.reshape(*split, blocks).any(axis=(1, 3))
+def empty_gaps(cells: np.ndarray) -> np.ndarray:
+    """How far each cell is from the next occupied one, uint8 [G, G, G].
+
+    Distances are those of a king on a chess board: 0 for an occupied cell, 1 for its neighbours,
+    diagonal ones included; :data:`MAX_GAP` is the largest.
+    """
+    near = cells.copy()
+    gaps = (~near).view(np.uint8)
+    for _ in range(MAX_GAP - 1):
+        for axis in range(3):
+            lines, before = np.moveaxis(near, axis, 0), np.moveaxis(near.copy(), axis, 0)
+            lines[1:] |= before[:-1]
+            lines[:-1] |= before[1:]
+        if near.all():
+            break
+        gaps += ~near
+    return gaps
 
 
 def _join(parts: list, dtype: torch.dtype) -> Samples:

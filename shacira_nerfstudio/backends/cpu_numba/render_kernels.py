@@ -1,8 +1,8 @@
 """Marching and compositing, a range of rays at a time.
 
 The marcher works in double precision with the same formulas as `reference`, so that both return the
-same set of samples. What it adds is skipping: in an empty cell it jumps to the cell's far side,
-along the lattice of steps.
+same set of samples. What it adds is skipping: from an empty cell it jumps past all the empty cells
+around it, along the lattice of steps.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ _EXACT = {
     "error_model": "numpy",
 }  # no fastmath: parity with reference
 _FAST = {**_EXACT, "fastmath": {"contract", "nsz", "arcp"}}
-
-BLOCK = 8
-"""Cells per axis of a block of the coarse occupancy."""
 
 
 @numba.njit(inline="always", **_EXACT)
@@ -44,12 +41,20 @@ def _cell(x, size):
 
 
 @numba.njit(inline="always", **_EXACT)
-def _exit(x, velocity, cells):
-    """Distance along the ray until coordinate ``x`` leaves its cell of width 1 / cells."""
-    if velocity == 0:
+def _exit(x, inverse, cell, gap, size, inner):
+    """Distance along the ray until coordinate ``x`` leaves the empty cells around its own.
+
+    Args:
+        inverse: Of the velocity in cells; not finite if it stands still.
+        gap: All cells nearer than so many to ``cell`` are empty.
+        inner: Whether to stop at the middle half of the axis, where straight rays end.
+    """
+    if not abs(inverse) < np.inf:
         return np.inf
-    border = math.floor(x * cells) + (1 if velocity > 0 else 0)
-    return (border - x * cells) / (velocity * cells)
+    border = cell + gap if inverse > 0 else cell - gap + 1
+    if inner:
+        border = min(max(border, size // 4), 3 * size // 4)
+    return (border - x * size) * inverse
 
 
 @numba.njit(inline="always", **_EXACT)
@@ -73,21 +78,21 @@ def _grown(t_starts, t_ends, positions):
 
 @numba.njit(**_EXACT)
 def march(
-    origins, directions, t_mins, u_mins, t_maxs, num_steps, jitter, first_step, occupancy, coarse,
+    origins, directions, t_mins, u_mins, t_maxs, num_steps, jitter, first_step, gaps,
     contracted, low, extent, step_size, knee, max_samples, begin, end,
 ):  # fmt: skip
     """Samples rays begin:end. See :meth:`Backend.march`; lengths and bounds come from `reference`.
 
     Args:
-        coarse: bool [G/BLOCK]^3, whether a block has an occupied cell; size 0 switches block
-            skipping off.
+        gaps: uint8 [G, G, G]; 0 where a cell is occupied, else so many that all cells nearer than
+            that, diagonals counting as 1, are empty.
         low, extent: float64 [3], lower corner and size of the box.
 
     Returns:
         t_starts, t_ends float32 [S], positions float32 [S, 3], counts and next_step int64 [end -
         begin].
     """
-    size, num_blocks = occupancy.shape[0], coarse.shape[0]
+    size = gaps.shape[0]
     # Cells that lie across the border of the contraction hold curved and straight pieces of a ray.
     straddling = contracted and size % 4 != 0
     t_starts = np.empty(64 * (end - begin) + 1024, np.float32)
@@ -96,6 +101,7 @@ def march(
     # Speeds in the unit cube, where the contraction leaves the box half of each axis.
     share = 0.5 if contracted else 1.0
     total, r = 0, 1.0
+    steps_per_unit = 1 / step_size
     for ray in range(begin, end):
         ox = (origins[ray, 0] - low[0]) / extent[0]
         oy = (origins[ray, 1] - low[1]) / extent[1]
@@ -103,6 +109,8 @@ def march(
         dx = directions[ray, 0] / extent[0]
         dy = directions[ray, 1] / extent[1]
         dz = directions[ray, 2] / extent[2]
+        inverse_x, inverse_y = 1 / (share * dx * size), 1 / (share * dy * size)
+        inverse_z = 1 / (share * dz * size)
         offset, t_max, count = u_mins[ray] + jitter[ray] * step_size, t_maxs[ray], 0
         step, last = first_step[ray], num_steps[ray]
         while 0 <= step < last:
@@ -115,7 +123,8 @@ def march(
             if contracted:
                 x, y, z, r = _contract(x, y, z)
             i, j, k = _cell(x, size), _cell(y, size), _cell(z, size)
-            if occupancy[i, j, k]:
+            gap = np.int64(gaps[i, j, k])
+            if gap == 0:
                 if max_samples > 0 and count == max_samples:
                     next_step[ray - begin] = step
                     break
@@ -131,18 +140,14 @@ def march(
             if r > 1.0 or straddling:  # rays are curved out there; no jump
                 step += 1
                 continue
-            cells = size
-            if num_blocks > 0 and not coarse[i // BLOCK, j // BLOCK, k // BLOCK]:
-                cells = num_blocks
             distance = min(
-                _exit(x, share * dx, cells),
-                _exit(y, share * dy, cells),
-                _exit(z, share * dz, cells),
+                _exit(x, inverse_x, i, gap, size, contracted),
+                _exit(y, inverse_y, j, gap, size, contracted),
+                _exit(z, inverse_z, k, gap, size, contracted),
             )
-            # Land on the last step that is still inside, or one further if none is: it cannot pass
-            # a sample.
-            jump = math.floor((_spacing(t_mid + distance, knee) - u_mid) / step_size - 1e-9)
-            step += max(1, int(jump))
+            # On to the first step that is not surely inside: it cannot pass a sample.
+            inside = math.floor((_spacing(t_mid + distance, knee) - u_mid) * steps_per_unit - 1e-9)
+            step += max(1, int(inside) + 1)
         counts[ray - begin] = count
     return t_starts[:total], t_ends[:total], positions[:total], counts, next_step
 
