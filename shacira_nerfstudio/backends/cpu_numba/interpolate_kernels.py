@@ -88,6 +88,17 @@ def _row(ix, iy, iz, n, size, dense):
     return np.uint64(i0), np.uint64(i1)
 
 
+@numba.njit(inline="always", **_COMPILE)
+def _lerp(corner, k, fx, fy, fz):
+    """Trilinear mean of corner[k : k + 8]."""
+    v00 = corner[k] + fx * (corner[k + 1] - corner[k])
+    v10 = corner[k + 2] + fx * (corner[k + 3] - corner[k + 2])
+    v01 = corner[k + 4] + fx * (corner[k + 5] - corner[k + 4])
+    v11 = corner[k + 6] + fx * (corner[k + 7] - corner[k + 6])
+    near, far = v00 + fy * (v10 - v00), v01 + fy * (v11 - v01)
+    return near + fz * (far - near)
+
+
 @numba.njit(**_COMPILE)
 def interpolate_forward(x, table, n, size, quantizer, first, out, begin, end):
     """Writes out[c, begin:end] for one level.
@@ -103,12 +114,12 @@ def interpolate_forward(x, table, n, size, quantizer, first, out, begin, end):
     num_dims, num_channels = x.shape[1], table.shape[1]
     scale = np.float32(n - 1)
     dense = n * n * (n if num_dims == 3 else 1) <= size
-    num_rows = 4 if num_dims == 3 else 2
-    # Corners of the cell that was looked up last, channel after channel; the z-neighbours stay 0
-    # in two dimensions.
+    # Corners of the cell that was looked up last, channel after channel. In two dimensions those
+    # with z = 1 are some entries of the table or other, and count 0 times.
     corner = np.zeros(8 * num_channels, np.float32)
     last_x, last_y, last_z = np.int64(-1), np.int64(-1), np.int64(-1)
     iz, fz = np.int64(0), _ZERO
+    origin = np.uint64(first)
     for s in range(begin, end):
         ix, fx = _axis(x[s, 0], scale)
         iy, fy = _axis(x[s, 1], scale)
@@ -116,30 +127,27 @@ def interpolate_forward(x, table, n, size, quantizer, first, out, begin, end):
             iz, fz = _axis(x[s, 2], scale)
         if ix != last_x or iy != last_y or iz != last_z:
             last_x, last_y, last_z = ix, iy, iz
-            for row in range(num_rows):
-                i0, i1 = _row(ix, iy + (row & 1), iz + (row >> 1), n, size, dense)
-                for c in range(num_channels):
-                    e0, e1 = (
-                        (np.uint64(first) + i0) * num_channels + c,
-                        (np.uint64(first) + i1) * num_channels + c,
-                    )
-                    corner[8 * c + 2 * row] = read(table, i0, c, quantizer, e0)
-                    corner[8 * c + 2 * row + 1] = read(table, i1, c, quantizer, e1)
+            if num_channels == 1:  # the usual case, without a loop in the middle
+                for row in range(4):
+                    i0, i1 = _row(ix, iy + (row & 1), iz + (row >> 1), n, size, dense)
+                    corner[2 * row] = read(table, i0, 0, quantizer, origin + i0)
+                    corner[2 * row + 1] = read(table, i1, 0, quantizer, origin + i1)
+            else:
+                for row in range(4):
+                    i0, i1 = _row(ix, iy + (row & 1), iz + (row >> 1), n, size, dense)
+                    for c in range(num_channels):
+                        k, e = 8 * c + 2 * row, origin * num_channels + c
+                        corner[k] = read(table, i0, c, quantizer, e + i0 * num_channels)
+                        corner[k + 1] = read(table, i1, c, quantizer, e + i1 * num_channels)
         for c in range(num_channels):
-            k = 8 * c
-            v00 = corner[k] + fx * (corner[k + 1] - corner[k])
-            v10 = corner[k + 2] + fx * (corner[k + 3] - corner[k + 2])
-            v01 = corner[k + 4] + fx * (corner[k + 5] - corner[k + 4])
-            v11 = corner[k + 6] + fx * (corner[k + 7] - corner[k + 6])
-            near, far = v00 + fy * (v10 - v00), v01 + fy * (v11 - v01)
-            out[c, s] = near + fz * (far - near)
+            out[c, s] = _lerp(corner, 8 * c, fx, fy, fz)
 
 
 @numba.njit(inline="always", **_COMPILE)
-def _flush(row_of, sums, num_corners, num_channels, grad_table, touched, mark):
-    """Writes the sums of a cell's corners, marks their rows, and clears the sums."""
-    for corner in range(num_corners):
-        i = row_of[corner]
+def _flush(rows, sums, begin, num_channels, grad_table, touched, mark):
+    """Writes the sums of four corners, marks their rows, and clears the sums."""
+    for corner in range(begin, begin + 4):
+        i = rows[corner]
         for c in range(num_channels):
             grad_table[i, c] += sums[8 * c + corner]
             sums[8 * c + corner] = _ZERO
@@ -161,23 +169,30 @@ def interpolate_backward(x, grad_out, n, size, grad_table, touched):
     num_dims, num_channels = x.shape[1], grad_table.shape[1]
     scale = np.float32(n - 1)
     dense = n * n * (n if num_dims == 3 else 1) <= size
-    num_corners = 8 if num_dims == 3 else 4
     mark = len(touched) > 0
-    sums, row_of = np.zeros(8 * num_channels, np.float32), np.zeros(8, np.uint64)
+    sums, rows = np.zeros(8 * num_channels, np.float32), np.zeros(8, np.uint64)
     last_x, last_y, last_z = np.int64(-1), np.int64(-1), np.int64(-1)
     iz, fz = np.int64(0), _ZERO
-    for s in range(x.shape[0]):
-        ix, fx = _axis(x[s, 0], scale)
-        iy, fy = _axis(x[s, 1], scale)
-        if num_dims == 3:
-            iz, fz = _axis(x[s, 2], scale)
+    for s in range(x.shape[0] + 1):
+        if s < x.shape[0]:
+            ix, fx = _axis(x[s, 0], scale)
+            iy, fy = _axis(x[s, 1], scale)
+            if num_dims == 3:
+                iz, fz = _axis(x[s, 2], scale)
+        else:
+            ix, iy = np.int64(-1), np.int64(-1)  # no cell: what is left is written
+            fx, fy = _ZERO, _ZERO
         if ix != last_x or iy != last_y or iz != last_z:
             if last_x >= 0:
-                _flush(row_of, sums, num_corners, num_channels, grad_table, touched, mark)
+                _flush(rows, sums, 0, num_channels, grad_table, touched, mark)
+                if num_dims == 3:
+                    _flush(rows, sums, 4, num_channels, grad_table, touched, mark)
             last_x, last_y, last_z = ix, iy, iz
-            for row in range(num_corners >> 1):
+            if ix < 0:
+                break
+            for row in range(4):
                 i0, i1 = _row(ix, iy + (row & 1), iz + (row >> 1), n, size, dense)
-                row_of[2 * row], row_of[2 * row + 1] = i0, i1
+                rows[2 * row], rows[2 * row + 1] = i0, i1
         for c in range(num_channels):
             k, g = 8 * c, grad_out[c, s]
             gx1 = g * fx
@@ -193,5 +208,3 @@ def interpolate_backward(x, grad_out, n, size, grad_table, touched):
             sums[k + 5] += far01
             sums[k + 6] += far10
             sums[k + 7] += far11
-    if last_x >= 0:
-        _flush(row_of, sums, num_corners, num_channels, grad_table, touched, mark)
