@@ -97,6 +97,15 @@ def test_interpolate_integer_tables(backend, device, reference, tiny_grid, dtype
     torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-5, atol=5e-2)
 
 
+def test_levels_of_zeros_interpolate_to_zeros(backend, device, tiny_grid):
+    table = torch.randint(1, 5, (tiny_grid.num_entries, 2), dtype=torch.int8).to(device)
+    table[: tiny_grid.offsets[1]] = 0
+    table[tiny_grid.offsets[-2] :] = 0
+    found = backend.interpolate(positions(50, tiny_grid.num_dims).to(device), table, tiny_grid)
+    assert not found[:, [0, -1]].any()
+    assert found[:, 1:-1].all()
+
+
 def test_interpolate_with_known_values(backend, device, tiny_grid):
     x = positions(200, tiny_grid.num_dims).to(device)
     table = torch.randn(tiny_grid.num_entries, 2).to(device).requires_grad_()

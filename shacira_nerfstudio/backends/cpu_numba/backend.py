@@ -9,6 +9,7 @@ on the number of threads.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -69,9 +70,15 @@ class _Interpolate(torch.autograd.Function):
             quantizer = PLAIN
         out = np.empty((grid.num_levels, table.shape[1], len(positions)), np.float32)
         rows, offsets, how = rows.numpy(), grid.offsets, _kernel_quantizer(quantizer)
+        wanted = list(range(grid.num_levels))
+        if rows.dtype != np.float32:
+            # The finest levels of a file often hold nothing.
+            spans = list(itertools.pairwise(offsets))
+            wanted = [level for level in wanted if rows[slice(*spans[level])].any()]
+            out[[level for level in range(grid.num_levels) if level not in wanted]] = 0
 
         def levels(begin: int, end: int) -> None:
-            for level in range(grid.num_levels):
+            for level in wanted:
                 interpolate_kernels.interpolate_forward(
                     positions,
                     rows[offsets[level] : offsets[level + 1]],
