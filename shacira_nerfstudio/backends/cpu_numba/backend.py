@@ -40,9 +40,11 @@ def _array(tensor: Tensor, dtype: torch.dtype = torch.float32) -> np.ndarray:
     return tensor.detach().to(dtype).contiguous().numpy()
 
 
-def _kernel_quantizer(quantizer: Quantizer) -> Any:
-    """What the kernels' ``read`` takes."""
-    return {"none": None, "round": True, "noise": np.uint32(quantizer.seed)}[quantizer.mode]
+_MODES = {
+    "none": interpolate_kernels.AS_IS,
+    "round": interpolate_kernels.ROUND,
+    "noise": interpolate_kernels.NOISE,
+}
 
 
 class _Interpolate(torch.autograd.Function):
@@ -62,14 +64,16 @@ class _Interpolate(torch.autograd.Function):
         ctx.save_for_backward(x)
         if values is not None:
             return values.view_as(values)
-        positions = _array(x)
+        positions = _array(x.t())
         rows = table.detach().contiguous()
         if rows.dtype not in (torch.int8, torch.int16):
             rows = rows.float()
         elif quantizer.mode == "round":
             quantizer = PLAIN
-        out = np.empty((grid.num_levels, table.shape[1], len(positions)), np.float32)
-        rows, offsets, how = rows.numpy(), grid.offsets, _kernel_quantizer(quantizer)
+        num_samples = len(x)
+        out = np.empty((grid.num_levels, table.shape[1], num_samples), np.float32)
+        rows, offsets = rows.numpy(), grid.offsets
+        how = _MODES[quantizer.mode], np.uint32(quantizer.seed)
         wanted = list(range(grid.num_levels))
         if rows.dtype != np.float32:
             # The finest levels of a file often hold nothing.
@@ -84,22 +88,22 @@ class _Interpolate(torch.autograd.Function):
                     rows[offsets[level] : offsets[level + 1]],
                     grid.resolutions[level],
                     grid.table_sizes[level],
-                    how,
+                    *how,
                     offsets[level],
                     out[level],
                     begin,
                     end,
                 )
 
-        share = -(-len(positions) // num_threads)
-        run(levels, blocks(len(positions), max(min(share, SAMPLE_BLOCK), 1)), num_threads)
+        share = -(-num_samples // num_threads)
+        run(levels, blocks(num_samples, max(min(share, SAMPLE_BLOCK), 1)), num_threads)
         return torch.from_numpy(out).permute(2, 0, 1)
 
     @staticmethod
     def backward(ctx, grad_out: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,) = ctx.saved_tensors
         grid: GridSpec = ctx.grid
-        positions = _array(x)
+        positions = _array(x.t())
         upstream = _array(grad_out.permute(1, 2, 0))  # [L, C, S]
         gradient: RowGradient | None = ctx.gradient
         if gradient is None:
