@@ -320,9 +320,9 @@ class ReferenceBackend:
         state.num_updates[rows] = updates.to(torch.int16)
         powers = updates.to(torch.float64)[:, None]
         corrections = [(1 - beta**powers).to(grad) for beta in betas]
-        mean = state.exp_avg[rows].lerp(grad, 1 - betas[0])
-        square = state.exp_avg_sq[rows].lerp(grad * grad, 1 - betas[1])
-        state.exp_avg[rows], state.exp_avg_sq[rows] = mean, square
+        mean, square = state.moments[rows].unbind(1)
+        mean, square = mean.lerp(grad, 1 - betas[0]), square.lerp(grad * grad, 1 - betas[1])
+        state.moments[rows] = torch.stack([mean, square], 1)
         step = mean / corrections[0] / ((square / corrections[1]).sqrt() + eps)
         parameter[rows] = parameter[rows] * (1 - lr * weight_decay) - lr * step
         gradient.clear()

@@ -81,7 +81,7 @@ class RowGradient:
 class AdamState:
     """What Adam keeps of a table."""
 
-    exp_avg: Float[Tensor, "E C"]
-    exp_avg_sq: Float[Tensor, "E C"]
+    moments: Float[Tensor, "E 2 C"]
+    """First and second moment side by side: a row that is updated takes one cache line."""
     num_updates: Int[Tensor, " E"]
     """int16; how often each row was updated."""

@@ -63,14 +63,13 @@ class RowAdam(torch.optim.Optimizer):
     def _state_of(self, parameter: torch.Tensor) -> AdamState:
         state = self.state[parameter]
         if not state:
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
+            state["moments"] = torch.zeros_like(parameter)[:, None].repeat(1, 2, 1)
             state["num_updates"] = torch.zeros(
                 len(parameter), dtype=torch.int16, device=parameter.device
             )
         # torch makes what it loads as precise as the parameter.
         state["num_updates"] = state["num_updates"].to(torch.int16)
-        return AdamState(state["exp_avg"], state["exp_avg_sq"], state["num_updates"])
+        return AdamState(state["moments"], state["num_updates"])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears touched rows where gradients come by rows; the array stays."""

@@ -264,7 +264,8 @@ class ShaciraModel(Model):
         if self.training and encoding.is_quantized:
             # Under mixed precision the differences of the density would vanish in half floats.
             with torch.autocast(self.device.type, enabled=False):
-                bits = encoding.bits(fraction=self.config.rate_sample_fraction)
+                most = self.config.rate_max_entries / encoding.grid.num_entries
+                bits = encoding.bits(fraction=min(self.config.rate_sample_fraction, most))
             losses["rate_loss"] = self.config.rate_lambda * bits / encoding.grid.num_entries
             if metrics_dict is not None:
                 latent_bits = bits.item()

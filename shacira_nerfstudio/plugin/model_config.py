@@ -31,6 +31,9 @@ class ShaciraModelConfig(ModelConfig):
     rate_sample_fraction: float = 0.125
     """Fraction of the entries on which each step estimates the rate, unbiased; smaller is faster
     and noisier."""
+    rate_max_entries: int = 1 << 20
+    """Most entries on which a step estimates the rate: what a step costs does not grow with the
+    table."""
     quantizer: Literal["noise", "sga", "straight_through", "none"] = "noise"
     """Stand-in for rounding during the first part of training: additive noise, stochastic Gumbel
     annealing, straight-through rounding, or none (plain hash grid, which cannot be exported)."""

@@ -324,7 +324,7 @@ def test_noise_hand_computed(reference):
 
 def test_update_rows_hand_computed(reference):
     parameter = torch.tensor([[1.0], [1.0], [1.0]])
-    state = AdamState(torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3, dtype=torch.int16))
+    state = AdamState(torch.zeros(3, 2, 1), torch.zeros(3, dtype=torch.int16))
     options = {"lr": 0.1, "betas": (0.5, 0.75), "eps": 0.0, "weight_decay": 0.0}
     for grad in ([2.0, 0.0, 1.0], [-4.0, 3.0, 0.0]):
         reference.update_rows(

@@ -190,25 +190,40 @@ def add_rows(rows, grad, factor, origin, values, touched):
 
 
 @numba.njit(**_COMPILE)
-def _adam(p, g, m, v, f1, f2, lr, share1, share2, eps, keep, count):
-    """A step of Adam on ``count`` numbers that lie side by side; clears g."""
+def _adam(p, g, m, d, f1, f2, lr, share1, share2, eps, keep, count):
+    """A step of Adam on ``count`` rows of d numbers that lie side by side; clears g.
+
+    Args:
+        f1, f2: Bias corrections of each row.
+        m: Moments; of each row first the d means, then the d squares.
+    """
+    if d == 1:  # the usual case, for which the compiler makes a vector of the rows
+        for i in range(count):
+            grad, mean, square = g[i], m[2 * i], m[2 * i + 1]
+            mean += share1 * (grad - mean)
+            square += share2 * (grad * grad - square)
+            m[2 * i], m[2 * i + 1], g[i] = mean, square, np.float32(0)
+            p[i] = p[i] * keep - lr * f1[i] * mean / (math.sqrt(square) * f2[i] + eps)
+        return
     for i in range(count):
-        grad = g[i]
-        mean = m[i] + share1 * (grad - m[i])
-        square = v[i] + share2 * (grad * grad - v[i])
-        m[i], v[i], g[i] = mean, square, np.float32(0)
-        p[i] = p[i] * keep - lr * f1[i] * mean / (math.sqrt(square) * f2[i] + eps)
+        for c in range(d):
+            j, k = i * d + c, 2 * i * d + c
+            grad, mean, square = g[j], m[k], m[k + d]
+            mean += share1 * (grad - mean)
+            square += share2 * (grad * grad - square)
+            m[k], m[k + d], g[j] = mean, square, np.float32(0)
+            p[j] = p[j] * keep - lr * f1[i] * mean / (math.sqrt(square) * f2[i] + eps)
 
 
 @numba.njit(**_COMPILE)
 def adam_rows(
-    parameter, gradient, exp_avg, exp_avg_sq, num_updates, touched, corrections,
+    parameter, gradient, moments, num_updates, touched, corrections,
     lr, share1, share2, eps, keep, begin, end,
 ):  # fmt: skip
     """A step of Adam in the touched rows among blocks begin:end of 8 rows; clears what it used.
 
     Args:
-        parameter, gradient, exp_avg, exp_avg_sq: float32, flat, [E d].
+        parameter, gradient: float32, flat, [E d]; ``moments`` [E 2 d].
         num_updates: int16 [E].
         corrections: float32 [2, N], for a row that was updated n times before: 1 / (1 - beta1^k)
             and 1 / sqrt(1 - beta2^k) with k = n + 1; the last one serves all further k.
@@ -218,7 +233,7 @@ def adam_rows(
     """
     num_rows = len(num_updates)
     d = len(parameter) // num_rows
-    f1, f2 = np.empty(8 * d, np.float32), np.empty(8 * d, np.float32)
+    f1, f2 = np.empty(8, np.float32), np.empty(8, np.float32)
     latest = corrections.shape[1] - 1
     for block in range(begin, end):
         bits = touched[block]
@@ -237,12 +252,11 @@ def adam_rows(
                 k = num_updates[row]
                 num_updates[row] = min(k + 1, 32767)
                 j = min(np.int64(k), latest)
-                for _ in range(d):
-                    f1[run], f2[run] = corrections[0, j], corrections[1, j]
-                    run += 1
+                f1[run], f2[run] = corrections[0, j], corrections[1, j]
+                run += 1
                 i += 1
-            at, stop = first * d, first * d + run
+            at, stop = first * d, (first + run) * d
             _adam(
-                parameter[at:stop], gradient[at:stop], exp_avg[at:stop], exp_avg_sq[at:stop],
+                parameter[at:stop], gradient[at:stop], moments[2 * at : 2 * stop], d,
                 f1, f2, lr, share1, share2, eps, keep, run,
             )  # fmt: skip

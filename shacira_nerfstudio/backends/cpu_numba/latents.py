@@ -118,7 +118,7 @@ def update_rows(
     num_threads: int,
 ) -> None:
     """See :meth:`Backend.update_rows`."""
-    arrays = (parameter.detach(), gradient.values, state.exp_avg, state.exp_avg_sq)
+    arrays = (parameter.detach(), gradient.values, state.moments)
     flat = [v.view(-1).numpy() for v in arrays]
     touched = gradient.touched.numpy()
     shares = [1 - beta for beta in betas]
