@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from shacira_nerfstudio.bench.throughput.rivals import RivalCoder, compressed_bytes, load_coder
+from shacira_nerfstudio.bench.throughput.rivals import (
+    MAX_CODED,
+    RivalCoder,
+    compressed_bytes,
+    load_coder,
+)
 from shacira_nerfstudio.bench.throughput.timing import (
     Row,
     Side,
@@ -22,8 +27,6 @@ from shacira_nerfstudio.codec import PackedScene, decode_scene, describe, encode
 from shacira_nerfstudio.codec.rans import Decoder, Segment, choose_lanes, encode
 from shacira_nerfstudio.codec.tables import FIXED, FrequencyTable, TableSet
 
-MAX_CODED = 1 << 20
-"""Symbols of the coders' rows: torchac takes some 50 bytes of tables for each."""
 _CODEC = "numba"
 _ONE = "one file format, one codec: nothing else reads or writes it"
 
