@@ -1,7 +1,8 @@
-"""`shacira bench rd` and `shacira bench report`: options and what they print."""
+"""`shacira bench rd`, `report` and `codec`: options and what they print."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,5 +62,35 @@ class Report:
         return 0
 
 
-COMMANDS = {"rd": RateDistortion, "report": Report}
+@dataclass
+class Codec:
+    """Show how good the coding of files is: beside the entropies of their integers and beside other
+    coders of the same integers.
+
+    The exit status is 1 if a file misses a bar of what a trained scene should reach.
+    """
+
+    files: Positional[tuple[Path, ...]]
+    """The .shacira files."""
+    output: Path | None = None
+    """File of JSON lines to write, one per file."""
+    json: bool = False
+    """Print these lines instead of a table."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.bench.codec_audit import audit, audit_text, missed_bars
+
+        lines, has_missed = [], False
+        for path in self.files:
+            figures = audit(path.read_bytes())
+            missed = missed_bars(figures)
+            has_missed |= bool(missed)
+            lines.append(json.dumps({"file": str(path), "missed": missed, **figures}))
+            print(lines[-1] if self.json else audit_text(str(path), figures))
+        if self.output is not None:
+            self.output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return 1 if has_missed else 0
+
+
+COMMANDS = {"rd": RateDistortion, "report": Report, "codec": Codec}
 """Sub-commands of `shacira bench` that live here."""

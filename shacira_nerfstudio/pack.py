@@ -72,27 +72,39 @@ def render_settings(
     )
 
 
-def _quantize_weight(weight: Tensor, bits: int) -> QuantizedTensor:
+def quantize_weight(weight: Tensor, bits: int, *, per_row: bool = True) -> QuantizedTensor:
+    """Integers of so many bits and their steps: of each row, or one for all of them."""
     rows = weight.detach().float().cpu()
     rows = rows if rows.ndim > 1 else rows[None]
     steps = weight_steps(rows, bits)
+    steps = steps if per_row else steps.amax(0, keepdim=True)
     values = (rows / steps[:, None]).round().to(torch.int16)
     return QuantizedTensor(values=values.view(weight.shape).numpy(), steps=steps.numpy())
+
+
+@torch.no_grad()
+def float_weights(field: RadianceField, appearance: Tensor | None) -> dict[str, Tensor]:
+    """Weights as a file names them, before they become integers.
+
+    Args:
+        appearance: The code to bake in, if the field has codes per image.
+    """
+    layers = {name: weight.detach() for name, weight in field.layers().items()}
+    if field.shape.appearance_dim:
+        # A constant code only shifts the bias of the layer that reads it.
+        weight, bias = layers["color_mlp.0.weight"], layers["color_mlp.0.bias"]
+        first, last = field.shape.sh_degree**2, -field.shape.geo_feat_dim
+        code = torch.zeros(field.shape.appearance_dim) if appearance is None else appearance
+        layers["color_mlp.0.bias"] = bias + weight[:, first:last] @ code.to(weight)
+        layers["color_mlp.0.weight"] = torch.cat([weight[:, :first], weight[:, last:]], 1)
+    return layers
 
 
 def _pack_weights(field: RadianceField, appearance: Tensor | None) -> dict[str, QuantizedTensor]:
     if field.packed_weights is not None:
         return dict(field.packed_weights)
-    with torch.no_grad():
-        layers = {name: weight.detach() for name, weight in field.layers().items()}
-        if field.shape.appearance_dim:
-            # A constant code only shifts the bias of the layer that reads it.
-            weight, bias = layers["color_mlp.0.weight"], layers["color_mlp.0.bias"]
-            first, last = field.shape.sh_degree**2, -field.shape.geo_feat_dim
-            code = torch.zeros(field.shape.appearance_dim) if appearance is None else appearance
-            layers["color_mlp.0.bias"] = bias + weight[:, first:last] @ code.to(weight)
-            layers["color_mlp.0.weight"] = torch.cat([weight[:, :first], weight[:, last:]], 1)
-        return {name: _quantize_weight(w, field.bits_of(name)) for name, w in layers.items()}
+    layers = float_weights(field, appearance)
+    return {name: quantize_weight(w, field.bits_of(name)) for name, w in layers.items()}
 
 
 def _pack_symbols(field: RadianceField, occupied: np.ndarray) -> np.ndarray:

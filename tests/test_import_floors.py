@@ -22,14 +22,14 @@ FLOOR = {  # longest matching prefix wins
     **dict.fromkeys(["codec", "rtmv", "demo_scene"], 1),
     "backends": 2,
     "model": 3,
-    **dict.fromkeys(["pack", "rate_contexts"], 4),
+    **dict.fromkeys(["pack", "rate_contexts", "weight_choice"], 4),
     **dict.fromkeys(["plugin", "view"], 5),
     **dict.fromkeys(["bench", "sweep", "cli", "cli_tools", "cli_bench_rd"], 6),
 }
 ANYWHERE = {"numpy"}
 BENCHES = ("bench.throughput", "bench.rate_distortion")
 HOME = {  # any other third-party package -> the only modules that may import it
-    "torch": ("backends", "model", "pack", "plugin", "view", *BENCHES),
+    "torch": ("backends", "model", "pack", "weight_choice", "plugin", "view", *BENCHES),
     "jaxtyping": ("backends", "model"),
     "torchmetrics": ("plugin.metrics",),
     "torchvision": ("plugin.metrics",),

@@ -6,7 +6,7 @@ the stream.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,9 @@ from shacira_nerfstudio.codec.wire import (
     SceneFormatError,
     varint,
 )
+
+_Pass = tuple[int, slice | np.ndarray, np.ndarray, TableSet | None]
+"""Channel of a pass, its rows, the table of each and these tables; None if it has no table."""
 
 
 @dataclass(frozen=True)
@@ -110,30 +113,64 @@ def decode_level(
     Returns:
         Symbols, int16 [n, d], and where the bytes went.
     """
-    reader = ByteReader(payload, section)
-    precision = reader.byte("precision", MIN_PRECISION, MAX_PRECISION)
-    num_lanes = reader.varint("lanes", 1, MAX_LANES)
-    size = reader.varint("bytes of tables")
-    bits = BitReader(reader.take(size, "tables"), section)
-    table_bytes = reader.position
-    decoder = Decoder(
-        reader.take(reader.num_left, "stream"), num_lanes=num_lanes, section=section, fast=fast
-    )
+    parts = _Parts(payload, section)
+    decoder = Decoder(parts.stream, num_lanes=parts.num_lanes, section=section, fast=fast)
     symbols = np.zeros((num_channels, rows.count), dtype=np.int16)
-    for channel in range(num_channels):
-        is_split = bool(bits.bits(1))
-        for number, chosen in enumerate(rows.passes(is_split)):
-            model = PassModel.read(bits, section, has_previous=channel > 0, has_partner=number > 0)
-            tables, position = _read_tables(bits, model.num_classes, section, precision)
-            known = rows.known(symbols, channel, number, is_split=is_split)
-            index = position[model.classes(known)]
-            if (index < 0).any():
-                raise SceneFormatError(section, "a table for every class that occurs", "none")
-            if tables:
-                symbols[channel][chosen] = decoder.take(index, TableSet(tables))
-    bits.finish()
+    for channel, chosen, index, tables in parts.passes(rows, symbols):
+        if tables is not None:
+            symbols[channel][chosen] = decoder.take(index, tables)
     decoder.finish()
-    return symbols.T, LevelParts(table_bytes, len(payload) - table_bytes)
+    return symbols.T, LevelParts(parts.table_bytes, len(parts.stream))
+
+
+def cross_entropy(payload: memoryview, rows: LevelRows, symbols: np.ndarray) -> float:
+    """Bits that a level's symbols [n, d] take under the tables stored in its section: what no
+    coder can go below."""
+    by_channel = np.ascontiguousarray(symbols.T)
+    parts, total = _Parts(payload, "LATN"), 0.0
+    for channel, chosen, index, tables in parts.passes(rows, by_channel):
+        if tables is not None:
+            letters = by_channel[channel][chosen] - tables.minimums[index] + tables.first[index]
+            total += float((tables.precision - np.log2(tables.freqs[letters])).sum())
+    return total
+
+
+class _Parts:
+    """A section taken apart, but for what its stream holds."""
+
+    def __init__(self, payload: memoryview, section: str) -> None:
+        reader = ByteReader(payload, section)
+        self._section = section
+        self._precision = reader.byte("precision", MIN_PRECISION, MAX_PRECISION)
+        self.num_lanes = reader.varint("lanes", 1, MAX_LANES)
+        size = reader.varint("bytes of tables")
+        self._bits = BitReader(reader.take(size, "tables"), section)
+        self.table_bytes = reader.position
+        self.stream = reader.take(reader.num_left, "stream")
+
+    def passes(self, rows: LevelRows, symbols: np.ndarray) -> Iterator[_Pass]:
+        """The passes in their order.
+
+        Args:
+            symbols: int16 [d, n]; those of a pass must be right before the next one is asked for.
+        """
+        for channel in range(len(symbols)):
+            is_split = bool(self._bits.bits(1))
+            for number, chosen in enumerate(rows.passes(is_split)):
+                model = PassModel.read(
+                    self._bits, self._section, has_previous=channel > 0, has_partner=number > 0
+                )
+                tables, position = _read_tables(
+                    self._bits, model.num_classes, self._section, self._precision
+                )
+                known = rows.known(symbols, channel, number, is_split=is_split)
+                index = position[model.classes(known)]
+                if (index < 0).any():
+                    raise SceneFormatError(
+                        self._section, "a table for every class that occurs", "none"
+                    )
+                yield channel, chosen, index, TableSet(tables) if tables else None
+        self._bits.finish()
 
 
 def _read_tables(

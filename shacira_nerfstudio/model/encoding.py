@@ -66,7 +66,9 @@ class LatentHashEncoding(nn.Module):
         self.mode: QuantizeMode = "round"
         self.temperature = 1.0
         self.max_level = grid.num_levels
-        """Levels from this one on read as 0; for looking at coarse versions."""
+        """Levels from this one on read as 0 in eval mode; for looking at coarse versions."""
+        self.trained_levels = grid.num_levels
+        """The same while training: whoever looks at coarse versions meanwhile changes nothing."""
         self._rounded: tuple[tuple, Tensor] | None = None
         self._row_gradient: RowGradient | None = None
         self.symbols: Tensor | None
@@ -163,8 +165,9 @@ class LatentHashEncoding(nn.Module):
             values=values,
             gradient=table.gradient,
         )
-        if self.max_level < self.grid.num_levels:
-            keep = torch.arange(self.grid.num_levels, device=latents.device) < self.max_level
+        num_levels = self.trained_levels if self.training else self.max_level
+        if num_levels < self.grid.num_levels:
+            keep = torch.arange(self.grid.num_levels, device=latents.device) < num_levels
             latents = latents * keep[:, None]
         return latents
 

@@ -43,6 +43,7 @@ from shacira_nerfstudio.plugin.bitstream import KEY
 from shacira_nerfstudio.plugin.export_command import ExportShacira
 from shacira_nerfstudio.plugin.model import ShaciraModel
 from shacira_nerfstudio.plugin.prefix_quality import measure_prefixes
+from shacira_nerfstudio.plugin.weight_quality import with_chosen_weights
 
 if TYPE_CHECKING:
     from nerfstudio.pipelines.base_pipeline import Pipeline
@@ -64,7 +65,7 @@ class ExportResult:
 
 def export_run(options: ExportShacira) -> ExportResult:
     """Exports the run, or the export folder, that ``options.load_config`` describes."""
-    for name in ("max_cameras", "psnr_views"):
+    for name in ("max_cameras", "psnr_views", "weight_loss_db"):
         if getattr(options, name) < 0:
             raise ValueError(f"expected {name} of 0 or more, got {getattr(options, name)}")
     if not options.load_config.is_file():
@@ -82,6 +83,8 @@ def export_run(options: ExportShacira) -> ExportResult:
     else:
         meta = {**training_facts(config, pipeline, step), **stated}
         scene = pack_model(model, meta=meta, max_cameras=options.max_cameras)
+        if options.weight_loss_db:
+            scene = with_chosen_weights(pipeline, scene, max_loss_db=options.weight_loss_db)
     data = encode_scene(scene)
     if options.psnr_views:
         psnr = measure_prefixes(pipeline, data, num_views=options.psnr_views)
@@ -108,7 +111,8 @@ def _check_output_dir(out: Path) -> None:
 def pack_model(
     model: ShaciraModel, *, meta: Mapping[str, str | int] | None = None, max_cameras: int = 64
 ) -> PackedScene:
-    """The scene that a model's file holds, trained or itself from a file."""
+    """The scene that a model's file holds, trained or itself from a file; a trained one's weights
+    have the bits of training."""
     settings, config = model.settings, model.config
     facts = (model.kwargs.get("metadata") or {}).get("shacira") or {}
     return pack_field(

@@ -160,6 +160,7 @@ class ShaciraModel(Model):
             decay_start=config.decay_start,
             final_lr_factor=config.final_lr_factor,
             weight_qat_start=config.weight_qat_start,
+            level_dropout=config.level_dropout,
         )
 
     @torch.no_grad()
@@ -261,7 +262,10 @@ class ShaciraModel(Model):
             loss = loss * (1 - outputs["cut"])[:, None]
         losses = {"rgb_loss": loss.mean()}
         encoding = self.field.encoding
-        if self.training and encoding.is_quantized:
+        # A step that leaves fine levels out leaves the rate out, too: it would pull them towards 0
+        # with nothing to hold against it.
+        is_whole = encoding.trained_levels == encoding.grid.num_levels
+        if self.training and encoding.is_quantized and is_whole:
             # Under mixed precision the differences of the density would vanish in half floats.
             with torch.autocast(self.device.type, enabled=False):
                 most = self.config.rate_max_entries / encoding.grid.num_entries

@@ -46,6 +46,9 @@ class ShaciraModelConfig(ModelConfig):
     """Layers of the density of the latents; 1 is a logistic distribution, more bend it."""
     pooled_entropy_model: bool = False
     """One density for all levels, as in the paper, instead of one per level."""
+    level_dropout: float = 0.0
+    """Probability that a step trains the first few levels alone. Larger makes shortened files look
+    better and whole ones worse; 0 trains all levels always."""
 
     context_every: int = 250
     """Steps between looks at the contexts that the file will code each entry with: one density per

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from shacira_nerfstudio.model.quantize import QuantizeMode, QuantizeSchedule
 
 
@@ -25,6 +27,12 @@ class TrainingSchedule:
     """Learning rates end at this fraction, reached exponentially."""
     weight_qat_start: float = 0.8
     """Fraction of training after which network weights are quantised in the loop."""
+    level_dropout: float = 0.0
+    """Probability that a step trains a coarse prefix of the levels alone."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level_dropout < 1:
+            raise ValueError(f"expected level_dropout in [0, 1), got {self.level_dropout}")
 
     def quantizer_at(self, step: int) -> tuple[QuantizeMode, float]:
         """Quantiser of the latents and its temperature."""
@@ -40,3 +48,16 @@ class TrainingSchedule:
     def quantizes_weights(self, step: int) -> bool:
         """Whether network weights are quantised in the loop."""
         return step >= self.weight_qat_start * self.num_steps
+
+    def num_levels_at(self, step: int, num_levels: int, *, seed: int) -> int:
+        """Levels that a step trains: all of ``num_levels``, or the first 1 to ``num_levels - 1``,
+        each as often as the others.
+
+        Args:
+            seed: Of the run, from 0; the same seed and step give the same number.
+        """
+        if not self.level_dropout or num_levels < 2:
+            return num_levels
+        draw, prefix = np.random.default_rng((seed, step)).random(2)
+        is_prefix = draw < self.level_dropout
+        return 1 + int(prefix * (num_levels - 1)) if is_prefix else num_levels

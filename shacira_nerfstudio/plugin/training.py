@@ -68,7 +68,11 @@ class TrainingLoop:
     def before_step(self, step: int) -> None:
         """Sets quantisers, learning rates and the number of rays of this step."""
         mode, self.temperature = self._schedule.quantizer_at(step)
-        self._model.field.encoding.set_quantizer(mode, self.temperature)
+        encoding = self._model.field.encoding
+        encoding.set_quantizer(mode, self.temperature)
+        encoding.trained_levels = self._schedule.num_levels_at(
+            step, encoding.grid.num_levels, seed=torch.initial_seed()
+        )
         self._model.field.quantize_weights = self._schedule.quantizes_weights(step)
         factor = self._schedule.lr_factor(step)
         if self._optimizers is not None:
@@ -85,6 +89,8 @@ class TrainingLoop:
         The host (1.1.5) would train a resumed run for ``max_num_iterations`` steps more; here that
         number is the whole, as in its main branch, so that the schedule is the run's own.
         """
+        encoding = self._model.field.encoding
+        encoding.trained_levels = encoding.grid.num_levels  # occupancy is that of all levels
         if step + 1 >= self._schedule.num_steps:
             self._trainer.stop_training = True
         warm = step < self.config.occupancy_warmup

@@ -79,7 +79,8 @@ class ViewerPanel(nn.Module):
         self._model[0].field.encoding.max_level = int(element.value)
 
     def _measure(self, _: Any) -> None:
-        """Encodes the scene as it is now, exactly as export would, and shows bytes by part."""
+        """Encodes the scene as it is now and shows bytes by part. An export may find that fewer
+        bits do for the weights, which takes it a while."""
         # The exporter imports scripts of the host that are not importable when plugins load.
         from shacira_nerfstudio.plugin.export_folder import pack_model
 

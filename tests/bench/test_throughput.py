@@ -155,6 +155,9 @@ def test_the_codec_gives_rows(plan, name, monkeypatch):
     row = driver.ROWS[name](dataclasses.replace(plan, runs=runs)).as_dict()
     assert_schema(row)
     json.dumps(row, allow_nan=False)
+    if not name.startswith("size"):
+        in_numpy = "numpy_s" if name.endswith("scene") else "numpy_symbols_per_s"
+        assert row["more"][in_numpy] > 0
 
 
 # ── checks that fail ──

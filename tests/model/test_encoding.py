@@ -271,6 +271,22 @@ def test_max_level_blanks_finer_levels(encoding):
     assert everything[:, 2:].any()
 
 
+def test_a_step_trains_a_prefix_whatever_is_looked_at(encoding):
+    x = torch.rand(50, encoding.grid.num_dims).to(encoding.latents.device)
+    encoding.train()
+    encoding.max_level, encoding.trained_levels = 1, 2
+    coarse = encoding(x, encoding.rounded().float())
+    assert coarse[:, 1].any()
+    assert not coarse[:, 2:].any()
+    encoding(x).square().sum().backward()
+    end = encoding.grid.offsets[2]
+    assert encoding.latents.grad[:end].any()
+    assert not encoding.latents.grad[end:].any()
+    encoding.trained_levels = encoding.grid.num_levels
+    assert encoding(x)[:, 2:].any()
+    assert not encoding.eval()(x)[:, 1:].any()
+
+
 # ── symbols of a file ──
 
 

@@ -30,6 +30,7 @@ from shacira_nerfstudio.codec import (  # noqa: E402
     save_scene,
     truncate,
 )
+from shacira_nerfstudio.codec.side_info import encode_weights  # noqa: E402
 from shacira_nerfstudio.demo_scene import write_demo_scene  # noqa: E402
 from shacira_nerfstudio.model.pinhole import (  # noqa: E402
     background_fill,
@@ -121,7 +122,29 @@ def test_the_file_says_how_it_was_made(run, exported):
     assert not any("/" in str(value) for value in scene.meta.values())  # no paths
     assert len(scene.cameras.sizes) == 4
     assert np.count_nonzero(scene.symbols)
-    assert scene == pack_model(run[1].model, meta=scene.meta)
+    assert scene == dataclasses.replace(
+        pack_model(run[1].model, meta=scene.meta), weights=scene.weights
+    )
+
+
+def test_weights_get_as_few_bits_as_the_loss_allows(run, exported, tmp_path, capsys):
+    options = ["export", "--load-config", str(run[0]), "--output-dir"]
+    scenes, losses = {}, {}
+    for allowed in ("0", "0.2"):
+        out = tmp_path / allowed
+        assert cli.main([*options, str(out), "--weight-loss-db", allowed]) == 0
+        scenes[allowed] = load_scene(out / "scene.shacira")
+        losses[allowed] = evaluate_run(out / "config.yml")["psnr"]
+    assert scenes["0"] == pack_model(run[1].model, meta=scenes["0"].meta)
+    sizes = [len(encode_weights(scene.weights)) for scene in scenes.values()]
+    sizes.insert(1, len(encode_weights(load_scene(exported / "scene.shacira").weights)))
+    assert sizes[0] > sizes[1] >= sizes[2]  # the default lies between them
+    assert sizes[2] < 0.7 * sizes[0]
+    # Measured on training images; these are others.
+    assert losses["0.2"] > losses["0"] - 0.4
+    capsys.readouterr()
+    assert cli.main([*options, str(tmp_path / "no"), "--weight-loss-db", "-1"]) == 2
+    assert "weight_loss_db" in capsys.readouterr().err
 
 
 def test_both_doors_write_the_same_file(run, exported, tmp_path, monkeypatch):
@@ -162,7 +185,9 @@ def psnr(image, truth):
 
 
 def test_the_host_measures_what_was_packed(run, exported, loaded):
-    packed = unpack_scene(pack_model(run[1].model), get_backend("auto", "cpu"))
+    weights = load_scene(exported / "scene.shacira").weights
+    scene = dataclasses.replace(pack_model(run[1].model), weights=weights)
+    packed = unpack_scene(scene, get_backend("auto", "cpu"))
     dataset = loaded.datamanager.eval_dataset
     cameras = camera_set(dataset.cameras)
     expected = []

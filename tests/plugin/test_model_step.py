@@ -174,3 +174,18 @@ def test_appearance_codes_and_baseline_train(scene, tmp_path):
         plain = options.get("quantizer") == "none"
         assert all(plain and "entropy_model" in name for name in still), still
         assert torch.equal(appearance, model.appearance) == (not options.get("appearance_dim"))
+
+
+def test_level_dropout_trains_prefixes_and_leaves_their_rate_out(scene, tmp_path):
+    trainer = make_trainer(make_config(scene, tmp_path, level_dropout=0.5))
+    model = trainer.pipeline.model
+    encoding = model.field.encoding
+    trained, get_outputs = [], model.get_outputs
+    model.get_outputs = lambda rays: trained.append(encoding.trained_levels) or get_outputs(rays)
+    history = steps(trainer, 0, 40)
+    schedule = model.make_schedule(NUM_STEPS)
+    expected = [schedule.num_levels_at(step, 4, seed=torch.initial_seed()) for step in range(40)]
+    assert set(expected) == {1, 2, 3, 4}
+    assert trained == expected
+    assert ["rate_loss" in losses for losses, _, _ in history] == [n == 4 for n in expected]
+    assert encoding.trained_levels == 4  # for the occupancy

@@ -65,6 +65,30 @@ def test_quantiser_is_that_of_its_schedule():
     assert schedule.quantizer_at(700) == ("straight_through", 0.1)
 
 
+def test_level_dropout_follows_from_step_and_seed():
+    schedule = make_schedule(level_dropout=0.25)
+    found = [schedule.num_levels_at(step, 5, seed=7) for step in range(4000)]
+    counts = [found.count(levels) for levels in range(1, 6)]
+    assert sum(counts) == 4000
+    # Standard deviations are 15 and 28 steps.
+    assert counts == pytest.approx([250, 250, 250, 250, 3000], abs=110)
+    again = make_schedule(level_dropout=0.25)
+    backwards = [again.num_levels_at(step, 5, seed=7) for step in range(3999, -1, -1)]
+    assert backwards[::-1] == found
+    assert [schedule.num_levels_at(step, 5, seed=8) for step in range(4000)] != found
+
+
+def test_level_dropout_is_off_by_default_and_needs_levels():
+    largest_seed = 2**64 - 1
+    assert {make_schedule().num_levels_at(step, 16, seed=largest_seed) for step in range(99)} == {
+        16
+    }
+    assert make_schedule(level_dropout=0.99).num_levels_at(0, 1, seed=0) == 1
+    for probability in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="level_dropout"):
+            make_schedule(level_dropout=probability)
+
+
 def test_a_resumed_run_goes_on_where_it_was():
     steps = [0, 50, 99, 480, 650, 700, 850, 999]
     straight, resumed = make_schedule(), make_schedule()

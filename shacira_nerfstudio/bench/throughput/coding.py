@@ -5,12 +5,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from shacira_nerfstudio.bench.throughput.rivals import RivalCoder, compressed_bytes, load_coder
+from shacira_nerfstudio.bench.throughput.rivals import (
+    MAX_CODED,
+    RivalCoder,
+    compressed_bytes,
+    load_coder,
+)
 from shacira_nerfstudio.bench.throughput.timing import (
     Row,
     Side,
@@ -22,14 +28,23 @@ from shacira_nerfstudio.codec import PackedScene, decode_scene, describe, encode
 from shacira_nerfstudio.codec.rans import Decoder, Segment, choose_lanes, encode
 from shacira_nerfstudio.codec.tables import FIXED, FrequencyTable, TableSet
 
-MAX_CODED = 1 << 20
-"""Symbols of the coders' rows: torchac takes some 50 bytes of tables for each."""
+_NUMPY_REPEATS = 3
 _CODEC = "numba"
 _ONE = "one file format, one codec: nothing else reads or writes it"
 
 
 def _side(run: Callable[[], Any], what: str, work: float) -> Side:
     return Side(run, what, torch_threads=1, threads=1, work=work)
+
+
+def _seconds_in_numpy(run: Callable[[bool], Any]) -> float:
+    """The best of a few runs without numba, which machines without it have to wait."""
+    times = []
+    for _ in range(_NUMPY_REPEATS):
+        begin = time.perf_counter()
+        run(False)
+        times.append(time.perf_counter() - begin)
+    return min(times)
 
 
 def _held(what: str, equal: bool) -> dict[str, Any]:
@@ -50,7 +65,11 @@ def scene_row(name: str, data: bytes, repeats: int) -> Row:
 
     def figures(timed: dict[str, Timed]) -> dict[str, Any]:
         seconds = timed["ours"].times.median
-        return {"ours_s": seconds, "file_mb_per_s": len(data) / 1e6 / seconds}
+        return {
+            "ours_s": seconds,
+            "file_mb_per_s": len(data) / 1e6 / seconds,
+            "numpy_s": _seconds_in_numpy(run),
+        }
 
     return rate_row(
         name,
@@ -130,10 +149,14 @@ def coder_row(what: str, rival: str, data: bytes, repeats: int) -> Row:
             raise RuntimeError(f"{rival}: expected to decode what it encoded, got others")
         runs = {"encode": other.encode, "decode": lambda: other.decode(coded)}
         theirs, side = len(coded), _side(runs[what], other.name, count)
-    run = {"encode": stream.encode, "decode": lambda: stream.decode(ours)}[what]
+    both = {"encode": stream.encode, "decode": lambda fast: stream.decode(ours, fast)}[what]
 
     def figures(timed: dict[str, Timed]) -> dict[str, Any]:
-        sizes: dict[str, Any] = {"ours_bytes": len(ours), "rival_bytes": theirs}
+        sizes: dict[str, Any] = {
+            "ours_bytes": len(ours),
+            "rival_bytes": theirs,
+            "numpy_symbols_per_s": count / _seconds_in_numpy(both),
+        }
         for name, num_bytes in (("ours", len(ours)), ("rival", theirs)):
             if name in timed and num_bytes:
                 sizes[f"{name}_mb_per_s"] = num_bytes / 1e6 / timed[name].times.median
@@ -142,7 +165,7 @@ def coder_row(what: str, rival: str, data: bytes, repeats: int) -> Row:
     return rate_row(
         f"{what}_{rival}",
         "symbols/s",
-        _side(run, f"rans.{what}", count),
+        _side(lambda: both(True), f"rans.{what}", count),
         side,
         no_rival=other if isinstance(other, str) else "",
         repeats=repeats,

@@ -15,6 +15,8 @@ import numpy as np
 
 COMPRESSORS = ("xz", "zstd")
 CODERS = ("constriction", "torchac")
+MAX_CODED = 1 << 20
+"""Symbols that a coder gets at once: torchac takes some 50 bytes of tables for each."""
 
 
 @dataclass(frozen=True)
@@ -94,3 +96,21 @@ def compressed_bytes(name: str, data: bytes) -> int | str:
     except ImportError as error:
         return f"zstandard cannot be imported: {error}"
     return len(zstandard.ZstdCompressor(level=19).compress(data))
+
+
+def torchac_bytes(planes: np.ndarray) -> int | str:
+    """Bytes of torchac for integers [d, E], each channel under its own histogram, which is not
+    counted; or the reason why it cannot be had."""
+    total = 0
+    for channel in planes:
+        letters = channel.astype(np.int32) - int(channel.min())
+        counts = np.bincount(letters)
+        room = (1 << 16) - np.count_nonzero(counts)
+        freqs = (counts > 0) + counts * room // len(letters)
+        freqs[counts.argmax()] += (1 << 16) - freqs.sum()
+        for begin in range(0, len(letters), MAX_CODED):
+            coder = load_coder("torchac", letters[begin : begin + MAX_CODED], freqs, 16)
+            if isinstance(coder, str):
+                return coder
+            total += len(coder.encode())
+    return total
