@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from shacira_nerfstudio.backends import Backend
 from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.model.binary_rate import binary_bits
 from shacira_nerfstudio.model.entropy_model import FactorizedEntropyModel
 from shacira_nerfstudio.model.latent_decoder import LatentDecoder
-from shacira_nerfstudio.model.quantize import QuantizeMode, quantize
+from shacira_nerfstudio.model.quantize import QuantizeMode, quantize, sign
 
 
 class LatentHashEncoding(nn.Module):
@@ -73,9 +74,10 @@ class LatentHashEncoding(nn.Module):
         """Integers [E, d] in int8 or int16, made anew only after the latents changed."""
         if self.symbols is not None:
             return self.symbols
-        version = (self.latents._version, self.latents.device)
+        version = (self.latents._version, self.latents.device, self.mode == "binary")
         if self._rounded is None or self._rounded[0] != version:
-            symbols = self.latents.detach().round().clamp(-32767, 32767).to(torch.int16)
+            values = sign(self.latents) if self.mode == "binary" else self.latents.detach().round()
+            symbols = values.clamp(-32767, 32767).to(torch.int16)
             self._rounded = (version, symbols)
         return self._rounded[1]
 
@@ -93,7 +95,7 @@ class LatentHashEncoding(nn.Module):
 
     def mean_table(self) -> Float[Tensor, "E d"]:
         """What training sees on average: the latents while the quantiser is soft, else integers."""
-        soft = self.symbols is None and self.mode in ("noise", "sga", "none")
+        soft = self.symbols is None and self.mode in ("noise", "sga", "sga_tanh", "none")
         return self.latents.detach() if soft else self.rounded()
 
     def forward(
@@ -128,6 +130,10 @@ class LatentHashEncoding(nn.Module):
         stride = max(1, round(1 / fraction))
         first = int(torch.randint(stride, ())) if stride > 1 else 0
         model = self.entropy_model
+        if self.mode == "binary":
+            tables = itertools.pairwise(self.grid.offsets)
+            rows = [self.latents[b + (first - b) % stride : e : stride] for b, e in tables]
+            return stride * binary_bits(rows, model)
         if model.num_layers == 1:
             scale, shift = model.logistic()
             rate = self.backend.logistic_bits
