@@ -3,14 +3,15 @@
 At ``rdo_start`` of the steps the curvature of the loss in each latent is measured on some batches,
 the encoder says what each costs, and those move whose bits are too dear, see ``model/rdo.py``. From
 there on latents stay as they are, and the networks, with the latent decoder, adapt to them. With a
-target the price of a bit is whatever meets it; the last step of a run takes away what is still too
-much.
+target the price of a bit is whatever meets it; whether or not there was such a stage, the last step
+of a run takes away what is still too much.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,8 +31,6 @@ logger = logging.getLogger(__name__)
 NUM_BATCHES = 32
 """Batches on which the curvature is measured: each entry's is the mean of so many squares, whose
 standard error is a quarter."""
-_NUM_PASSES = 3
-"""Moves change the tables, and so what is worth moving."""
 AIM = 1.02
 """What latents are cut to at ``rdo_start``, over a target size: occupancy usually shrinks until the
 end, and what is too much by then costs little quality."""
@@ -48,8 +47,11 @@ class RdoStage:
         self._model, self._trainer = model, trainer
         self._scene = self._pack()
         self._start = torch.from_numpy(self._scene.symbols).float()
-        self._occupancy = self._scene.occupancy
-        self._curvature = _measure_curvature(model, trainer)
+        self._bits_at_start = self._bits(self._start)
+
+    @cached_property
+    def _curvature(self) -> Tensor:
+        return _measure_curvature(self._model, self._trainer)
 
     def _pack(self) -> PackedScene:
         # The exporter imports scripts of the host that are not importable when plugins load.
@@ -65,18 +67,19 @@ class RdoStage:
 
     def at_price(self, price: float) -> Tensor:
         """Symbols [E, d] after all moves that cost less than this per bit."""
-        symbols = self._start
-        for _ in range(_NUM_PASSES):
-            costs = symbol_costs(self._scene.grid, symbols.short().numpy(), self._occupancy)
-            bits = Bits(
-                *(torch.from_numpy(getattr(costs, f.name)) for f in dataclasses.fields(Bits))
-            )
+        symbols, bits = self._start, self._bits_at_start
+        for last in (False, True):
             goals, prices = best_moves(self._start, symbols, self._curvature, bits)
-            moves = prices < price
-            if not moves.any():
-                break
-            symbols = torch.where(moves, goals, symbols)
+            symbols = torch.where(prices < price, goals, symbols)
+            if not last:
+                # Moves change the tables, and so what is worth moving.
+                bits = self._bits(symbols)
         return symbols
+
+    def _bits(self, symbols: Tensor) -> Bits:
+        grid, occupancy = self._scene.grid, self._scene.occupancy
+        costs = symbol_costs(grid, symbols.short().numpy(), occupancy)
+        return Bits(*(torch.from_numpy(getattr(costs, f.name)) for f in dataclasses.fields(Bits)))
 
     def size(self, symbols: Tensor) -> int:
         """Length of the file with these symbols."""
@@ -96,16 +99,19 @@ class RdoStage:
         return symbols
 
     def to_quality(self, target: float) -> Tensor:
-        """The dearest symbols that are left when the quality falls to a target, in dB."""
+        """Symbols without those that a quality in dB can do without; all, if it is not reached."""
         steering = self._model.rate_steering
+        if steering.psnr(self._model, self._trainer) <= target:
+            return self._start
         low, high = (factor * self.fair_price for factor in _PRICE_RANGE)
 
         def psnr_at(price: float) -> float:
             self.install(self.at_price(price))
             return steering.psnr(self._model, self._trainer)
 
-        price = find_price(lambda p: -psnr_at(1 / p), -target, 1 / high, 1 / low)
-        return self.at_price(1 / price)
+        # Downwards, so that it falls with what is searched for: the highest price that still does.
+        inverse = find_price(lambda p: -psnr_at(1 / p), -target, 1 / high, 1 / low)
+        return self.at_price(1 / inverse)
 
     @torch.no_grad()
     def install(self, symbols: Tensor) -> None:
@@ -147,8 +153,11 @@ def optimise(model: ShaciraModel, trainer: Trainer) -> None:
 
 
 def trim(model: ShaciraModel, trainer: Trainer) -> None:
-    """The last word on a target size: what is above it is taken away."""
+    """The last word on a target: what is above it is taken away."""
     stage, target = RdoStage(model, trainer), model.rate_steering.target_bytes
+    if not target:
+        stage.install(stage.to_quality(model.config.target_psnr))
+        return
     symbols = stage.to_size(target)
     stage.install(symbols)
     if stage.size(symbols) > target:

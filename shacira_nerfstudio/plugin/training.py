@@ -99,7 +99,7 @@ class TrainingLoop:
         steering = self._model.rate_steering
         if steering.is_on and self._schedule.steers_rate(step):
             steering.measure(self._model, self._trainer, self._schedule.steps_to_measure)
-        if steering.target_bytes and step + 1 == self._schedule.num_steps:
+        if steering.is_on and step + 1 == self._schedule.num_steps:
             rdo_stage.trim(self._model, self._trainer)
         if self.config.target_num_samples and self.num_marched:
             cost = max(self.num_visible, self.num_marched / MARCHED_PER_VISIBLE)

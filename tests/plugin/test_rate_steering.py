@@ -110,6 +110,20 @@ def test_a_quality_moves_the_rate_the_other_way(scene, tmp_path):
     assert factors[0] > 1 > factors[1]
 
 
+def test_what_a_quality_does_not_need_is_taken_away(plain, scene, tmp_path):
+    model = plain[0].pipeline.model
+    target = model.rate_steering.psnr(model, plain[0]) - 1.0
+    options = {"rate_lambda": 1e-5, "latents_init_std": 1.0, "target_psnr": target}
+    trainer = make_trainer(make_config(scene, tmp_path, **options))
+    steps(trainer, 0, NUM_STEPS - 1)
+    model = trainer.pipeline.model
+    before = file_bytes(model, trainer), model.rate_steering.psnr(model, trainer)
+    steps(trainer, NUM_STEPS - 1, NUM_STEPS)
+    after = file_bytes(model, trainer), model.rate_steering.psnr(model, trainer)
+    assert before[1] > target + 0.1  # else there is nothing to take away
+    assert target <= after[1] < target + 0.1 and after[0] < before[0]
+
+
 def test_quality_is_measured_on_the_same_rays_and_leaves_training_alone(plain):
     trainer = plain[0]
     model = trainer.pipeline.model
