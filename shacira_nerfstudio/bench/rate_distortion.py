@@ -56,6 +56,7 @@ def measure_file(run: Path, export: Path) -> dict[str, Any]:
         "bytes_by_level": facts["bytes_by_level"],
         "num_nonzero_latents": facts["num_nonzero_latents"],
         "paper_accounting_bytes": pooled_entropy_bytes(latents) + 4 * _num_weights(trained.field),
+        "rate_lambda_at_end": float(scene.meta["rate_lambda"]),
         "recoded_bytes": recoded_bytes(scene, data, latents),
         "encode_seconds": encoded - decoded,
         "decode_seconds": decoded - begin,

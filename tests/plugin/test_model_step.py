@@ -8,15 +8,6 @@ pytestmark = pytest.mark.nerfstudio
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    from shacira_nerfstudio.demo_scene import write_demo_scene
-
-    folder = tmp_path_factory.mktemp("scene")
-    write_demo_scene(folder, num_views=6, size=24)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def trained(scene, tmp_path_factory):
     config = make_config(scene, tmp_path_factory.mktemp("run"))
     config.save_config()

@@ -9,18 +9,10 @@ pytestmark = pytest.mark.nerfstudio
 from tiny_runs import NUM_STEPS, make_config, make_trainer, steps  # noqa: E402
 
 from shacira_nerfstudio.codec import decode_scene, encode_scene  # noqa: E402
-from shacira_nerfstudio.demo_scene import write_demo_scene  # noqa: E402
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig  # noqa: E402
 from shacira_nerfstudio.plugin.rate_steering import check_targets, file_bytes  # noqa: E402
 
 RDO_STEP = 72
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scene")
-    write_demo_scene(folder, num_views=6, size=24)
-    return folder
 
 
 @pytest.fixture(scope="module")
