@@ -75,7 +75,7 @@ def find_price(
     low: float,
     high: float,
     *,
-    num_trials: int = 12,
+    num_trials: int = 14,
 ) -> float:
     """The lowest price found, between two above 0, at which a size is at most the target.
 

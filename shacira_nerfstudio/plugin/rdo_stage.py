@@ -34,8 +34,9 @@ standard error is a quarter."""
 AIM = 1.02
 """What latents are cut to at ``rdo_start``, over a target size: occupancy usually shrinks until the
 end, and what is too much by then costs little quality."""
-_PRICE_RANGE = 1e-2, 1e5
-"""Prices that are tried for a target, over what a bit was worth in training."""
+_PRICE_RANGE = 1e-6, 1e5
+"""Prices that are tried for a target, over what a bit was worth in training. A percent of a file
+goes at about 1e-3."""
 _SPARE_BYTES = 8
 """Below a target: at export the number of steps may have a digit more."""
 

@@ -55,7 +55,7 @@ def test_a_price_is_found_that_meets_a_size():
 
     price = find_price(size_at, 20.0, 1e-2, 1e5)
     assert 20.0 * 0.99 < size_at(price) <= 20.0
-    assert len(tried) == 13 and all(1e-2 < p < 1e5 for p in tried)
+    assert len(tried) == 15 and all(1e-2 < p < 1e5 for p in tried)
     assert find_price(lambda price: 30.0, 20.0, 1e-2, 1e5) == 1e5
 
 

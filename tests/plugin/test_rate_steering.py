@@ -11,6 +11,7 @@ from tiny_runs import NUM_STEPS, make_config, make_trainer, steps  # noqa: E402
 from shacira_nerfstudio.codec import decode_scene, encode_scene  # noqa: E402
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig  # noqa: E402
 from shacira_nerfstudio.plugin.rate_steering import check_targets, file_bytes  # noqa: E402
+from shacira_nerfstudio.plugin.rdo_stage import RdoStage  # noqa: E402
 
 RDO_STEP = 72
 
@@ -39,6 +40,15 @@ def test_latents_become_fewer_and_final(plain):
     assert file_bytes(model, trainer) < before
     # The networks went on: they no longer are what the file before had.
     assert any(p.requires_grad for p in model.field.density_mlp.parameters())
+
+
+def test_a_little_is_taken_away_if_a_little_is_too_much(scene, tmp_path):
+    trainer = make_trainer(make_config(scene, tmp_path, **{**TARGET, "target_size_kb": 0.0}))
+    steps(trainer, 0, 30)
+    stage = RdoStage(trainer.pipeline.model, trainer)
+    whole = stage.size(stage.to_size(1e9))
+    for share in (0.998, 0.99, 0.97):
+        assert share - 0.004 < stage.size(stage.to_size(share * whole)) / whole <= share
 
 
 def test_switched_off_latents_learn_to_the_end(scene, tmp_path):
