@@ -53,12 +53,19 @@ class Report:
     """Files of JSON lines, as `shacira bench rd` writes them."""
     output: Path
     """Folder for all of it."""
+    readme: Path | None = None
+    """README above that folder whose lines between the marks for results are replaced, too."""
 
     def main(self) -> int:
+        from shacira_nerfstudio.bench.headline import write_readme
         from shacira_nerfstudio.bench.report import write_report
+        from shacira_nerfstudio.bench.results import load_rows
 
         for path in write_report(self.results, self.output):
             print(path)
+        if self.readme is not None:
+            write_readme(load_rows(self.results), self.readme, self.output)
+            print(self.readme)
         return 0
 
 

@@ -149,3 +149,18 @@ def scenes(draw):
         num_levels_present=None if present == grid.num_levels else present,
         prefix_psnr=draw(st.one_of(st.none(), some_psnr)),
     )
+
+
+def busy_scene():
+    """Latents that lie thicker in one half of space, on two channels, a third of it occupied."""
+    grid = GridSpec.create(num_dims=3, num_levels=5, base_res=8, max_res=64, log2_hashmap_size=14)
+    rng = np.random.default_rng(0)
+    occupancy = np.zeros((16, 16, 16), bool)
+    occupancy[4:14, 3:12, 2:13] = True
+    symbols = np.zeros((grid.num_entries, 2), np.int16)
+    for level in range(grid.num_levels):
+        rows = symbols[grid.offsets[level] : grid.offsets[level + 1]]
+        spread = np.linspace(0.1, 1.2, len(rows))[:, None]
+        rows[:] = np.round(rng.laplace(size=rows.shape) * spread)
+        rows[~reached_entries(grid, level, occupancy)] = 0
+    return PackedScene("radiance_field", {}, grid, symbols, occupancy, {})

@@ -3,7 +3,7 @@
     scene: lego                      a folder below --data-root
     dataparser: blender-data         and dataparser_settings: {its_option: value}
     downscale: 2                     images at half resolution, to train on and to measure
-    steps: 4000
+    steps: 4000                      by default those of the preset
     seeds: [42]
     runs:                            each may say again whatever stands above
       - preset: ../shacira-mid.yaml  beside the plan
@@ -200,9 +200,10 @@ def _expand(values: dict[str, Any], own: dict[str, Any], folder: Path, where: st
         own: What stands in the run itself.
     """
     preset = folder / _name(values, "preset", where)
-    settings = {
-        key: value for key, value in load_preset(preset).items() if key not in _OWN_KEYS
-    } | values["settings"]
+    stated = load_preset(preset)
+    settings = {k: v for k, v in stated.items() if k not in _OWN_KEYS} | values["settings"]
+    known = "max_num_iterations" in stated
+    trainer_steps = {"steps": stated["max_num_iterations"]} if known else {}
     is_plain = settings.get("model.quantizer") == "none"
     downscale = values.get("downscale", 1)
     if not _is_number(downscale, float, least=1):
@@ -223,7 +224,7 @@ def _expand(values: dict[str, Any], own: dict[str, Any], folder: Path, where: st
             settings=settings,
             rate_lambda=rate_lambda,
             seed=seed,
-            steps=_whole(values, "steps", where),
+            steps=_whole({**trainer_steps, **values}, "steps", where),
             changes=own.get("settings", {}),
         )
         for rate_lambda in rates

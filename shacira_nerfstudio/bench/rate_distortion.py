@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from shacira_nerfstudio.bench.plain_file import pack_halves, unpack_halves
+from shacira_nerfstudio.bench.recoded import recoded_bytes
 from shacira_nerfstudio.codec import decode_scene, describe, encode_scene
 from shacira_nerfstudio.plugin.measure import measure_views, open_run
 
@@ -55,6 +56,8 @@ def measure_file(run: Path, export: Path) -> dict[str, Any]:
         "bytes_by_level": facts["bytes_by_level"],
         "num_nonzero_latents": facts["num_nonzero_latents"],
         "paper_accounting_bytes": pooled_entropy_bytes(latents) + 4 * _num_weights(trained.field),
+        "rate_lambda_at_end": float(scene.meta["rate_lambda"]),
+        "recoded_bytes": recoded_bytes(scene, data, latents),
         "encode_seconds": encoded - decoded,
         "decode_seconds": decoded - begin,
         **measure_views(pipeline),

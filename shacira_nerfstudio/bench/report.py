@@ -34,6 +34,12 @@ Generated from the lines of {files} by `shacira bench report`; do not edit.
 - Published figures were not measured here, count different things (see their tables), and are of
   all test views of a scene; the number of views that was measured here stands in the cost tables.
 """
+_ABLATIONS = f"""\
+Each line is trained anew with one choice changed, but for those marked "{tables.RECODED.strip()}":
+they are the base's own integers in another file. Contexts off: one frequency table per level and
+channel. Skipping off: every entry of the table is coded, with the integer that training left
+there. Both are lengths of real bytes that were decoded again. Weights at 32 bits are counted.
+"""
 
 
 def write_report(results: Sequence[Path], folder: Path) -> list[Path]:
@@ -96,7 +102,7 @@ def render_results(rows: Sequence[Row], drawn: Sequence[Plot], files: Sequence[s
         others = tables.published_table(members[0].scene)
         parts += ["### Published by others, not measured here", others] if others else []
     for title, members in _ablation_groups(rows).items():
-        parts += [f"## Ablations: {title}", tables.ablation_table(members)]
+        parts += [f"## Ablations: {title}", _ABLATIONS, tables.ablation_table(members)]
     return "\n\n".join([*parts, "## How it was made", _provenance(rows, files)]) + "\n"
 
 

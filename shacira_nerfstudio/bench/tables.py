@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from shacira_nerfstudio.bench.bd_rate import bd_rate, bytes_at
 from shacira_nerfstudio.bench.plan import BASE
@@ -11,6 +12,8 @@ from shacira_nerfstudio.bench.results import Curve, Point, Row, points_of
 
 Points = list[tuple[float, float]]
 NONE = "-"
+RECODED = " (base, recoded)"
+"""Marks lines that were not trained."""
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -140,7 +143,24 @@ def ablation_table(rows: Sequence[Row]) -> str:
             rate = point.rows[0]["rate_lambda"]
             line = [name, f"{rate:g}", number(point.psnr, 2), number(point.bytes)]
             lines.append([*line, *_deltas(point, rate, bases, curve, is_base=name == BASE)])
+    lines += [line for base in bases for line in _recoded(base, bases, curve)]
     return markdown(head, lines)
+
+
+def _recoded(base: Point, bases: list[Point], curve: Points) -> list[list[str]]:
+    """The base's own integers in other files: a line for each."""
+    rate = base.rows[0]["rate_lambda"]
+    found: dict[str, list[int]] = {}
+    for row in base.rows:
+        for name, size in row.get("recoded_bytes", {}).items():
+            found.setdefault(name, []).append(size)
+    lines = []
+    for name, sizes in found.items():
+        if len(sizes) == len(base.rows):
+            point = replace(base, bytes=sum(sizes) / len(sizes))
+            line = [name + RECODED, f"{rate:g}", number(point.psnr, 2), number(point.bytes)]
+            lines.append([*line, *_deltas(point, rate, bases, curve, is_base=False)])
+    return lines
 
 
 def _deltas(

@@ -29,7 +29,7 @@ from shacira_nerfstudio.codec.latents import LevelParts, decode_level, encode_le
 from shacira_nerfstudio.codec.model_choice import choose_models
 from shacira_nerfstudio.codec.occupancy import MAX_CELLS, decode_occupancy, encode_occupancy
 from shacira_nerfstudio.codec.packed_scene import CameraSet, PackedScene, RenderSettings
-from shacira_nerfstudio.codec.pass_model import LevelRows
+from shacira_nerfstudio.codec.pass_model import LevelRows, PassModel
 from shacira_nerfstudio.codec.side_info import (
     decode_cameras,
     decode_grid,
@@ -60,10 +60,14 @@ MAX_OCCUPANCY = 1 << 21, 128
 """Likewise for cells of the occupancy grid."""
 
 
-def encode_scene(scene: PackedScene, *, fast: bool | None = None) -> bytes:
+def encode_scene(
+    scene: PackedScene, *, use_contexts: bool = True, fast: bool | None = None
+) -> bytes:
     """The bytes of a scene; the same scene always gives the same bytes.
 
     Args:
+        use_contexts: False gives each level and channel one frequency table, to see what contexts
+            are worth. Such a file decodes like any other, but is not the canonical one.
         fast: True demands numba, False forbids it, None uses it where it can be imported. The bytes
             are the same.
     """
@@ -93,7 +97,8 @@ def encode_scene(scene: PackedScene, *, fast: bool | None = None) -> bytes:
                 raise ValueError(f"expected 0 in entries of level {level} that nothing reaches")
             symbols = symbols[reached]
         rows = LevelRows(features, None if reached is None else np.flatnonzero(reached))
-        models = choose_models(symbols, rows)
+        one_class = [(PassModel(),)] * scene.latent_dim
+        models = choose_models(symbols, rows) if use_contexts else one_class
         sections.append(("LATN", encode_level(symbols, rows, models, fast=fast)))
     data = pack_sections(sections)
     _check_size(scene.grid, scene.latent_dim, scene.num_coded_levels, len(data), MAX_ENTRIES)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from shacira_nerfstudio.backends import NOT_CODED, Backend, Quantizer, RowGradient
 from shacira_nerfstudio.backends.rows import PLAIN, RATE_BLOCK
 from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.model.binary_rate import binary_bits
 from shacira_nerfstudio.model.entropy_model import FactorizedEntropyModel
 from shacira_nerfstudio.model.latent_decoder import LatentDecoder
-from shacira_nerfstudio.model.quantize import QuantizeMode, sga
+from shacira_nerfstudio.model.quantize import QuantizeMode, quantize, sign
 
 _LOOK_UPS: dict[QuantizeMode, Literal["none", "round", "noise"]] = {
     "none": "none",
@@ -23,7 +24,8 @@ _LOOK_UPS: dict[QuantizeMode, Literal["none", "round", "noise"]] = {
     "round": "round",
     "straight_through": "round",
 }
-"""Quantisers that a look-up applies to the rows that it reads; `sga` makes a table of its own."""
+"""Quantisers that a look-up applies to the rows that it reads; the others make a table of their
+own."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ class LatentHashEncoding(nn.Module):
         """Levels from this one on read as 0 in eval mode; for looking at coarse versions."""
         self.trained_levels = grid.num_levels
         """The same while training: whoever looks at coarse versions meanwhile changes nothing."""
+        self.by_rows = True
+        """Whether gradients of the latents may go by rows; autograd's own functions get none
+        then."""
         self._rounded: tuple[tuple, Tensor] | None = None
         self._row_gradient: RowGradient | None = None
         self.symbols: Tensor | None
@@ -100,15 +105,16 @@ class LatentHashEncoding(nn.Module):
         """Integers [E, d] in int8 or int16, made anew only after the latents changed."""
         if self.symbols is not None:
             return self.symbols
-        version = (self.latents._version, self.latents.device)
+        version = (self.latents._version, self.latents.device, self.mode == "binary")
         if self._rounded is None or self._rounded[0] != version:
-            symbols = self.latents.detach().round().clamp(-32767, 32767).to(torch.int16)
+            values = sign(self.latents) if self.mode == "binary" else self.latents.detach().round()
+            symbols = values.clamp(-32767, 32767).to(torch.int16)
             self._rounded = (version, symbols)
         return self._rounded[1]
 
     def _rows_gradient(self) -> RowGradient | None:
         """Where gradients of the latents go, with ``latents.grad`` being what it holds."""
-        if not self.backend.writes_rows:
+        if not (self.backend.writes_rows and self.by_rows):
             return None
         if self._row_gradient is None:
             self._row_gradient = RowGradient.zeros(*self.latents.shape)
@@ -129,18 +135,18 @@ class LatentHashEncoding(nn.Module):
                 "a field from a decoded file cannot be trained: it has no float latents"
             )
         gradient = self._rows_gradient() if torch.is_grad_enabled() else None
-        if self.mode == "sga":
+        if self.mode not in _LOOK_UPS:
             if gradient is not None:
                 gradient.touch_all()
-            return TableView(sga(self.latents, self.temperature))
+            return TableView(quantize(self.latents, self.mode, self.temperature))
         seed = _new_seed() if self.mode == "noise" else 0
         return TableView(self.latents, Quantizer(_LOOK_UPS[self.mode], seed), gradient)
 
     def mean_table(self) -> TableView:
         """What training sees on average: the latents while the quantiser is soft, else integers."""
-        if self.symbols is not None:
-            return TableView(self.symbols)
-        soft = self.mode in ("noise", "sga", "none")
+        if self.symbols is not None or self.mode == "binary":
+            return TableView(self.rounded())
+        soft = self.mode in ("noise", "sga", "sga_tanh", "none")
         return TableView(self.latents.detach(), PLAIN if soft else Quantizer("round"))
 
     def forward(
@@ -184,8 +190,15 @@ class LatentHashEncoding(nn.Module):
         stride = max(1, round(1 / fraction))
         first = int(torch.randint(stride, ())) if stride > 1 else 0
         model, seed = self.entropy_model, _new_seed()
+        is_trained = torch.is_grad_enabled() and self.latents.requires_grad and self.training
+        gradient = self._rows_gradient() if is_trained else None
+        if self.mode == "binary":
+            if gradient is not None:
+                gradient.touch_all()
+            tables = itertools.pairwise(self.grid.offsets)
+            rows = [self.latents[b + (first - b) % stride : e : stride] for b, e in tables]
+            return stride * binary_bits(rows, model)
         if model.num_layers == 1:
-            wanted = torch.is_grad_enabled() and self.latents.requires_grad and self.training
             return stride * self.backend.logistic_bits(
                 self.latents,
                 *model.logistic(),
@@ -194,8 +207,10 @@ class LatentHashEncoding(nn.Module):
                 classes=self.classes,
                 first=first,
                 stride=stride,
-                gradient=self._rows_gradient() if wanted else None,
+                gradient=gradient,
             )
+        if gradient is not None:
+            gradient.touch_all()
         noisy = self.latents + (
             self.backend.quantize(self.latents, Quantizer("noise", seed)) - self.latents.detach()
         )

@@ -9,12 +9,12 @@ latent decoder.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-QuantizeMode = Literal["sga", "noise", "straight_through", "round", "none"]
+QuantizeMode = Literal["sga", "sga_tanh", "noise", "straight_through", "binary", "round", "none"]
 
 _MAX_ARCTANH = 1 - 1e-6
 """arctanh is finite below 1; an integer latent then stays itself but for one draw in 1500 at
@@ -32,7 +32,18 @@ def add_noise(latents: Tensor) -> Tensor:
     return latents + (torch.rand_like(latents) - 0.5)
 
 
-def sga(latents: Tensor, temperature: float) -> Tensor:
+def sign(latents: Tensor) -> Tensor:
+    """-1 below 0, 1 from 0 on: never 0."""
+    return torch.where(latents.detach() < 0, -1.0, 1.0).to(latents)
+
+
+def binary(latents: Tensor) -> Tensor:
+    """The sign; the gradient passes as if it were the identity (BiRF: Shin and Park, NeurIPS 2023,
+    Sec. 3.2)."""
+    return latents + (sign(latents) - latents.detach())
+
+
+def sga(latents: Tensor, temperature: float, *, with_tanh: bool = False) -> Tensor:
     """Stochastic Gumbel annealing: a soft choice between the two nearest integers.
 
     With r the fraction above the floor f: logits ``-arctanh(r) / T`` for f and ``-arctanh(1 - r) /
@@ -43,14 +54,19 @@ def sga(latents: Tensor, temperature: float) -> Tensor:
 
     Args:
         temperature: > 0; the smaller, the closer to rounding.
+        with_tanh: As in the reference code, with which an integer does not stay one. For comparison
+            only.
     """
     low = latents.detach().floor()
     above = latents - low
     # The difference of two Gumbel variables is logistic: one draw instead of two.
     uniform = torch.rand_like(latents).clamp_(1e-7, 1 - 1e-7)
     logistic = torch.log(uniform) - torch.log1p(-uniform)
-    limit = _MAX_ARCTANH
-    logit = torch.arctanh((1 - above).clamp(0, limit)) - torch.arctanh(above.clamp(0, limit))
+    if with_tanh:
+        logit = torch.tanh(1 - above) - torch.tanh(above)
+    else:
+        limit = _MAX_ARCTANH
+        logit = torch.arctanh((1 - above).clamp(0, limit)) - torch.arctanh(above.clamp(0, limit))
     # logit of f against f + 1 is (arctanh(1 - r) - arctanh(r)) / T.
     return low + torch.sigmoid((logistic - logit / temperature) / temperature)
 
@@ -59,24 +75,26 @@ def quantize(latents: Tensor, mode: QuantizeMode, temperature: float = 1.0) -> T
     """Applies a quantiser.
 
     - ``sga``: a soft sample between the two nearest integers, annealed by ``temperature``.
+    - ``sga_tanh``: the same as the reference code has it, for comparison.
+    - ``binary``: -1 or 1, identity gradient.
     - ``noise``: uniform noise of one step's width.
     - ``straight_through``: nearest integer, identity gradient.
     - ``round``: nearest integer, no gradient.
     - ``none``: the latents themselves (a plain hash grid).
     """
-    if mode == "sga":
-        return sga(latents, temperature)
+    if mode in ("sga", "sga_tanh"):
+        return sga(latents, temperature, with_tanh=mode == "sga_tanh")
     if mode == "noise":
         return add_noise(latents)
+    if mode == "binary":
+        return binary(latents)
     if mode == "straight_through":
         return straight_through(latents)
     if mode == "round":
         return latents.round()
     if mode == "none":
         return latents
-    raise ValueError(
-        f"expected a quantiser of sga, noise, straight_through, round, none, got {mode!r}"
-    )
+    raise ValueError(f"expected a quantiser of {', '.join(get_args(QuantizeMode))}, got {mode!r}")
 
 
 @dataclass(frozen=True)
@@ -86,7 +104,7 @@ class QuantizeSchedule:
 
     The first ``anneal_fraction`` of ``num_steps`` uses ``mode``, with a temperature that falls
     exponentially from 1 to ``final_temperature`` (it acts in `sga` only); the rest rounds with
-    `straight_through`.
+    `straight_through`. `binary` and `none` stay what they are.
     """
 
     mode: QuantizeMode
@@ -104,8 +122,8 @@ class QuantizeSchedule:
 
     def at(self, step: int) -> tuple[QuantizeMode, float]:
         """Mode and temperature of one step, counted from 0."""
-        if self.mode == "none":
-            return "none", 1.0
+        if self.mode in ("none", "binary"):
+            return self.mode, 1.0
         num_anneal_steps = self.anneal_fraction * self.num_steps
         if step >= num_anneal_steps:
             return "straight_through", self.final_temperature

@@ -23,6 +23,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import tyro
 
 TARGET = "nerfstudio.scripts.exporter"
+MAX_CAMERAS = 64
+"""Cameras in a file by default."""
 
 
 @dataclass
@@ -37,7 +39,7 @@ class ExportShacira:
     verify: bool = True
     """Decode the file again, compare with what was encoded, and encode once more to the same
     bytes."""
-    max_cameras: int = 64
+    max_cameras: int = MAX_CAMERAS
     """Training cameras to store for looking at the file without its data set, evenly spread; 0
     stores none, more costs about 30 bytes each."""
     weight_loss_db: float = 0.02

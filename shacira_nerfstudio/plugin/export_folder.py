@@ -40,7 +40,7 @@ from shacira_nerfstudio.codec import (
 )
 from shacira_nerfstudio.pack import mean_appearance, pack_field, render_settings
 from shacira_nerfstudio.plugin.bitstream import KEY
-from shacira_nerfstudio.plugin.export_command import ExportShacira
+from shacira_nerfstudio.plugin.export_command import MAX_CAMERAS, ExportShacira
 from shacira_nerfstudio.plugin.model import ShaciraModel
 from shacira_nerfstudio.plugin.prefix_quality import measure_prefixes
 from shacira_nerfstudio.plugin.weight_quality import with_chosen_weights
@@ -81,8 +81,9 @@ def export_run(options: ExportShacira) -> ExportResult:
     if model.file_scene is not None:
         scene = repack_file(model.file_scene, meta=stated, max_cameras=options.max_cameras)
     else:
-        meta = {**training_facts(config, pipeline, step), **stated}
-        scene = pack_model(model, meta=meta, max_cameras=options.max_cameras)
+        scene = pack_run(
+            model, config, pipeline, step, stated=stated, max_cameras=options.max_cameras
+        )
         if options.weight_loss_db:
             scene = with_chosen_weights(pipeline, scene, max_loss_db=options.weight_loss_db)
     data = encode_scene(scene)
@@ -108,8 +109,29 @@ def _check_output_dir(out: Path) -> None:
         )
 
 
+def pack_run(
+    model: ShaciraModel,
+    config: TrainerConfig,
+    pipeline: Pipeline,
+    step: int,
+    *,
+    stated: Mapping[str, str | int] | None = None,
+    max_cameras: int = MAX_CAMERAS,
+) -> PackedScene:
+    """The scene that the file of a run holds, with what it says about the run.
+
+    Args:
+        stated: Further facts.
+    """
+    meta = {**training_facts(config, pipeline, step), **(stated or {})}
+    return pack_model(model, meta=meta, max_cameras=max_cameras)
+
+
 def pack_model(
-    model: ShaciraModel, *, meta: Mapping[str, str | int] | None = None, max_cameras: int = 64
+    model: ShaciraModel,
+    *,
+    meta: Mapping[str, str | int] | None = None,
+    max_cameras: int = MAX_CAMERAS,
 ) -> PackedScene:
     """The scene that a model's file holds, trained or itself from a file; a trained one's weights
     have the bits of training."""
@@ -152,11 +174,20 @@ def training_facts(config: TrainerConfig, pipeline: Pipeline, step: int) -> dict
         "method": str(config.method_name),
         "step": step,
         "max_num_iterations": config.max_num_iterations,
-        "rate_lambda": repr(float(model.rate_lambda)),
+        **_rate_facts(pipeline.model),
         "quantizer": model.quantizer,
         "dataparser": names[0] if names else type(parser).__name__,
         "num_train_images": len(pipeline.datamanager.train_dataset),
     }
+
+
+def _rate_facts(model: ShaciraModel) -> dict[str, str]:
+    """The weight of the rate at the end, and what it was steered to, if it was."""
+    facts = {"rate_lambda": f"{model.rate_steering.rate_lambda:.4g}"}
+    for name in ("target_size_kb", "target_psnr"):
+        if getattr(model.config, name):
+            facts[name] = f"{getattr(model.config, name):g}"
+    return facts
 
 
 def camera_set(cameras: Cameras | None) -> CameraSet | None:

@@ -37,6 +37,7 @@ from shacira_nerfstudio.model.volrend import (
 from shacira_nerfstudio.plugin.bitstream import load_bitstream
 from shacira_nerfstudio.plugin.metrics import ImageMetrics, estimated_bytes
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
+from shacira_nerfstudio.plugin.rate_steering import RateSteering
 from shacira_nerfstudio.plugin.scene_settings import resolve_scene_settings
 from shacira_nerfstudio.plugin.schedule import TrainingSchedule
 from shacira_nerfstudio.plugin.training import TrainingLoop
@@ -76,7 +77,9 @@ class ShaciraModel(Model):
             self.backend,
             latent_dim=config.latent_dim,
             features_per_level=config.features_per_level,
-            identity_decoder=plain and config.latent_dim == config.features_per_level,
+            # Signs need no scale of their own, the first layer has one for each.
+            identity_decoder=config.quantizer in ("none", "binary")
+            and config.latent_dim == config.features_per_level,
             decoder_per_level=config.decoder_per_level,
             entropy_model_layers=config.entropy_model_layers,
             pooled_entropy_model=config.pooled_entropy_model,
@@ -96,6 +99,7 @@ class ShaciraModel(Model):
         self.renderer_rgb = renderers.RGBRenderer(background_color=self.settings.train_background)
         self.image_metrics = ImageMetrics(use_lpips=config.use_lpips)
         self.loop = TrainingLoop(config)
+        self.rate_steering = RateSteering(config)
         self.file_bytes: dict[str, int] = {}
         """Bytes by part of the decoded file this model was loaded from; empty for a float
         checkpoint."""
@@ -108,7 +112,9 @@ class ShaciraModel(Model):
     ) -> Any:
         """A checkpoint's weights, or, under the key ``bitstream``, a file to decode and render."""
         if "bitstream" not in state_dict:
-            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+            # Runs from before there was steering have no state of it.
+            state = {"rate_steering.state": self.rate_steering.state, **state_dict}
+            return super().load_state_dict(state, strict=strict, assign=assign)
         load_bitstream(self, state_dict)
         return _IncompatibleKeys([], [])
 
@@ -161,7 +167,16 @@ class ShaciraModel(Model):
             final_lr_factor=config.final_lr_factor,
             weight_qat_start=config.weight_qat_start,
             level_dropout=config.level_dropout,
+            rdo_start=config.rdo_start if self._can_optimise else 1.0,
         )
+
+    @property
+    def _can_optimise(self) -> bool:
+        """Whether latents are moved towards 0 at the end of training."""
+        config = self.config
+        is_wanted = config.rdo_strength > 0 and config.rdo_start < 1
+        # Signs have no 0 to move to.
+        return is_wanted and config.rate_lambda > 0 and config.quantizer not in ("none", "binary")
 
     @torch.no_grad()
     def step_opacity(self, x: Tensor) -> Tensor:
@@ -233,7 +248,8 @@ class ShaciraModel(Model):
             "depth": rendered.depth[:, None],
         }
 
-    def _rgb_and_truth(self, outputs: Mapping[str, Tensor], image: Tensor) -> tuple[Tensor, Tensor]:
+    def rgb_and_truth(self, outputs: Mapping[str, Tensor], image: Tensor) -> tuple[Tensor, Tensor]:
+        """Colours of a batch as the loss compares them, on the same background."""
         return self.renderer_rgb.blend_background_for_loss_computation(
             pred_image=outputs["rgb"],
             pred_accumulation=outputs["accumulation"],
@@ -248,13 +264,13 @@ class ShaciraModel(Model):
             "occupied_fraction": self.occupancy.occupied_fraction,
         }
         if self.training:
-            metrics.update(self.loop.metrics())
+            metrics.update({**self.loop.metrics(), **self.rate_steering.metrics()})
         return metrics
 
     def get_loss_dict(
         self, outputs: Any, batch: Any, metrics_dict: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
-        predicted, truth = self._rgb_and_truth(outputs, batch["image"])
+        predicted, truth = self.rgb_and_truth(outputs, batch["image"])
         functions = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
         options = {"delta": 0.1} if self.config.rgb_loss == "huber" else {}
         loss = functions[self.config.rgb_loss](predicted, truth, reduction="none", **options)
@@ -270,7 +286,7 @@ class ShaciraModel(Model):
             with torch.autocast(self.device.type, enabled=False):
                 most = self.config.rate_max_entries / encoding.grid.num_entries
                 bits = encoding.bits(fraction=min(self.config.rate_sample_fraction, most))
-            losses["rate_loss"] = self.config.rate_lambda * bits / encoding.grid.num_entries
+            losses["rate_loss"] = self.rate_steering.rate_lambda * bits / encoding.grid.num_entries
             if metrics_dict is not None:
                 latent_bits = bits.item()
                 metrics_dict["bits_per_latent"] = latent_bits / encoding.latents.numel()

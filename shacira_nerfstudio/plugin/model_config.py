@@ -28,15 +28,32 @@ class ShaciraModelConfig(ModelConfig):
     rate_lambda: float = 1.0e-3
     """Weight of the rate: of estimated bits per table entry against the colour loss. Larger gives
     smaller files."""
+    target_size_kb: float = 0.0
+    """Size that the file should have, in kB of 1000 bytes: rate_lambda is where steering starts,
+    and moves while training. The file ends at most that large, and within 2 percent of it unless
+    networks and occupancy alone take more. 0 leaves rate_lambda as it is."""
+    target_psnr: float = 0.0
+    """Quality that the file should have, in dB on views it is trained on (held-out views are
+    usually a little worse): rate_lambda moves likewise, for the smallest file. 0 leaves rate_lambda
+    as it is; it cannot be combined with target_size_kb."""
+    rdo_strength: float = 0.0
+    """What a bit is worth, over what rate_lambda makes it worth, when latents that are not worth
+    their bits are moved towards 0 at rdo_start; 0.03 takes about a tenth of the bytes. Larger gives
+    smaller files, 0 switches it off: latents learn to the end."""
+    rdo_start: float = 0.9
+    """Fraction of training after which that is done, if it is: latents then stay as they are and
+    only networks go on. Smaller leaves networks longer to adapt."""
     rate_sample_fraction: float = 0.125
     """Fraction of the entries on which each step estimates the rate, unbiased; smaller is faster
     and noisier."""
     rate_max_entries: int = 1 << 20
     """Most entries on which a step estimates the rate: what a step costs does not grow with the
     table."""
-    quantizer: Literal["noise", "sga", "straight_through", "none"] = "noise"
+    quantizer: Literal["noise", "sga", "sga_tanh", "straight_through", "binary", "none"] = "noise"
     """Stand-in for rounding during the first part of training: additive noise, stochastic Gumbel
-    annealing, straight-through rounding, or none (plain hash grid, which cannot be exported)."""
+    annealing (sga_tanh as in the paper's code, to compare with), straight-through rounding; or
+    binary (latents of -1 and 1 all along, as in BiRF: give it a latent_dim of 4 to 8 and as many
+    features_per_level), or none (plain hash grid, which cannot be exported)."""
     anneal_fraction: float = 0.7
     """Fraction of training that uses the quantiser; the rest rounds. Larger adapts longer to
     noise."""

@@ -6,6 +6,7 @@ schedulers, which write numpy scalars that newer torch refuses to load, are not 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,12 @@ class TrainingSchedule:
     """Learning rates end at this fraction, reached exponentially."""
     weight_qat_start: float = 0.8
     """Fraction of training after which network weights are quantised in the loop."""
+    rdo_start: float = 1.0
+    """Fraction of training after which latents are final; 1 means never."""
+    steer_start: float = 0.2
+    """Fraction of training after which the rate is steered, if at all."""
+    steer_every: float = 0.02
+    """Fraction of training between measurements for it."""
     level_dropout: float = 0.0
     """Probability that a step trains a coarse prefix of the levels alone."""
 
@@ -37,6 +44,25 @@ class TrainingSchedule:
     def quantizer_at(self, step: int) -> tuple[QuantizeMode, float]:
         """Quantiser of the latents and its temperature."""
         return self.quantizer.at(step)
+
+    @property
+    def rdo_step(self) -> int:
+        """First step whose latents are final."""
+        return math.ceil(self.rdo_start * self.num_steps)
+
+    def freezes_latents(self, step: int) -> bool:
+        """Whether latents are final by then."""
+        return step >= self.rdo_step
+
+    @property
+    def steps_to_measure(self) -> int:
+        """Steps between measurements for steering."""
+        return max(1, round(self.steer_every * self.num_steps))
+
+    def steers_rate(self, step: int) -> bool:
+        """Whether the rate is steered after this step."""
+        begins = step >= self.steer_start * self.num_steps
+        return begins and (step + 1) % self.steps_to_measure == 0 and step + 1 < self.rdo_step
 
     def lr_factor(self, step: int) -> float:
         """What every learning rate is multiplied with."""

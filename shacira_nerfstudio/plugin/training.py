@@ -9,6 +9,7 @@ from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes
 
 from shacira_nerfstudio.model.occupancy import seen_cells
+from shacira_nerfstudio.plugin import rdo_stage
 
 if TYPE_CHECKING:
     from shacira_nerfstudio.plugin.model import ShaciraModel
@@ -23,7 +24,7 @@ _FIRST_NUM_RAYS = 512
 
 class TrainingLoop:
     """Callbacks of one run. Not a module: nothing of it is saved, all of it follows from the
-    step."""
+    step and from what :class:`RateSteering` remembers."""
 
     def __init__(self, config: ShaciraModelConfig) -> None:
         self.config = config
@@ -74,6 +75,9 @@ class TrainingLoop:
             step, encoding.grid.num_levels, seed=torch.initial_seed()
         )
         self._model.field.quantize_weights = self._schedule.quantizes_weights(step)
+        if step == self._schedule.rdo_step:
+            rdo_stage.optimise(self._model, self._trainer)
+        self._model.field.encoding.latents.requires_grad_(not self._schedule.freezes_latents(step))
         factor = self._schedule.lr_factor(step)
         if self._optimizers is not None:
             for name, optimizer in self._optimizers.optimizers.items():
@@ -106,6 +110,11 @@ class TrainingLoop:
             and self._model.field.encoding.is_quantized
         ):
             self._model.update_contexts()
+        steering = self._model.rate_steering
+        if steering.is_on and self._schedule.steers_rate(step):
+            steering.measure(self._model, self._trainer, self._schedule.steps_to_measure)
+        if steering.is_on and step + 1 == self._schedule.num_steps:
+            rdo_stage.trim(self._model, self._trainer)
         if self.config.target_num_samples and self.num_marched:
             cost = max(self.num_visible, self.num_marched / MARCHED_PER_VISIBLE)
             wanted = self.num_rays * self.config.target_num_samples / max(cost, 1)

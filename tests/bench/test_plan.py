@@ -110,6 +110,13 @@ def test_a_mistake_is_one_clear_error(write, old, new, complaint):
     assert str(path) in str(error.value)
 
 
+def test_steps_are_by_default_those_of_the_preset(write, tmp_path):
+    text = GOOD.replace("steps: 100\n", "").replace("  - preset: plain.yaml\n", "")
+    (tmp_path / "small.yaml").write_text("max_num_iterations: 70\n", "utf-8")
+    assert {job.steps for job in load_plan(write(text))} == {70}
+    assert {job.steps for job in load_plan(write("steps: 90\n" + text))} == {90}
+
+
 def test_the_same_job_twice_is_refused(write):
     with pytest.raises(ValueError, match="each job once, found again: lego, ngp-fp16, plain"):
         load_plan(write(GOOD + "  - preset: plain.yaml\n"))

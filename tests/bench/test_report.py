@@ -13,6 +13,7 @@ from PIL import Image
 
 from shacira_nerfstudio import cli
 from shacira_nerfstudio.bench import tables
+from shacira_nerfstudio.bench.headline import BEGIN, END, headline, replace_block
 from shacira_nerfstudio.bench.report import CSV_HEAD, survey_csv, write_report
 from shacira_nerfstudio.bench.results import ablations, curves, load_rows
 from shacira_nerfstudio.bench.series import byte_text, byte_ticks, plots
@@ -21,6 +22,7 @@ ROWS = Path(__file__).with_name("made_up_rows.jsonl")
 
 
 RESULTS = Path(tables.__file__).with_name("results")
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +194,32 @@ def test_committed_results_are_generated_and_not_edited(tmp_path):
     for path in [tmp_path / "RESULTS.md", tmp_path / "rd.html", *tmp_path.glob("csv/*")]:
         committed = RESULTS.parent / path.relative_to(tmp_path)
         assert committed.read_text("utf-8") == path.read_text("utf-8"), committed
+
+
+def test_the_readme_shows_the_committed_results():
+    text = README.read_text("utf-8")
+    rows = load_rows(sorted(RESULTS.glob("*.jsonl")))
+    assert replace_block(text, headline(rows, "shacira_nerfstudio/bench")) == text
+
+
+def test_a_readme_gets_the_same_figures(rows, tmp_path, capsys):
+    readme, out = tmp_path / "README.md", tmp_path / "a" / "report"
+    readme.write_text(f"Before.\n{BEGIN}\nold\n{END}\nAfter.\n", "utf-8")
+    command = ["bench", "report", str(ROWS), "--output", str(out), "--readme", str(readme)]
+    assert cli.main(command) == 0
+    assert str(readme) in capsys.readouterr().out
+    text = readme.read_text("utf-8")
+    assert text.startswith(f"Before.\n{BEGIN}\n") and text.endswith(f"\n{END}\nAfter.\n")
+    assert "old" not in text and "Measured 2000-01-01" in text
+    table = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    line = cells(table)["lego 800x800, shacira, lambda 0.0005"]
+    assert line["bytes"] == "400,000" and line["PSNR dB"] == "34.00" and line["train s"] == "600"
+    for name in re.findall(r"\]\(([^)]+)\)", text):
+        assert (tmp_path / name).exists(), name
+    before = readme.read_text("utf-8")
+    assert cli.main(command) == 0 and readme.read_text("utf-8") == before
+    readme.write_text("no marks", "utf-8")
+    assert cli.main(command) == 2
 
 
 def test_no_results_are_one_line_and_status_2(tmp_path, capsys):

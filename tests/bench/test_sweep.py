@@ -254,6 +254,11 @@ runs:
     # Latents of a standard deviation of 2 cost about 3 bits each; networks stand at 32 bits.
     assert ours["num_nonzero_latents"] > 0
     assert ours["paper_accounting_bytes"] > ours["bytes_by_part"]["weights"]
+    assert ours["rate_lambda_at_end"] == 0.001
+    # Everything is occupied yet: there is nothing to skip.
+    recoded = ours["recoded_bytes"]
+    assert recoded["skipping off"] == ours["bytes"] < recoded["weights at 32 bits"]
+    assert recoded["contexts and skipping off"] >= recoded["skipping off"]
     assert plain["method"] == "ngp-fp16" and plain["compressor"] in ("zstd-19", "xz-6")
     size = (work.resolve() / plain["key"] / "parameters.fp16").stat().st_size
     assert plain["bytes"] == size == sum(plain["bytes_by_part"].values())

@@ -53,6 +53,12 @@ def test_unknown_modes_are_refused():
         quantize(LATENTS, "floor")
 
 
+def test_binary_is_the_sign_with_gradient_one():
+    values, gradient = value_and_gradient(LATENTS, "binary")
+    assert values.tolist() == [-1, -1, -1, 1, 1, 1, 1, 1]
+    assert gradient.tolist() == [1] * 8
+
+
 # ── sga ──
 
 
@@ -156,3 +162,17 @@ def test_schedule_at_its_ends():
 def test_impossible_schedules_are_refused(numbers):
     with pytest.raises(ValueError, match=next(iter(numbers))):
         QuantizeSchedule(**{"mode": "sga", "num_steps": 10, **numbers})
+
+
+def test_binary_stays_binary():
+    schedule = QuantizeSchedule("binary", 100, 0.5)
+    assert {schedule.at(step) for step in (0, 49, 50, 99)} == {("binary", 1.0)}
+
+
+def test_the_tanh_of_the_reference_code_flips_integers():
+    """method.md 4: with probability sigmoid(-tanh(1) / T), where arctanh flips none."""
+    torch.manual_seed(0)
+    integers = torch.zeros(200_000)
+    flipped = (quantize(integers, "sga_tanh", 1.0) > 0.5).float().mean().item()
+    assert flipped == pytest.approx(1 / (1 + math.exp(math.tanh(1.0))), abs=0.005)
+    assert (quantize(integers, "sga", 1.0) > 0.5).float().mean() < 0.002

@@ -1,82 +1,10 @@
 """Training steps of the model inside the host's own trainer, on a tiny scene."""
 
-import copy
-from pathlib import Path
-
 import pytest
 import torch
+from tiny_runs import NUM_STEPS, make_config, make_trainer, steps
 
 pytestmark = pytest.mark.nerfstudio
-
-NUM_STEPS = 80
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    from shacira_nerfstudio.demo_scene import write_demo_scene
-
-    folder = tmp_path_factory.mktemp("scene")
-    write_demo_scene(folder, num_views=6, size=24)
-    return folder
-
-
-def make_config(scene: Path, output: Path, **model):
-    from shacira_nerfstudio.plugin.config import shacira_method
-    from shacira_nerfstudio.plugin.rtmv_dataparser import RtmvDataParserConfig
-
-    config = copy.deepcopy(shacira_method.config)
-    config.output_dir, config.experiment_name, config.timestamp = output, "e", "t"
-    config.vis, config.max_num_iterations, config.steps_per_save = "tensorboard", NUM_STEPS, 40
-    config.steps_per_eval_image = 0
-    config.machine.device_type = "cpu"
-    config.pipeline.datamanager.dataparser = RtmvDataParserConfig(data=scene)
-    tiny = {
-        "num_levels": 4,
-        "max_res": 64,
-        "log2_hashmap_size": 10,
-        "occupancy_resolution": 32,
-        "occupancy_warmup": 8,
-        "occupancy_every": 4,
-        "steps_across_box": 128,
-        "target_num_samples": 2048,
-        "warmup_steps": 2,
-        "hidden_dim": 16,
-    }
-    for name, value in {**tiny, **model}.items():
-        assert hasattr(config.pipeline.model, name)
-        setattr(config.pipeline.model, name, value)
-    return config
-
-
-def make_trainer(config):
-    torch.manual_seed(0)
-    trainer = config.setup(local_rank=0, world_size=1)
-    trainer.setup()
-    return trainer
-
-
-def steps(trainer, begin, end):
-    """Runs steps with their callbacks, as Trainer.train does; returns losses and what was set."""
-    from nerfstudio.engine.callbacks import TrainingCallbackLocation as Location
-
-    history = []
-    for step in range(begin, end):
-        trainer.step = step
-        trainer.pipeline.train()
-        for callback in trainer.callbacks:
-            callback.run_callback_at_location(step, location=Location.BEFORE_TRAIN_ITERATION)
-        _, losses, metrics = trainer.train_iteration(step)
-        for callback in trainer.callbacks:
-            callback.run_callback_at_location(step, location=Location.AFTER_TRAIN_ITERATION)
-        model = trainer.pipeline.model
-        state = (
-            model.field.encoding.mode,
-            model.loop.temperature,
-            model.field.quantize_weights,
-            dict(model.loop.learning_rates),
-        )
-        history.append((losses, metrics, state))
-    return history
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +91,8 @@ def test_eval_outputs_have_one_row_per_ray(trained):
 
 def test_appearance_codes_and_baseline_train(scene, tmp_path):
     baseline = {"quantizer": "none", "rate_lambda": 0.0, "latent_dim": 2, "features_per_level": 2}
-    for index, options in enumerate(({"appearance_dim": 4}, {"quantizer": "sga"}, baseline)):
+    codes, binary = {"appearance_dim": 4}, {"quantizer": "binary", "latent_dim": 4}
+    for index, options in enumerate((codes, {"quantizer": "sga"}, binary, baseline)):
         trainer = make_trainer(make_config(scene, tmp_path / str(index), **options))
         field = trainer.pipeline.model.field
         before = {name: p.detach().clone() for name, p in field.named_parameters()}
@@ -171,8 +100,10 @@ def test_appearance_codes_and_baseline_train(scene, tmp_path):
         steps(trainer, 0, 4)
         model = trainer.pipeline.model
         still = [n for n, p in field.named_parameters() if p.numel() and torch.equal(p, before[n])]
-        plain = options.get("quantizer") == "none"
-        assert all(plain and "entropy_model" in name for name in still), still
+        # Without integers there is nothing to rate; a Bernoulli of signs has one parameter.
+        idle = {"none": "entropy_model", "binary": "entropy_model.scale"}
+        unused = idle.get(options.get("quantizer", ""))
+        assert all(unused and unused in name for name in still), still
         assert torch.equal(appearance, model.appearance) == (not options.get("appearance_dim"))
 
 

@@ -74,3 +74,39 @@ def test_the_baseline_neither_quantises_nor_rates():
     values = load_preset(next(path for path in CONFIGS if path.stem == "ngp"))
     assert values["model.quantizer"] == "none" and values["model.rate_lambda"] == 0
     assert values["model.latent_dim"] == values["model.features_per_level"]
+
+
+QUALITIES = {"draft": "5 minutes", "normal": "30 minutes", "max": "2 hours"}
+SECONDS_PER_SAMPLE = 0.17 / 98304
+"""Of a training step on two cores, by which the presets were laid out."""
+
+
+@pytest.mark.nerfstudio
+def test_qualities_are_three_and_end_in_time():
+    from shacira_nerfstudio.plugin.config import shacira_method
+
+    steps, tables = [], []
+    limits = {"draft": 5 * 60, "normal": 30 * 60, "max": 120 * 60}
+    for name, time in QUALITIES.items():
+        path = next(path for path in CONFIGS if path.stem == name)
+        head = path.read_text("utf-8").splitlines()[0]
+        assert head.startswith(f"# {name}:") and time in head and "two cores" in head
+        values = load_preset(path)
+        steps.append(values["max_num_iterations"])
+        tables.append(values["model.log2_hashmap_size"])
+        samples = values["model.target_num_samples"]
+        # A tenth is for start, checkpoints and the growth of the table.
+        assert 0.7 < steps[-1] * samples * SECONDS_PER_SAMPLE / limits[name] < 0.9
+    assert steps == sorted(steps) and tables == sorted(tables)
+    default = shacira_method.config.pipeline.model.log2_hashmap_size
+    assert tables[1] == default
+
+
+def test_the_command_says_how_long_each_takes(capsys):
+    from shacira_nerfstudio import cli
+
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name, time in QUALITIES.items():
+        assert f"{name}.yaml" in text and time in text

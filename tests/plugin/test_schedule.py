@@ -96,3 +96,23 @@ def test_a_resumed_run_goes_on_where_it_was():
     for step in steps:
         assert straight.lr_factor(step) == resumed.lr_factor(step)
         assert straight.quantizer_at(step) == resumed.quantizer_at(step)
+
+
+def test_the_rate_is_steered_from_a_fifth_until_latents_are_final():
+    measured = [s for s in range(1000) if make_schedule(rdo_start=0.9).steers_rate(s)]
+    assert measured == list(range(219, 880, 20))
+    assert [s for s in range(1000) if make_schedule().steers_rate(s)][-1] == 979
+    # Short runs measure after every step, none more often than that.
+    short = TrainingSchedule(10, make_schedule().quantizer)
+    assert [s for s in range(10) if short.steers_rate(s)] == list(range(2, 9))
+    assert short.steps_to_measure == 1 and make_schedule().steps_to_measure == 20
+
+
+def test_latents_become_final_at_a_step_or_never():
+    schedule = make_schedule(rdo_start=0.9)
+    assert [schedule.freezes_latents(step) for step in (0, 899, 900, 999)] == [
+        *(False, False),
+        *(True, True),
+    ]
+    assert schedule.rdo_step == 900
+    assert not any(make_schedule().freezes_latents(step) for step in range(1000))

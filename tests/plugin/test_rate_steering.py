@@ -1,0 +1,153 @@
+"""Steering and optimisation inside the host's trainer: sizes met, latents final, runs resumed."""
+
+import pytest
+import torch
+
+pytest.importorskip("nerfstudio")
+pytestmark = pytest.mark.nerfstudio
+
+from tiny_runs import NUM_STEPS, make_config, make_trainer, steps  # noqa: E402
+
+from shacira_nerfstudio.codec import decode_scene, encode_scene  # noqa: E402
+from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig  # noqa: E402
+from shacira_nerfstudio.plugin.rate_steering import check_targets, file_bytes  # noqa: E402
+from shacira_nerfstudio.plugin.rdo_stage import RdoStage  # noqa: E402
+
+RDO_STEP = 72
+
+
+@pytest.fixture(scope="module")
+def plain(scene, tmp_path_factory):
+    """A run without a target, and its file just before latents become final."""
+    trainer = make_trainer(make_config(scene, tmp_path_factory.mktemp("plain"), rdo_strength=1.0))
+    steps(trainer, 0, RDO_STEP)
+    before = file_bytes(trainer.pipeline.model, trainer)
+    steps(trainer, RDO_STEP, RDO_STEP + 1)
+    final = trainer.pipeline.model.field.encoding.rounded().clone()
+    steps(trainer, RDO_STEP + 1, NUM_STEPS)
+    return trainer, before, final
+
+
+TARGET = {"target_size_kb": 6.3, "latents_init_std": 1.0, "log2_hashmap_size": 12}
+"""Networks, head and occupancy alone take 5.9 kB."""
+
+
+def test_latents_become_fewer_and_final(plain):
+    trainer, before, final = plain
+    model = trainer.pipeline.model
+    assert torch.equal(model.field.encoding.rounded(), final)
+    assert not model.field.encoding.latents.requires_grad
+    assert file_bytes(model, trainer) < before
+    # The networks went on: they no longer are what the file before had.
+    assert any(p.requires_grad for p in model.field.density_mlp.parameters())
+
+
+def test_a_little_is_taken_away_if_a_little_is_too_much(scene, tmp_path):
+    trainer = make_trainer(make_config(scene, tmp_path, **{**TARGET, "target_size_kb": 0.0}))
+    steps(trainer, 0, 30)
+    stage = RdoStage(trainer.pipeline.model, trainer)
+    whole = stage.size(stage.to_size(1e9))
+    for share in (0.998, 0.99, 0.97):
+        assert share - 0.004 < stage.size(stage.to_size(share * whole)) / whole <= share
+
+
+def test_switched_off_latents_learn_to_the_end(scene, tmp_path):
+    trainer = make_trainer(make_config(scene, tmp_path))
+    steps(trainer, RDO_STEP, RDO_STEP + 1)
+    assert trainer.pipeline.model.field.encoding.latents.requires_grad
+
+
+@pytest.mark.parametrize("rdo_strength", [0.25, 0.0])
+def test_a_file_is_as_large_as_it_should_be(scene, tmp_path, rdo_strength):
+    trainer = make_trainer(make_config(scene, tmp_path, rdo_strength=rdo_strength, **TARGET))
+    history = steps(trainer, 0, NUM_STEPS)
+    model = trainer.pipeline.model
+    size = file_bytes(model, trainer)
+    assert 0.98 * 6300 < size <= 6300
+    rates = {round(h[1]["rate_lambda"].item(), 9) for h in history}
+    assert len(rates) > 5
+    assert history[-1][1]["measured_bytes"] > 0
+    # What was counted is what an export writes.
+    from shacira_nerfstudio.plugin.export_folder import pack_run
+
+    data = encode_scene(pack_run(model, trainer.config, trainer.pipeline, trainer.step))
+    assert len(data) == size
+    scene = decode_scene(data)
+    assert scene.meta["target_size_kb"] == "6.3"
+
+
+def test_a_target_below_networks_and_occupancy_is_told(scene, tmp_path, caplog):
+    trainer = make_trainer(make_config(scene, tmp_path, target_size_kb=0.1))
+    steps(trainer, NUM_STEPS - 1, NUM_STEPS)
+    assert "expected a target_size_kb that networks and occupancy alone fit in" in caplog.text
+    assert not trainer.pipeline.model.field.encoding.rounded().any()
+
+
+def test_a_resumed_run_steers_on(scene, tmp_path):
+    trainer = make_trainer(make_config(scene, tmp_path / "a", **TARGET))
+    steps(trainer, 0, 40)
+    trainer.save_checkpoint(39)
+    state = trainer.pipeline.model.rate_steering.control
+    assert state.count > 5 and state.offset
+    config = make_config(scene, tmp_path / "b", **TARGET)
+    config.load_dir = trainer.checkpoint_dir
+    resumed = make_trainer(config)
+    assert resumed.pipeline.model.rate_steering.control == state
+    path = next(trainer.checkpoint_dir.glob("*.ckpt"))
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    # A run from before there was steering starts without a state.
+    model = resumed.pipeline.model
+    old = {k[7:]: v for k, v in saved["pipeline"].items() if k.startswith("_model.")}
+    del old["rate_steering.state"]
+    model.load_state_dict(old, strict=True)
+
+
+def test_a_quality_moves_the_rate_the_other_way(scene, tmp_path):
+    factors = []
+    for target in (5.0, 60.0):
+        trainer = make_trainer(make_config(scene, tmp_path / str(target), target_psnr=target))
+        history = steps(trainer, 0, 40)
+        assert history[-1][1]["measured_psnr"].item() > 0
+        factors.append(trainer.pipeline.model.rate_steering.control.factor)
+    assert factors[0] > 1 > factors[1]
+
+
+def test_what_a_quality_does_not_need_is_taken_away(plain, scene, tmp_path):
+    model = plain[0].pipeline.model
+    target = model.rate_steering.psnr(model, plain[0]) - 1.0
+    options = {"rate_lambda": 1e-5, "latents_init_std": 1.0, "target_psnr": target}
+    trainer = make_trainer(make_config(scene, tmp_path, **options))
+    steps(trainer, 0, NUM_STEPS - 1)
+    model = trainer.pipeline.model
+    before = file_bytes(model, trainer), model.rate_steering.psnr(model, trainer)
+    steps(trainer, NUM_STEPS - 1, NUM_STEPS)
+    after = file_bytes(model, trainer), model.rate_steering.psnr(model, trainer)
+    assert before[1] > target + 0.1  # else there is nothing to take away
+    assert target <= after[1] < target + 0.1 and after[0] < before[0]
+
+
+def test_quality_is_measured_on_the_same_rays_and_leaves_training_alone(plain):
+    trainer = plain[0]
+    model = trainer.pipeline.model
+    model.train()
+    torch.manual_seed(1)
+    first = model.rate_steering.psnr(model, trainer)
+    torch.manual_seed(2)
+    model.rate_steering._fixed_rays = None
+    assert model.rate_steering.psnr(model, trainer) == first
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"target_size_kb": 1.0, "target_psnr": 30.0}, "got both"),
+        ({"target_size_kb": -1.0}, "target_size_kb of 0"),
+        ({"target_psnr": 30.0, "rate_lambda": 0.0}, "rate_lambda above 0"),
+        ({"target_size_kb": 1.0, "quantizer": "none"}, "a quantizer of integers"),
+        ({"target_size_kb": 1.0, "quantizer": "binary"}, "a quantizer of integers"),
+    ],
+)
+def test_targets_that_make_no_sense_are_refused(changes, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        check_targets(ShaciraModelConfig(**changes))
