@@ -141,7 +141,7 @@ def test_an_export_leaves_out_what_the_loss_allows(run, exported, tmp_path, caps
         assert dataclasses.replace(plain, weights=scene.weights) == scene
         sizes.append((out / "scene.shacira").stat().st_size)
         losses.append(evaluate_run(out / "config.yml")["psnr"])
-    assert sizes[0] > sizes[1] > sizes[2]
+    assert sizes[0] > sizes[1] >= sizes[2]
     # Measured on training images; these are others.
     assert min(losses) > evaluate_run(exported / "config.yml")["psnr"] - 0.4
     capsys.readouterr()
