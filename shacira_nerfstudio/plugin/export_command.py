@@ -42,10 +42,10 @@ class ExportShacira:
     max_cameras: int = MAX_CAMERAS
     """Training cameras to store for looking at the file without its data set, evenly spread; 0
     stores none, more costs about 30 bytes each."""
-    weight_loss_db: float = 0.02
-    """PSNR in dB that coarser network weights may cost, measured on pixels of training images:
-    weights get as few bits as that allows. Larger makes the file smaller; 0 keeps the bits of
-    training."""
+    max_loss_db: float = 0.02
+    """PSNR in dB that may be given away for fewer bytes, measured on pixels of training images:
+    network weights get fewer bits, stray occupied cells go. Larger makes the file smaller; 0
+    exports what was trained."""
     psnr_views: int = 0
     """Test images on which every prefix of the file, level by level, is measured; the file then
     says how good each is. 0 measures nothing; all images at most, evenly spread."""

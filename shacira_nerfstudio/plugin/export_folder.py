@@ -15,6 +15,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +41,10 @@ from shacira_nerfstudio.codec import (
 )
 from shacira_nerfstudio.pack import mean_appearance, pack_field, render_settings
 from shacira_nerfstudio.plugin.bitstream import KEY
+from shacira_nerfstudio.plugin.export_choices import economical_scene
 from shacira_nerfstudio.plugin.export_command import MAX_CAMERAS, ExportShacira
 from shacira_nerfstudio.plugin.model import ShaciraModel
 from shacira_nerfstudio.plugin.prefix_quality import measure_prefixes
-from shacira_nerfstudio.plugin.weight_quality import with_chosen_weights
 
 if TYPE_CHECKING:
     from nerfstudio.pipelines.base_pipeline import Pipeline
@@ -65,7 +66,7 @@ class ExportResult:
 
 def export_run(options: ExportShacira) -> ExportResult:
     """Exports the run, or the export folder, that ``options.load_config`` describes."""
-    for name in ("max_cameras", "psnr_views", "weight_loss_db"):
+    for name in ("max_cameras", "psnr_views", "max_loss_db"):
         if getattr(options, name) < 0:
             raise ValueError(f"expected {name} of 0 or more, got {getattr(options, name)}")
     if not options.load_config.is_file():
@@ -81,11 +82,13 @@ def export_run(options: ExportShacira) -> ExportResult:
     if model.file_scene is not None:
         scene = repack_file(model.file_scene, meta=stated, max_cameras=options.max_cameras)
     else:
-        scene = pack_run(
-            model, config, pipeline, step, stated=stated, max_cameras=options.max_cameras
+        pack = partial(
+            pack_run, model, config, pipeline, step, stated=stated, max_cameras=options.max_cameras
         )
-        if options.weight_loss_db:
-            scene = with_chosen_weights(pipeline, scene, max_loss_db=options.weight_loss_db)
+        if options.max_loss_db and not model.config.target_size_kb:
+            scene = economical_scene(pipeline, pack, max_loss_db=options.max_loss_db)
+        else:
+            scene = pack()
     data = encode_scene(scene)
     if options.psnr_views:
         psnr = measure_prefixes(pipeline, data, num_views=options.psnr_views)
@@ -114,6 +117,7 @@ def pack_run(
     config: TrainerConfig,
     pipeline: Pipeline,
     step: int,
+    occupied: torch.Tensor | None = None,
     *,
     stated: Mapping[str, str | int] | None = None,
     max_cameras: int = MAX_CAMERAS,
@@ -121,25 +125,31 @@ def pack_run(
     """The scene that the file of a run holds, with what it says about the run.
 
     Args:
+        occupied: Occupied cells; by default the model's own.
         stated: Further facts.
     """
     meta = {**training_facts(config, pipeline, step), **(stated or {})}
-    return pack_model(model, meta=meta, max_cameras=max_cameras)
+    return pack_model(model, occupied, meta=meta, max_cameras=max_cameras)
 
 
 def pack_model(
     model: ShaciraModel,
+    occupied: torch.Tensor | None = None,
     *,
     meta: Mapping[str, str | int] | None = None,
     max_cameras: int = MAX_CAMERAS,
 ) -> PackedScene:
     """The scene that a model's file holds, trained or itself from a file; a trained one's weights
-    have the bits of training."""
+    have the bits of training.
+
+    Args:
+        occupied: Occupied cells; by default the model's own.
+    """
     settings, config = model.settings, model.config
     facts = (model.kwargs.get("metadata") or {}).get("shacira") or {}
     return pack_field(
         model.field,
-        model.occupancy.occupied,
+        model.occupancy.occupied if occupied is None else occupied,
         render_settings(
             settings.march,
             background=settings.background,

@@ -79,8 +79,8 @@ class ViewerPanel(nn.Module):
         self._model[0].field.encoding.max_level = int(element.value)
 
     def _measure(self, _: Any) -> None:
-        """Encodes the scene as it is now and shows bytes by part. An export may find that fewer
-        bits do for the weights, which takes it a while."""
+        """Encodes the scene as it is now and shows bytes by part. An export looks longer and may
+        find that fewer bytes do."""
         # The exporter imports scripts of the host that are not importable when plugins load.
         from shacira_nerfstudio.plugin.export_folder import pack_model
 

@@ -5,7 +5,7 @@ import torch
 
 from shacira_nerfstudio.backends import MarchSettings
 from shacira_nerfstudio.backends.reference import contract, spacing_inverse, uncontract
-from shacira_nerfstudio.model.occupancy import OccupancyGrid, seen_cells, step_growth
+from shacira_nerfstudio.model.occupancy import OccupancyGrid, seen_cells, step_growth, tidy_cells
 
 G = 8
 BOX = ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
@@ -209,3 +209,24 @@ def test_most_of_what_no_camera_sees_is_left_out():
     assert cells[8, 8, :11].all()
     # A right-angled pyramid, 1.5 deep and cut by the box: about 1.17 of its volume of 8.
     assert 0.1 < cells.float().mean() < 0.4
+
+
+def test_strays_go_and_pits_are_filled():
+    cells = torch.zeros(12, 12, 12, dtype=torch.bool)
+    cells[1:6, 1:6, 1:6] = True
+    expected = cells.clone()
+    cells[3, 3, 3] = False  # a pit: all 26 around it are occupied
+    cells[3, 3, 1] = False  # one in a face has 17: it stays as it is
+    expected[3, 3, 1] = False
+    cells[9, 9, 9] = True  # a stray
+    cells[8, 2, 8] = cells[9, 2, 8] = True  # a pair of them
+    cells[8, 8, 0:4] = expected[8, 8, 1:3] = True  # a line, whose ends have one neighbour
+    before = cells.clone()
+    assert tidy_cells(cells).equal(expected)
+    assert cells.equal(before)
+
+
+def test_full_and_empty_space_are_tidy():
+    for value in (False, True):
+        cells = torch.full((5, 5, 5), value)
+        assert tidy_cells(cells).equal(cells)

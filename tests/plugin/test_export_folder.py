@@ -30,7 +30,6 @@ from shacira_nerfstudio.codec import (  # noqa: E402
     save_scene,
     truncate,
 )
-from shacira_nerfstudio.codec.side_info import encode_weights  # noqa: E402
 from shacira_nerfstudio.demo_scene import write_demo_scene  # noqa: E402
 from shacira_nerfstudio.model.pinhole import (  # noqa: E402
     background_fill,
@@ -38,6 +37,7 @@ from shacira_nerfstudio.model.pinhole import (  # noqa: E402
     render_view,
 )
 from shacira_nerfstudio.pack import unpack_scene  # noqa: E402
+from shacira_nerfstudio.plugin import export_choices  # noqa: E402
 from shacira_nerfstudio.plugin.evaluation import evaluate_run  # noqa: E402
 from shacira_nerfstudio.plugin.export_folder import (  # noqa: E402
     camera_set,
@@ -45,6 +45,8 @@ from shacira_nerfstudio.plugin.export_folder import (  # noqa: E402
     thin_cameras,
 )
 
+AS_TRAINED = ("--max-loss-db", "0")
+"""What an export leaves out takes it many renderings; one test looks at that."""
 NUM_STEPS, WRAPPER = 20, "ckpt/step-000000019.ckpt"
 
 
@@ -76,7 +78,8 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("export") / "out"
-    assert cli.main(["export", "--load-config", str(run[0]), "--output-dir", str(out)]) == 0
+    options = ["--load-config", str(run[0]), "--output-dir", str(out), *AS_TRAINED]
+    assert cli.main(["export", *options]) == 0
     return out
 
 
@@ -122,35 +125,43 @@ def test_the_file_says_how_it_was_made(run, exported):
     assert not any("/" in str(value) for value in scene.meta.values())  # no paths
     assert len(scene.cameras.sizes) == 4
     assert np.count_nonzero(scene.symbols)
-    assert scene == dataclasses.replace(
-        pack_model(run[1].model, meta=scene.meta), weights=scene.weights
-    )
+    assert scene == pack_model(run[1].model, meta=scene.meta)
 
 
-def test_weights_get_as_few_bits_as_the_loss_allows(run, exported, tmp_path, capsys):
+def test_an_export_leaves_out_what_the_loss_allows(run, exported, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(export_choices, "NUM_RAYS", 512)
     options = ["export", "--load-config", str(run[0]), "--output-dir"]
-    scenes, losses = {}, {}
-    for allowed in ("0", "0.2"):
+    sizes, losses = [(exported / "scene.shacira").stat().st_size], []
+    for allowed in ("0.02", "0.2"):
         out = tmp_path / allowed
-        assert cli.main([*options, str(out), "--weight-loss-db", allowed]) == 0
-        scenes[allowed] = load_scene(out / "scene.shacira")
-        losses[allowed] = evaluate_run(out / "config.yml")["psnr"]
-    assert scenes["0"] == pack_model(run[1].model, meta=scenes["0"].meta)
-    sizes = [len(encode_weights(scene.weights)) for scene in scenes.values()]
-    sizes.insert(1, len(encode_weights(load_scene(exported / "scene.shacira").weights)))
-    assert sizes[0] > sizes[1] >= sizes[2]  # the default lies between them
-    assert sizes[2] < 0.7 * sizes[0]
+        assert cli.main([*options, str(out), "--max-loss-db", allowed]) == 0
+        scene = load_scene(out / "scene.shacira")
+        # Other cells and weights, and nothing else.
+        plain = pack_model(run[1].model, torch.from_numpy(scene.occupancy), meta=scene.meta)
+        assert dataclasses.replace(plain, weights=scene.weights) == scene
+        sizes.append((out / "scene.shacira").stat().st_size)
+        losses.append(evaluate_run(out / "config.yml")["psnr"])
+    assert sizes[0] > sizes[1] >= sizes[2]
     # Measured on training images; these are others.
-    assert losses["0.2"] > losses["0"] - 0.4
+    assert min(losses) > evaluate_run(exported / "config.yml")["psnr"] - 0.4
     capsys.readouterr()
-    assert cli.main([*options, str(tmp_path / "no"), "--weight-loss-db", "-1"]) == 2
-    assert "weight_loss_db" in capsys.readouterr().err
+    assert cli.main([*options, str(tmp_path / "no"), "--max-loss-db", "-1"]) == 2
+    assert "max_loss_db" in capsys.readouterr().err
+
+
+def test_what_costs_quality_stays(run, monkeypatch):
+    """Cells that a tidy grid has not, but without which views change."""
+    monkeypatch.setattr(export_choices, "NUM_RAYS", 512)
+    monkeypatch.setattr(export_choices, "tidy_cells", torch.zeros_like)
+    pack = functools.partial(pack_model, run[1].model)
+    scene = export_choices.economical_scene(run[1], pack, max_loss_db=0.02)
+    assert np.array_equal(scene.occupancy, run[1].model.occupancy.occupied.numpy())
 
 
 def test_both_doors_write_the_same_file(run, exported, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "open3d", unittest.mock.MagicMock())  # slow, and not needed
     exporter = importlib.import_module("nerfstudio.scripts.exporter")
-    options = ["--load-config", str(run[0]), "--output-dir", str(tmp_path / "out")]
+    options = ["--load-config", str(run[0]), "--output-dir", str(tmp_path / "out"), *AS_TRAINED]
     monkeypatch.setattr(sys, "argv", ["ns-export", "shacira", *options, "--verify", "False"])
     exporter.entrypoint()
     for name in ("scene.shacira", WRAPPER):
@@ -185,9 +196,7 @@ def psnr(image, truth):
 
 
 def test_the_host_measures_what_was_packed(run, exported, loaded):
-    weights = load_scene(exported / "scene.shacira").weights
-    scene = dataclasses.replace(pack_model(run[1].model), weights=weights)
-    packed = unpack_scene(scene, get_backend("auto", "cpu"))
+    packed = unpack_scene(pack_model(run[1].model), get_backend("auto", "cpu"))
     dataset = loaded.datamanager.eval_dataset
     cameras = camera_set(dataset.cameras)
     expected = []
@@ -263,6 +272,7 @@ def test_a_coarser_file_of_other_shapes_loads(loaded, exported):
 
 def test_a_file_says_how_good_each_prefix_is(run, exported, tmp_path, capsys):
     options = ["export", "--load-config", str(run[0]), "--output-dir", str(tmp_path / "out")]
+    options += AS_TRAINED
     capsys.readouterr()
     assert cli.main([*options, "--psnr-views", "9", "--json", "True"]) == 0
     text = capsys.readouterr().out

@@ -1,8 +1,10 @@
-"""What network weights cost in image quality: the measure by which an export chooses their bits."""
+"""What an export leaves out of a file, chosen by the image quality that it costs."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from shacira_nerfstudio.codec import PackedScene, QuantizedTensor
+from shacira_nerfstudio.model.occupancy import tidy_cells
 from shacira_nerfstudio.model.pinhole import background_fill
 from shacira_nerfstudio.model.volrend import blend_background, render_rays
 from shacira_nerfstudio.pack import float_weights, mean_appearance, unpack_scene
@@ -20,28 +23,37 @@ if TYPE_CHECKING:
 
     from shacira_nerfstudio.plugin.model import ShaciraModel
 
-NUM_RAYS = 1 << 14
-"""Pixels on which weights are compared. The losses of two choices are measured on the same ones, so
-they differ by what the weights do and not by which pixels were drawn."""
+NUM_RAYS = 1 << 13
+"""Pixels on which choices are compared. Two losses are measured on the same ones, so they differ by
+what was chosen and not by which pixels were drawn."""
 MAX_IMAGES = 32
 """Training images that these pixels come from; each is read from the disk."""
 
 
-def with_chosen_weights(
-    pipeline: Pipeline, scene: PackedScene, *, max_loss_db: float
+def economical_scene(
+    pipeline: Pipeline, pack: Callable[[Tensor], PackedScene], *, max_loss_db: float
 ) -> PackedScene:
-    """The packed scene of a trained model with weights of as few bits as a loss of PSNR allows.
+    """The scene of a trained model in few bytes: without stray occupied cells, if that is no loss,
+    and with weights of as few bits as a loss of PSNR allows.
 
     The loss is measured on pixels of the training images: test images have no say in a file.
 
     Args:
-        max_loss_db: See :func:`choose_weights`.
+        pack: Makes the scene from occupied cells.
+        max_loss_db: Of both together, compared with the model as it was trained.
     """
     model: ShaciraModel = pipeline.model  # pyright: ignore[reportAssignmentType]
-    field = model.field
-    loss = _Loss(model, scene, *_sample_pixels(pipeline))
-    layers = float_weights(field, mean_appearance(model.appearance))
-    weights = choose_weights(layers, field.bits_of, loss, max_loss_db=max_loss_db)
+    pixels = _sample_pixels(pipeline)
+    layers = float_weights(model.field, mean_appearance(model.appearance))
+    scene = pack(model.occupancy.occupied)
+    loss = _Loss(model, scene, *pixels)
+    tidy = pack(tidy_cells(model.occupancy.occupied))
+    tidy_loss = _Loss(model, tidy, *pixels)
+    lost = 10 * math.log10(max(tidy_loss(layers), 1e-12) / max(loss(layers), 1e-12))
+    if lost <= max_loss_db / 2:
+        scene, loss = tidy, tidy_loss
+        max_loss_db -= max(lost, 0.0)
+    weights = choose_weights(layers, model.field.bits_of, loss, max_loss_db=max_loss_db)
     return dataclasses.replace(scene, weights=weights)
 
 
