@@ -120,3 +120,23 @@ def test_level_dropout_trains_prefixes_and_leaves_their_rate_out(scene, tmp_path
     assert trained == expected
     assert ["rate_loss" in losses for losses, _, _ in history] == [n == 4 for n in expected]
     assert encoding.trained_levels == 4  # for the occupancy
+
+
+def test_a_file_of_signs_holds_signs_and_looks_the_same(scene, tmp_path):
+    from shacira_nerfstudio.codec import decode_scene, encode_scene
+    from shacira_nerfstudio.plugin.bench_host import own_file, twin
+
+    options = {"quantizer": "binary", "latent_dim": 4, "features_per_level": 4}
+    trainer = make_trainer(make_config(scene, tmp_path, **options))
+    steps(trainer, 0, 30)
+    model = trainer.pipeline.model
+    assert model.field.encoding.latent_decoder.matrix is None  # signs need no scale of their own
+    data = own_file(model)
+    symbols = decode_scene(data).symbols
+    assert set(symbols.flatten().tolist()) <= {-1, 0, 1} and (symbols == -1).any()
+    assert encode_scene(decode_scene(data)) == data
+    decoded = twin(model, model.config.backend, data)
+    camera = trainer.pipeline.datamanager.eval_dataset.cameras[0:1]
+    model.eval()
+    ours, theirs = (m.get_outputs_for_camera(camera)["rgb"] for m in (model, decoded))
+    assert (ours - theirs).abs().mean() < 0.02  # weights at eight bits
