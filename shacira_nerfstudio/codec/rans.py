@@ -217,13 +217,19 @@ def _pull(
     num_lanes = len(states)
     letters = np.zeros(len(table_index), dtype=np.int32)
     mask, shift = np.uint64((1 << precision) - 1), np.uint64(precision)
+    # Rows are short: what can be done once for all of them is not done in the loop.
+    freqs, starts = freqs.astype(np.uint64), starts.astype(np.uint64)
+    bases = table_index.astype(np.int64) << precision
     for begin in range(0, len(table_index), num_lanes):
-        base = table_index[begin : begin + num_lanes] << precision
+        base = bases[begin : begin + num_lanes]
         x = states[: len(base)]
         slot = x & mask
-        letter = lookup[base + slot.astype(np.int32)]
+        letter = lookup[base + slot.view(np.int64)]
         letters[begin : begin + num_lanes] = letter
-        x[:] = freqs[letter] * (x >> shift) + slot - starts[letter]
+        x >>= shift
+        x *= freqs[letter]
+        slot -= starts[letter]  # from 0 on: the letter was found by its slot
+        x += slot
         position = _refill(x, words, position)
         if position > len(words):
             break
