@@ -112,10 +112,13 @@ def test_a_quality_moves_the_rate_the_other_way(scene, tmp_path):
     assert factors[0] > 1 > factors[1]
 
 
-def test_what_a_quality_does_not_need_is_taken_away(plain, scene, tmp_path):
+def test_what_a_quality_does_not_need_is_taken_away(plain, scene, tmp_path, monkeypatch):
+    from shacira_nerfstudio.plugin.schedule import TrainingSchedule
+
+    # Steering itself would come so near to the target that little is left to take away.
+    monkeypatch.setattr(TrainingSchedule, "steers_rate", lambda self, step: False)
     model = plain[0].pipeline.model
-    # So low that the rate, which starts far too weak for it, does not get there by itself.
-    target = model.rate_steering.psnr(model, plain[0]) - 2.5
+    target = model.rate_steering.psnr(model, plain[0]) - 1.0
     options = {"rate_lambda": 1e-5, "latents_init_std": 1.0, "target_psnr": target}
     trainer = make_trainer(make_config(scene, tmp_path, **options))
     steps(trainer, 0, NUM_STEPS - 1)
