@@ -523,3 +523,14 @@ def test_gaps_are_chessboard_distances(share):
     for cell in occupied:
         expected = torch.minimum(expected, (every - cell).abs().amax(1))
     assert torch.equal(torch.from_numpy(gaps).long().view(-1), expected)
+
+
+def test_bounds_of_what_is_filled():
+    backend = pytest.importorskip("shacira_nerfstudio.backends.cpu_numba.backend")
+    cells = torch.zeros(8, 8, 8, dtype=torch.bool)
+    cells[2, 0, 3] = cells[4, 5, 3] = True
+    bounds = backend.filled_bounds(cells.numpy())
+    expected = [[0.25, 0.625], [-float("inf"), 0.75], [0.375, 0.5]]
+    assert bounds.tolist() == expected
+    none = backend.filled_bounds(torch.zeros(8, 8, 8, dtype=torch.bool).numpy())
+    assert (none[:, 0] > none[:, 1]).all()

@@ -271,12 +271,12 @@ class CpuNumbaBackend:
         num_steps = torch.where(t_max > t_min, num_steps, 0).long()
         first = first_step if first_step is not None else torch.zeros(len(o), dtype=torch.long)
         begin = jitter if jitter is not None else torch.zeros(len(o))
-        gaps = self._gaps(occupancy)
+        gaps, filled = self._gaps(occupancy)
         low, high = np.array(settings.box[0], np.float64), np.array(settings.box[1], np.float64)
         f64 = torch.float64
         rays = [_array(v, f64) for v in (o, d, t_min, u_min, t_max)]
         rays += [_array(num_steps, torch.int64), _array(begin, f64), _array(first, torch.int64)]
-        common = (gaps, settings.contraction == "contracted", low, high - low)
+        common = (gaps, filled, settings.contraction == "contracted", low, high - low)
         common += (settings.step_size, settings.knee, max_samples)
         kernel: Any = render_kernels.march
         parts = run(
@@ -286,12 +286,14 @@ class CpuNumbaBackend:
         )
         return _join(parts, origins.dtype)
 
-    def _gaps(self, occupancy: Tensor) -> np.ndarray:
-        """See :func:`empty_gaps`; kept for the next call with the same tensor."""
+    def _gaps(self, occupancy: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """See :func:`empty_gaps` and :func:`filled_bounds`; kept for the next call with the same
+        tensor."""
         known = self._known_occupancy
         if known is None or known[0] is not occupancy or known[1] != occupancy._version:
             cells = occupancy.contiguous().numpy().view(np.bool_)
-            known = self._known_occupancy = (occupancy, occupancy._version, empty_gaps(cells))
+            about = empty_gaps(cells), filled_bounds(cells)
+            known = self._known_occupancy = (occupancy, occupancy._version, about)
         return known[2]
 
     def composite(
@@ -368,6 +370,24 @@ def empty_gaps(cells: np.ndarray) -> np.ndarray:
             break
         gaps += ~near
     return gaps
+
+
+def filled_bounds(cells: np.ndarray) -> np.ndarray:
+    """Lower and upper bound of the occupied cells in the unit cube, float64 [3, 2].
+
+    Outermost cells have no bound: positions beyond the cube count as theirs.
+    """
+    bounds = np.empty((3, 2))
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        along = np.flatnonzero(cells.any(axis=others))
+        size = len(cells)
+        if not len(along):
+            return np.array([[np.inf, -np.inf]] * 3)
+        low, high = int(along[0]), int(along[-1]) + 1
+        bounds[axis, 0] = low / size if low else -np.inf
+        bounds[axis, 1] = high / size if high < size else np.inf
+    return bounds
 
 
 def _join(parts: list, dtype: torch.dtype) -> Samples:

@@ -58,6 +58,15 @@ def _exit(x, inverse, cell, gap, size, inner):
 
 
 @numba.njit(inline="always", **_EXACT)
+def _slab(origin, velocity, low, high, enter, leave):
+    """Cuts the span enter … leave of a ray down to where one coordinate is within low … high."""
+    if velocity == 0:
+        return (enter, leave) if low <= origin <= high else (enter, -np.inf)
+    a, b = (low - origin) / velocity, (high - origin) / velocity
+    return max(enter, min(a, b)), min(leave, max(a, b))
+
+
+@numba.njit(inline="always", **_EXACT)
 def _contract(x, y, z):
     """Contracts a point of the box's unit cube; also returns its L-infinity radius, at least 1."""
     x, y, z = 2 * x - 1, 2 * y - 1, 2 * z - 1
@@ -79,13 +88,15 @@ def _grown(t_starts, t_ends, positions):
 @numba.njit(**_EXACT)
 def march(
     origins, directions, t_mins, u_mins, t_maxs, num_steps, jitter, first_step, gaps,
-    contracted, low, extent, step_size, knee, max_samples, begin, end,
+    filled, contracted, low, extent, step_size, knee, max_samples, begin, end,
 ):  # fmt: skip
     """Samples rays begin:end. See :meth:`Backend.march`; lengths and bounds come from `reference`.
 
     Args:
         gaps: uint8 [G, G, G]; 0 where a cell is occupied, else so many that all cells nearer than
             that, diagonals counting as 1, are empty.
+        filled: float64 [3, 2], bounds of all occupied cells in the unit cube. Straight rays are
+            looked at between them only.
         low, extent: float64 [3], lower corner and size of the box.
 
     Returns:
@@ -113,6 +124,15 @@ def march(
         inverse_z = 1 / (share * dz * size)
         offset, t_max, count = u_mins[ray] + jitter[ray] * step_size, t_maxs[ray], 0
         step, last = first_step[ray], num_steps[ray]
+        if step >= 0 and not contracted:
+            enter, leave = 0.0, np.inf
+            enter, leave = _slab(ox, dx, filled[0, 0], filled[0, 1], enter, leave)
+            enter, leave = _slab(oy, dy, filled[1, 0], filled[1, 1], enter, leave)
+            enter, leave = _slab(oz, dz, filled[2, 0], filled[2, 1], enter, leave)
+            # Samples are half a step behind edges; the slack covers the rounding of the bounds.
+            skipped = (_spacing(enter, knee) - offset) * steps_per_unit - 0.5 - 1e-6
+            step = max(step, int(math.floor(min(skipped, float(last)))))
+            t_max = min(t_max, leave * (1 + 1e-9) + 1e-9)
         while 0 <= step < last:
             edge = offset + step * step_size
             u_mid = edge + 0.5 * step_size
