@@ -1,8 +1,10 @@
 """Runs of a few dozen steps in the host's own trainer, for tests. Loads the host when called."""
 
 import copy
+import random
 from pathlib import Path
 
+import numpy as np
 import torch
 
 NUM_STEPS = 80
@@ -36,8 +38,11 @@ def make_config(scene: Path, output: Path, **model):
     return config
 
 
-def make_trainer(config):
-    torch.manual_seed(0)
+def make_trainer(config, seed=0):
+    # As ns-train does: the data manager draws from Python's own generator.
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup()
     return trainer
