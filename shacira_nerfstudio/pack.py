@@ -100,7 +100,12 @@ def float_weights(field: RadianceField, appearance: Tensor | None) -> dict[str, 
     return layers
 
 
-def _pack_weights(field: RadianceField, appearance: Tensor | None) -> dict[str, QuantizedTensor]:
+def pack_weights(field: RadianceField, appearance: Tensor | None) -> dict[str, QuantizedTensor]:
+    """Weights as a file holds them.
+
+    Args:
+        appearance: As in :func:`float_weights`.
+    """
     if field.packed_weights is not None:
         return dict(field.packed_weights)
     layers = float_weights(field, appearance)
@@ -154,7 +159,7 @@ def pack_field(
         grid=field.encoding.grid,
         symbols=_pack_symbols(field, cells),
         occupancy=cells,
-        weights=_pack_weights(field, appearance),
+        weights=pack_weights(field, appearance),
         rendering=rendering,
         cameras=cameras,
         meta=dict(meta or {}),

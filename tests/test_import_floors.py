@@ -22,7 +22,7 @@ FLOOR = {  # longest matching prefix wins
     **dict.fromkeys(["codec", "rtmv", "demo_scene"], 1),
     "backends": 2,
     "model": 3,
-    **dict.fromkeys(["pack", "rate_contexts", "weight_choice"], 4),
+    **dict.fromkeys(["pack", "rate_tables", "weight_choice"], 4),
     **dict.fromkeys(["plugin", "view"], 5),
     **dict.fromkeys(["bench", "sweep", "cli", "cli_tools", "cli_bench_rd"], 6),
 }

@@ -10,9 +10,6 @@ from shacira_nerfstudio.backends.base import (
     Samples as Samples,
 )
 from shacira_nerfstudio.backends.rows import (
-    NOT_CODED as NOT_CODED,
-)
-from shacira_nerfstudio.backends.rows import (
     AdamState as AdamState,
 )
 from shacira_nerfstudio.backends.rows import (

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, Int16, Shaped
 from torch import Tensor
 
 from shacira_nerfstudio.backends.rows import PLAIN, AdamState, Quantizer, RowGradient
@@ -207,27 +207,55 @@ class Backend(Protocol):
     def logistic_bits(
         self,
         latents: Float[Tensor, "E C"],
-        scale: Float[Tensor, "L K C"],
-        shift: Float[Tensor, "L K C"],
+        scale: Float[Tensor, "L C"],
+        shift: Float[Tensor, "L C"],
         grid: GridSpec,
         *,
         seed: int,
-        classes: UInt8[Tensor, " E"] | None = None,
         first: int = 0,
         stride: int = 1,
         gradient: RowGradient | None = None,
     ) -> Float[Tensor, ""]:
-        """Sum of estimated bits of some rows under logistic densities, one per level and class.
+        """Sum of estimated bits of some rows under logistic densities, one per level and channel.
 
-        With v a latent plus noise, a = scale and b = shift of its level and class:
+        With v a latent plus noise, a = scale and b = shift of its level and channel:
         ``-log2(sigmoid((v + 1/2) a + b) - sigmoid((v - 1/2) a + b) + 1e-10)``. Differentiable in
         ``latents``, ``scale`` and ``shift``. One row of scale and shift serves all levels.
 
         Args:
             seed: Of the noise, see :class:`Quantizer`.
-            classes: Class of each row; rows of class 255 cost nothing. None means 0 for all.
             first, stride: Rows are taken in blocks of 16; those of the blocks ``first::stride``
                 count.
+            gradient: As in :meth:`interpolate`, for ``latents``.
+        """
+        ...
+
+    def coded_bits(
+        self,
+        latents: Float[Tensor, "E C"],
+        lengths: Float[Tensor, "T W"],
+        classes: Int16[Tensor, "E C"],
+        first_table: Sequence[int],
+        grid: GridSpec,
+        *,
+        first: int = 0,
+        stride: int = 1,
+        gradient: RowGradient | None = None,
+    ) -> Float[Tensor, ""]:
+        """Sum of the bits of some rows, rounded, under tables of code lengths.
+
+        The value is what rounded latents cost. Its gradient is that of a cost smoothed twice, for
+        rounding has none: with B the code lengths, linear between letters and beyond the last two,
+        that of ``∫ B(q + u) du`` over u in [-1/2, 1/2], which is ``B(q + 1/2) - B(q - 1/2)``.
+        Not differentiable in ``lengths``.
+
+        Args:
+            lengths: Bits of the letters -(W - 1) / 2 ... (W - 1) / 2 in each table; W odd, 3 or
+                more.
+            classes: Table of each latent, from the level's first one on; those with -1 cost
+                nothing.
+            first_table: L numbers, the first table of each level.
+            first, stride: As in :meth:`logistic_bits`.
             gradient: As in :meth:`interpolate`, for ``latents``.
         """
         ...

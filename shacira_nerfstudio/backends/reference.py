@@ -14,7 +14,6 @@ from torch import Tensor
 
 from shacira_nerfstudio.backends.base import MarchSettings, Samples, Weights
 from shacira_nerfstudio.backends.rows import (
-    NOT_CODED,
     PLAIN,
     RATE_BLOCK,
     AdamState,
@@ -276,7 +275,6 @@ class ReferenceBackend:
         grid: GridSpec,
         *,
         seed: int,
-        classes: Tensor | None = None,
         first: int = 0,
         stride: int = 1,
         gradient: RowGradient | None = None,
@@ -284,13 +282,10 @@ class ReferenceBackend:
         assert gradient is None, "see writes_rows"
         row = torch.arange(len(latents), device=latents.device)
         wanted = row // RATE_BLOCK % stride == first
-        if classes is not None:
-            wanted &= classes != NOT_CODED
         total = latents.new_zeros(())
         for level, (begin, end) in enumerate(itertools.pairwise(grid.offsets)):
             rows = row[begin:end][wanted[begin:end]]
-            kind = torch.zeros_like(rows) if classes is None else classes[rows].long()
-            a, b = (density[min(level, len(density) - 1)][kind] for density in (scale, shift))
+            a, b = (density[min(level, len(density) - 1)] for density in (scale, shift))
             index = rows[:, None] * latents.shape[1] + torch.arange(
                 latents.shape[1], device=rows.device
             )
@@ -301,6 +296,36 @@ class ReferenceBackend:
             probability = sign * (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower))
             total = total - torch.log2(probability + 1e-10).sum()
         return total
+
+    def coded_bits(
+        self,
+        latents: Tensor,
+        lengths: Tensor,
+        classes: Tensor,
+        first_table: Sequence[int],
+        grid: GridSpec,
+        *,
+        first: int = 0,
+        stride: int = 1,
+        gradient: RowGradient | None = None,
+    ) -> Tensor:
+        assert gradient is None, "see writes_rows"
+        row = torch.arange(len(latents), device=latents.device)
+        wanted = (row // RATE_BLOCK % stride == first)[:, None] & (classes >= 0)
+        level = torch.bucketize(row, row.new_tensor(grid.offsets[1:-1]), right=True)
+        tables = row.new_tensor(first_table)[level][:, None] + classes
+        rated, tables = latents[wanted], lengths[tables[wanted]].to(latents)
+        middle, num_rows = lengths.shape[1] // 2, len(rated)
+
+        def cost(q: Tensor) -> Tensor:
+            below = (q + middle).floor().long().clamp(0, 2 * middle - 1)
+            at = torch.arange(num_rows, device=q.device)
+            low, high = tables[at, below], tables[at, below + 1]
+            return low + (q + middle - below) * (high - low)
+
+        slope = cost(rated.detach() + 0.5) - cost(rated.detach() - 0.5)
+        value = cost(rated.detach().round())
+        return (value + slope * (rated - rated.detach())).sum()
 
     def update_rows(
         self,

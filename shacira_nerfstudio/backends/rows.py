@@ -14,8 +14,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-NOT_CODED = 255
-"""Context class of rows that cost no bits, because nothing reaches them."""
 RATE_BLOCK = 16
 """Rows that are rated together: one cache line of single-precision numbers."""
 

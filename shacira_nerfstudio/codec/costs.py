@@ -9,6 +9,7 @@ symbol does to the classes of others is left out.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,35 @@ from shacira_nerfstudio.codec.model_choice import choose_models
 from shacira_nerfstudio.codec.pass_model import LevelRows
 from shacira_nerfstudio.codec.scene_file import KnownLevels
 from shacira_nerfstudio.grid import GridSpec
+
+
+@dataclass(frozen=True)
+class CodeClasses:
+    """Which frequency table of the file codes which symbol."""
+
+    index: np.ndarray
+    """int16 [E, d]: class of each symbol, counted within its level; -1 in entries that nothing
+    reaches."""
+    first: np.ndarray
+    """int32 [L + 1]: number of classes of all coarser levels, and of all levels."""
+
+
+def code_classes(
+    grid: GridSpec, symbols: np.ndarray, occupancy: np.ndarray | None, *, fast: bool | None = None
+) -> CodeClasses:
+    """Classes of a scene's symbols as its encoder would choose them.
+
+    Args:
+        symbols: int16 [E, d], 0 in entries that nothing reaches.
+        occupancy: bool [G] * D, or None if everything is reached.
+        fast: As in :func:`encode_scene`.
+    """
+    index = np.full(symbols.shape, -1, dtype=np.int16)
+    first = np.zeros(grid.num_levels + 1, dtype=np.int32)
+    for level, channel, rows, classes, num_classes in _passes(grid, symbols, occupancy, fast):
+        index[rows, channel] = first[level + 1] + classes
+        first[level + 1] += num_classes
+    return CodeClasses(index, first.cumsum(dtype=np.int32))
 
 
 @dataclass(frozen=True)
@@ -37,11 +67,27 @@ def symbol_costs(
 ) -> SymbolCosts:
     """Costs of a scene's symbols under the tables that its encoder would choose.
 
-    Args:
-        symbols: int16 [E, d], 0 in entries that nothing reaches.
-        fast: As in :func:`encode_scene`.
+    Args: as for :func:`code_classes`.
     """
     costs = SymbolCosts(*(np.zeros(symbols.shape, np.float32) for _ in range(3)))
+    for _, channel, rows, classes, num_classes in _passes(grid, symbols, occupancy, fast):
+        values = symbols[rows, channel]
+        bits = _class_bits(values, classes, num_classes)
+        nearer = values - np.sign(values)
+        for cost, letters in (
+            (costs.symbol, values),
+            (costs.nearer, nearer),
+            (costs.zero, np.zeros_like(values)),
+        ):
+            cost[rows, channel] = bits(letters)
+    return costs
+
+
+def _passes(
+    grid: GridSpec, symbols: np.ndarray, occupancy: np.ndarray | None, fast: bool | None
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, int]]:
+    """Level, channel, entries of the whole table, their classes and how many there are: of each
+    pass of the encoder."""
     known, coarser = KnownLevels(grid, occupancy, fast=fast), None
     for level, (begin, end) in enumerate(itertools.pairwise(grid.offsets)):
         table = symbols[begin:end]
@@ -55,17 +101,7 @@ def symbol_costs(
             for number, model in enumerate(passes):
                 chosen = rows.passes(is_split)[number]
                 classes = model.classes(rows.known(by_channel, channel, number, is_split=is_split))
-                values = by_channel[channel][chosen]
-                bits = _class_bits(values, classes, model.num_classes)
-                where = begin + entries[chosen]
-                nearer = values - np.sign(values)
-                for cost, letters in (
-                    (costs.symbol, values),
-                    (costs.nearer, nearer),
-                    (costs.zero, np.zeros_like(values)),
-                ):
-                    cost[where, channel] = bits(letters)
-    return costs
+                yield level, channel, begin + entries[chosen], classes, model.num_classes
 
 
 def _class_bits(values: np.ndarray, classes: np.ndarray, num_classes: int):

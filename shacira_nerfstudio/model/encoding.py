@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from shacira_nerfstudio.backends import NOT_CODED, Backend, Quantizer, RowGradient
+from shacira_nerfstudio.backends import Backend, Quantizer, RowGradient
 from shacira_nerfstudio.backends.rows import PLAIN, RATE_BLOCK
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.binary_rate import binary_bits
@@ -78,9 +78,17 @@ class LatentHashEncoding(nn.Module):
         self._row_gradient: RowGradient | None = None
         self.symbols: Tensor | None
         self.register_buffer("symbols", None)
+        self.code_lengths: Tensor
+        """Bits of each letter in each of the file's tables [T, W]; empty if :attr:`entropy_model`
+        says what latents cost."""
         self.classes: Tensor
-        """Context class of each entry, uint8 [E]; 255 for those that nothing reaches."""
-        self.register_buffer("classes", torch.zeros(rows, dtype=torch.uint8))
+        """Table of each latent, int16 [E, d], from the first one of its level on; -1 in entries
+        that nothing reaches. Empty likewise."""
+        self.first_table: Tensor
+        """The first table of each level, int32 [L]. Empty likewise."""
+        self.register_buffer("code_lengths", torch.zeros(0, 0))
+        self.register_buffer("classes", torch.zeros(0, 0, dtype=torch.int16))
+        self.register_buffer("first_table", torch.zeros(0, dtype=torch.int32))
 
     def set_quantizer(self, mode: QuantizeMode, temperature: float) -> None:
         """What training uses from now on, see :class:`QuantizeSchedule`."""
@@ -89,6 +97,22 @@ class LatentHashEncoding(nn.Module):
     @property
     def is_quantized(self) -> bool:
         return self.mode != "none"
+
+    def install_tables(self, code_lengths: Tensor, classes: Tensor, first_table: Tensor) -> None:
+        """From now on latents cost what these tables say, see :meth:`Backend.coded_bits`."""
+        for name, value in (
+            ("code_lengths", code_lengths),
+            ("classes", classes),
+            ("first_table", first_table),
+        ):
+            setattr(self, name, value.to(self.latents.device))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        # The number of tables is the checkpoint's.
+        for name in ("code_lengths", "classes", "first_table"):
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def install_symbols(self, symbols: Tensor) -> None:
         """Takes integers [E, d] from a decoded file; the encoding can then render but not train.
@@ -189,7 +213,7 @@ class LatentHashEncoding(nn.Module):
             raise ValueError(f"expected a fraction in (0, 1], got {fraction}")
         stride = max(1, round(1 / fraction))
         first = int(torch.randint(stride, ())) if stride > 1 else 0
-        model, seed = self.entropy_model, _new_seed()
+        model = self.entropy_model
         is_trained = torch.is_grad_enabled() and self.latents.requires_grad and self.training
         gradient = self._rows_gradient() if is_trained else None
         if self.mode == "binary":
@@ -198,13 +222,24 @@ class LatentHashEncoding(nn.Module):
             tables = itertools.pairwise(self.grid.offsets)
             rows = [self.latents[b + (first - b) % stride : e : stride] for b, e in tables]
             return stride * binary_bits(rows, model)
+        if len(self.code_lengths):
+            return stride * self.backend.coded_bits(
+                self.latents,
+                self.code_lengths,
+                self.classes,
+                self.first_table.tolist(),
+                self.grid,
+                first=first,
+                stride=stride,
+                gradient=gradient,
+            )
+        seed = _new_seed()
         if model.num_layers == 1:
             return stride * self.backend.logistic_bits(
                 self.latents,
                 *model.logistic(),
                 self.grid,
                 seed=seed,
-                classes=self.classes,
                 first=first,
                 stride=stride,
                 gradient=gradient,
@@ -215,11 +250,11 @@ class LatentHashEncoding(nn.Module):
             self.backend.quantize(self.latents, Quantizer("noise", seed)) - self.latents.detach()
         )
         row = torch.arange(len(noisy), device=noisy.device)
-        rated = (row // RATE_BLOCK % stride == first) & (self.classes != NOT_CODED)
+        rated = row // RATE_BLOCK % stride == first
         total = self.latents.new_zeros(())
         for level, (begin, end) in enumerate(itertools.pairwise(self.grid.offsets)):
             rows = row[begin:end][rated[begin:end]]
-            total = total + model.bits(noisy[rows], level, self.classes[rows]).sum()
+            total = total + model.bits(noisy[rows], level).sum()
         return total * stride
 
 

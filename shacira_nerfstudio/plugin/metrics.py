@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from shacira_nerfstudio.codec.occupancy import encode_occupancy
+from shacira_nerfstudio.codec.side_info import encode_weights
+from shacira_nerfstudio.pack import mean_appearance, pack_weights
+
 if TYPE_CHECKING:
     from shacira_nerfstudio.plugin.model import ShaciraModel
 
@@ -74,30 +78,24 @@ def has_lpips_weights() -> bool:
     return (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
 
 
-def binary_entropy(fraction: float) -> float:
-    """Bits per symbol of independent bits that are 1 with this probability."""
-    if fraction in (0.0, 1.0):
-        return 0.0
-    return -(fraction * math.log2(fraction) + (1 - fraction) * math.log2(1 - fraction))
+def side_bytes(model: ShaciraModel) -> dict[str, int]:
+    """Bytes of networks and occupancy as they are, by part, as the file holds them."""
+    codes = model.appearance if model.config.appearance_dim else None
+    weights = pack_weights(model.field, None if codes is None else mean_appearance(codes))
+    return {
+        "weights": len(encode_weights(weights)),
+        "occupancy": len(encode_occupancy(model.occupancy.occupied.cpu().numpy())),
+    }
 
 
 def estimated_bytes(model: ShaciraModel, latent_bits: float) -> dict[str, float]:
-    """Size of the file by part, from densities and entropies; the codec's contexts usually do
-    better.
+    """Size of the file by part; while training, parts beside the latents are those of the last
+    look at the tables.
 
     Args:
-        latent_bits: The entropy model's estimate over the whole table.
+        latent_bits: The encoding's estimate over the whole table.
     """
-    cells = model.occupancy.occupied
-    with torch.no_grad():
-        weights = sum(
-            w.numel() * model.field.bits_of(name) for name, w in model.field.layers().items()
-        )
-    parts = {
-        "estimated_bytes_latents": latent_bits / 8,
-        "estimated_bytes_weights": weights / 8,
-        "estimated_bytes_occupancy": cells.numel()
-        * binary_entropy(cells.float().mean().item())
-        / 8,
-    }
+    sides = model.loop.side_bytes or side_bytes(model)
+    parts = {f"estimated_bytes_{name}": float(count) for name, count in sides.items()}
+    parts["estimated_bytes_latents"] = latent_bits / 8
     return {**parts, "estimated_bytes": sum(parts.values())}

@@ -23,6 +23,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 from shacira_nerfstudio.backends import MarchSettings, get_backend
 from shacira_nerfstudio.backends.reference import density_of
 from shacira_nerfstudio.codec import PackedScene
+from shacira_nerfstudio.codec.costs import code_classes
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.build import build_field
 from shacira_nerfstudio.model.occupancy import OccupancyGrid, step_growth
@@ -42,7 +43,7 @@ from shacira_nerfstudio.plugin.scene_settings import resolve_scene_settings
 from shacira_nerfstudio.plugin.schedule import TrainingSchedule
 from shacira_nerfstudio.plugin.training import TrainingLoop
 from shacira_nerfstudio.plugin.viewer_panel import ViewerPanel
-from shacira_nerfstudio.rate_contexts import NUM_CLASSES, context_classes
+from shacira_nerfstudio.rate_tables import code_lengths
 
 
 class ShaciraModel(Model):
@@ -83,7 +84,6 @@ class ShaciraModel(Model):
             decoder_per_level=config.decoder_per_level,
             entropy_model_layers=config.entropy_model_layers,
             pooled_entropy_model=config.pooled_entropy_model,
-            num_context_classes=NUM_CLASSES if config.context_every else 1,
             latents_init_std=config.latents_init_std,
             decoder_init_std=config.decoder_init_std,
             weight_bits=0 if plain else config.weight_bits,
@@ -167,6 +167,7 @@ class ShaciraModel(Model):
             final_lr_factor=config.final_lr_factor,
             weight_qat_start=config.weight_qat_start,
             level_dropout=config.level_dropout,
+            tables_every=config.tables_every,
             rdo_start=config.rdo_start if self._can_optimise else 1.0,
         )
 
@@ -190,13 +191,21 @@ class ShaciraModel(Model):
         )
 
     @torch.no_grad()
-    def update_contexts(self) -> None:
-        """Looks again at what the codec will know of each entry, see rate_contexts.py."""
+    def update_tables(self) -> None:
+        """Looks again at what the file would charge for each latent, see rate_tables.py."""
         encoding = self.field.encoding
         symbols = encoding.rounded().cpu().numpy()
         occupied = self.occupancy.occupied.cpu().numpy()
-        classes = context_classes(symbols, occupied, encoding.grid)
-        encoding.classes.copy_(torch.from_numpy(classes))
+        classes = code_classes(encoding.grid, symbols, occupied)
+        lengths = code_lengths(
+            encoding.latents.detach().cpu().numpy(),
+            classes,
+            encoding.grid,
+            is_soft=encoding.mode in ("noise", "sga", "sga_tanh"),
+        )
+        encoding.install_tables(
+            *map(torch.from_numpy, (lengths, classes.index, classes.first[:-1]))
+        )
 
     def _appearance_codes(self, ray_bundle: RayBundle) -> Tensor | None:
         if not self.config.appearance_dim or ray_bundle.camera_indices is None:

@@ -60,17 +60,19 @@ class ShaciraModelConfig(ModelConfig):
     final_temperature: float = 0.1
     """Temperature at which sga ends; smaller is closer to rounding."""
     entropy_model_layers: int = 1
-    """Layers of the density of the latents; 1 is a logistic distribution, more bend it."""
+    """Layers of the learned densities of the latents; 1 is a logistic distribution, more bend
+    it."""
     pooled_entropy_model: bool = False
-    """One density for all levels, as in the paper, instead of one per level."""
+    """One learned density for all levels, as in the paper, instead of one per level."""
     level_dropout: float = 0.0
     """Probability that a step trains the first few levels alone. Larger makes shortened files look
     better and whole ones worse; 0 trains all levels always."""
 
-    context_every: int = 250
-    """Steps between looks at the contexts that the file will code each entry with: one density per
-    level and context, none for entries that nothing reaches. 0 keeps one density per level for all
-    entries."""
+    rate_model: Literal["tables", "learned"] = "tables"
+    """What a latent costs: tables charges by the frequency tables that the file would have now;
+    learned by densities that are trained along, as in the paper."""
+    tables_every: int = 250
+    """Steps between looks at these tables, and at what the rest of the file takes."""
 
     # Grid and networks
     num_levels: int = 16

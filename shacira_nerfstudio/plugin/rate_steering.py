@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from shacira_nerfstudio.codec import encode_scene
+from shacira_nerfstudio.codec import describe, encode_scene
 from shacira_nerfstudio.model.rate_control import (
     ControlState,
     Gains,
@@ -121,9 +121,16 @@ def check_targets(config: ShaciraModelConfig) -> None:
 
 
 @torch.no_grad()
-def file_bytes(model: ShaciraModel, trainer: Trainer) -> int:
-    """Length of the file that `shacira export` would write now with its defaults."""
+def described_bytes(model: ShaciraModel, trainer: Trainer) -> dict[str, int]:
+    """Bytes by part of the file that `shacira export` would write now without choices of its
+    own."""
     # The exporter imports scripts of the host that are not importable when plugins load.
     from shacira_nerfstudio.plugin.export_folder import pack_run
 
-    return len(encode_scene(pack_run(model, trainer.config, trainer.pipeline, trainer.step)))
+    scene = pack_run(model, trainer.config, trainer.pipeline, trainer.step)
+    return describe(encode_scene(scene))["bytes_by_part"]
+
+
+def file_bytes(model: ShaciraModel, trainer: Trainer) -> int:
+    """Length of that file."""
+    return sum(described_bytes(model, trainer).values())

@@ -28,6 +28,8 @@ class TrainingSchedule:
     """Learning rates end at this fraction, reached exponentially."""
     weight_qat_start: float = 0.8
     """Fraction of training after which network weights are quantised in the loop."""
+    tables_every: int = 250
+    """Steps between looks at the tables that the rate is charged by."""
     rdo_start: float = 1.0
     """Fraction of training after which latents are final; 1 means never."""
     steer_start: float = 0.2
@@ -44,6 +46,13 @@ class TrainingSchedule:
     def quantizer_at(self, step: int) -> tuple[QuantizeMode, float]:
         """Quantiser of the latents and its temperature."""
         return self.quantizer.at(step)
+
+    def looks_at_file(self, step: int) -> bool:
+        """Whether what the file would be is looked at before this step: often at first, when
+        latents move fast, and when the quantiser changes."""
+        early = (16, 32, 64, 128)
+        is_due = step % self.tables_every == 0 or step in early
+        return is_due or (step > 0 and self.quantizer_at(step)[0] != self.quantizer_at(step - 1)[0])
 
     @property
     def rdo_step(self) -> int:

@@ -10,6 +10,8 @@ from nerfstudio.engine.callbacks import TrainingCallbackAttributes
 
 from shacira_nerfstudio.model.occupancy import seen_cells
 from shacira_nerfstudio.plugin import rdo_stage
+from shacira_nerfstudio.plugin.metrics import side_bytes
+from shacira_nerfstudio.plugin.rate_steering import described_bytes
 
 if TYPE_CHECKING:
     from shacira_nerfstudio.plugin.model import ShaciraModel
@@ -31,6 +33,9 @@ class TrainingLoop:
         self.num_rays, self.num_visible, self.num_marched = _FIRST_NUM_RAYS, 0, 0
         self.learning_rates: dict[str, float] = {}
         self.temperature = 1.0
+        self.side_bytes: dict[str, int] = {}
+        """Bytes of the file beside latents, by part, at the last look; empty outside of a run."""
+        self._other_bytes: int | None = None
 
     def bind(self, model: ShaciraModel, attributes: TrainingCallbackAttributes) -> None:
         """Takes hold of the run; called by the model once the trainer exists."""
@@ -75,6 +80,8 @@ class TrainingLoop:
             step, encoding.grid.num_levels, seed=torch.initial_seed()
         )
         self._model.field.quantize_weights = self._schedule.quantizes_weights(step)
+        if encoding.is_quantized:
+            self._look_at_file(is_due=self._schedule.looks_at_file(step))
         if step == self._schedule.rdo_step:
             rdo_stage.optimise(self._model, self._trainer)
         self._model.field.encoding.latents.requires_grad_(not self._schedule.freezes_latents(step))
@@ -86,6 +93,23 @@ class TrainingLoop:
                     group["lr"] = self.learning_rates[name]
         if self.config.target_num_samples and self._sampler is not None:
             self._sampler.set_num_rays_per_batch(self.num_rays)
+
+    def _look_at_file(self, *, is_due: bool) -> None:
+        """Charges latents from now on by the tables that the file would have, and measures the rest
+        of it. What there is nothing of yet is looked at in any case."""
+        config, encoding = self.config, self._model.field.encoding
+        has_tables = config.rate_model == "tables" and config.quantizer != "binary"
+        if has_tables and (is_due or not len(encoding.code_lengths)):
+            self._model.update_tables()
+        if self.side_bytes and not is_due:
+            return
+        sides = side_bytes(self._model)
+        if self._other_bytes is None:
+            # Cameras and the head stay as they are: once is enough.
+            parts = described_bytes(self._model, self._trainer)
+            known = "weights", "occupancy", "latents", "tables"
+            self._other_bytes = sum(parts.values()) - sum(parts.get(name, 0) for name in known)
+        self.side_bytes = {**sides, "other": self._other_bytes}
 
     def after_step(self, step: int) -> None:
         """Looks at the occupancy again, adapts the number of rays, and ends a resumed run.
@@ -102,14 +126,6 @@ class TrainingLoop:
         if step and step % every == 0:
             model = self._model
             model.occupancy.update(model.step_opacity, everywhere=warm)
-        contexts = self.config.context_every
-        if (
-            contexts
-            and not warm
-            and step % contexts == 0
-            and self._model.field.encoding.is_quantized
-        ):
-            self._model.update_contexts()
         steering = self._model.rate_steering
         if steering.is_on and self._schedule.steers_rate(step):
             steering.measure(self._model, self._trainer, self._schedule.steps_to_measure)

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 
 from shacira_nerfstudio.backends import (
-    NOT_CODED,
     AdamState,
     MarchSettings,
     Quantizer,
@@ -400,38 +399,28 @@ def test_gradients_by_rows(backend, device, tiny_grid):
     assert not rows.touched.any()
 
 
-def logistic_problem(grid, num_rows, num_classes):
+def logistic_problem(grid, num_rows):
     """Latents, some far out, where probabilities end below the floor of 1e-10; scale, shift."""
     latents = torch.randn(grid.num_entries, 2) * 3
     latents[::50] *= 20
-    shape = (num_rows, num_classes, 2)
-    classes = torch.randint(0, num_classes + 1, (grid.num_entries,), dtype=torch.uint8)
-    classes[classes == num_classes] = NOT_CODED
-    return latents, torch.rand(shape) + 0.3, torch.randn(shape), classes
+    return latents, torch.rand(num_rows, 2) + 0.3, torch.randn(num_rows, 2)
 
 
-@pytest.mark.parametrize("num_classes", [0, 3])
 @pytest.mark.parametrize("num_rows", [1, 5], ids=["pooled", "per_level"])
 @pytest.mark.parametrize(("first", "stride"), [(0, 1), (2, 5), (6, 7)])
-def test_logistic_bits(backend, device, reference, tiny_grid, first, stride, num_rows, num_classes):
-    latents, *rest, classes = logistic_problem(tiny_grid, num_rows, max(num_classes, 1))
-    leaves = [v.clone().to(device).requires_grad_() for v in (latents, *rest)]
-    truth = [v.double().requires_grad_() for v in (latents, *rest)]
-    kinds = classes if num_classes else None
+def test_logistic_bits(backend, device, reference, tiny_grid, first, stride, num_rows):
+    problem = logistic_problem(tiny_grid, num_rows)
+    leaves = [v.clone().to(device).requires_grad_() for v in problem]
+    truth = [v.double().requires_grad_() for v in problem]
     options = {"first": first, "stride": stride, "seed": 123456}
-    found = backend.logistic_bits(
-        *leaves, tiny_grid, classes=None if kinds is None else kinds.to(device), **options
-    )
-    expected = reference.logistic_bits(*truth, tiny_grid, classes=kinds, **options)
+    found = backend.logistic_bits(*leaves, tiny_grid, **options)
+    expected = reference.logistic_bits(*truth, tiny_grid, **options)
     torch.testing.assert_close(found.detach().cpu().double(), expected.detach(), rtol=1e-5, atol=0)
     found.backward()
     expected.backward()
-    row = torch.arange(len(latents))
-    unrated = row // 16 % stride != first
-    if kinds is not None:
-        unrated |= kinds == NOT_CODED
-    assert not leaves[0].grad[unrated].any()
-    assert leaves[0].grad[~unrated].any()
+    is_rated = torch.arange(tiny_grid.num_entries) // 16 % stride == first
+    assert not leaves[0].grad[~is_rated].any()
+    assert leaves[0].grad[is_rated].any()
     for f, e in zip(leaves, truth, strict=True):
         # A probability near the floor keeps few digits of single precision: 1e-10 of 1e-7.
         torch.testing.assert_close(f.grad.cpu().double(), e.grad, rtol=2e-3, atol=1e-4)
@@ -440,17 +429,89 @@ def test_logistic_bits(backend, device, reference, tiny_grid, first, stride, num
 def test_logistic_bits_by_rows(backend, tiny_grid):
     if not backend.writes_rows:
         pytest.skip(f"{backend.name} leaves gradients to autograd")
-    latents, scale, shift, classes = logistic_problem(tiny_grid, tiny_grid.num_levels, 4)
+    latents, scale, shift = logistic_problem(tiny_grid, tiny_grid.num_levels)
     latents.requires_grad_()
-    options = {"classes": classes, "first": 1, "stride": 3, "seed": 5}
+    options = {"first": 1, "stride": 3, "seed": 5}
     rows = RowGradient.zeros(*latents.shape)
     bits = backend.logistic_bits(latents, scale, shift, tiny_grid, **options)
     (2 * bits).backward()
     again = backend.logistic_bits(latents, scale, shift, tiny_grid, gradient=rows, **options)
     (2 * again).backward()
     assert torch.equal(rows.values, latents.grad)
-    rated = (torch.arange(len(latents)) // 16 % 3 == 1) & (classes != NOT_CODED)
-    assert torch.equal(rows.touched_rows(), rated)
+    assert torch.equal(rows.touched_rows(), torch.arange(len(latents)) // 16 % 3 == 1)
+
+
+def coded_problem(grid, num_letters):
+    """Latents, some beyond the tables and some exact integers; tables, three a level but one in
+    the first; classes."""
+    latents = torch.randn(grid.num_entries, 2) * 3
+    latents[::50] *= 20
+    latents[::7] = latents[::7].round()
+    first_table = [0, *range(1, 3 * grid.num_levels - 2, 3)]
+    lengths = torch.rand(3 * grid.num_levels - 2, num_letters) * 10
+    classes = torch.randint(-1, 3, latents.shape, dtype=torch.int16)
+    classes[: grid.offsets[1]].clamp_(max=0)
+    return latents, lengths, classes, first_table
+
+
+@pytest.mark.parametrize("num_letters", [3, 9])
+@pytest.mark.parametrize(("first", "stride"), [(0, 1), (2, 5), (6, 7)])
+def test_coded_bits(backend, device, reference, tiny_grid, first, stride, num_letters):
+    latents, lengths, classes, first_table = coded_problem(tiny_grid, num_letters)
+    found, expected = (v.clone().requires_grad_() for v in (latents.to(device), latents.double()))
+    options = {"first": first, "stride": stride}
+    tables = lengths.to(device), classes.to(device), first_table, tiny_grid
+    bits = backend.coded_bits(found, *tables, **options)
+    truth = reference.coded_bits(expected, lengths, classes, first_table, tiny_grid, **options)
+    # Half an integer may round either way in the two precisions, but latents here are not that.
+    torch.testing.assert_close(bits.detach().cpu().double(), truth.detach(), rtol=1e-5, atol=0)
+    bits.backward()
+    truth.backward()
+    is_rated = (torch.arange(len(latents)) // 16 % stride == first)[:, None] & (classes >= 0)
+    assert not found.grad[~is_rated].any()
+    assert found.grad[is_rated].any()
+    # Beyond the tables costs of several hundred bits are subtracted from one another.
+    torch.testing.assert_close(found.grad.cpu().double(), expected.grad, rtol=1e-5, atol=1e-3)
+
+
+def test_coded_bits_are_looked_up(backend, device, tiny_grid):
+    """By hand: letters cost what their table says, and a step what the smoothed cost rises."""
+    lengths = torch.tensor([[7.0, 5.0, 1.0, 4.0, 9.0]] * tiny_grid.num_levels)
+    latents = torch.zeros(tiny_grid.num_entries, 1)
+    latents[:6, 0] = torch.tensor([0.4, -0.4, 1.0, -2.0, 4.0, 0.75])
+    classes = torch.full(latents.shape, -1, dtype=torch.int16)
+    classes[:6] = 0
+    latents = latents.to(device).requires_grad_()
+    bits = backend.coded_bits(
+        latents, lengths.to(device), classes.to(device), range(tiny_grid.num_levels), tiny_grid
+    )
+    # 4 lies two beyond the last letter, each 5 bits more than the one before.
+    assert bits.item() == pytest.approx(1 + 1 + 4 + 7 + 19 + 4)
+    bits.backward()
+    slopes = [
+        (1 + 0.9 * 3) - (1 + 0.1 * 4),
+        (1 + 0.1 * 3) - (1 + 0.9 * 4),
+        (4 + 0.5 * 5) - (1 + 0.5 * 3),
+        -2.0,
+        5.0,
+        (4 + 0.25 * 5) - (1 + 0.25 * 3),
+    ]
+    torch.testing.assert_close(latents.grad[:6, 0].cpu(), torch.tensor(slopes))
+    assert not latents.grad[6:].any()
+
+
+def test_coded_bits_by_rows(backend, tiny_grid):
+    if not backend.writes_rows:
+        pytest.skip(f"{backend.name} leaves gradients to autograd")
+    latents, lengths, classes, first_table = coded_problem(tiny_grid, 9)
+    latents.requires_grad_()
+    arguments = latents, lengths, classes, first_table, tiny_grid
+    rows = RowGradient.zeros(*latents.shape)
+    (2 * backend.coded_bits(*arguments, first=1, stride=3)).backward()
+    (2 * backend.coded_bits(*arguments, first=1, stride=3, gradient=rows)).backward()
+    assert torch.equal(rows.values, latents.grad)
+    # Rows that the rate does not move are left to whoever else touches them.
+    assert torch.equal(rows.touched_rows(), (latents.grad != 0).any(1))
 
 
 @pytest.mark.parametrize("num_channels", [1, 3])
@@ -489,14 +550,16 @@ def test_threads_do_not_change_results(tiny_grid_3d):
     origins, directions = make_rays(count)
     cells = OCCUPANCIES["sparse_32"]()
     sigmas, rgbs, t_starts, t_ends, info = packed_samples([3, 0, 2, 1] * 1000)
+    _, *tables = coded_problem(tiny_grid_3d, 9)
 
     def everything(num_threads):
         backend = backends.CpuNumbaBackend(num_threads)
         leaves = [v.clone().requires_grad_() for v in (table, sigmas, rgbs)]
         latents = backend.interpolate(x, leaves[0], tiny_grid_3d)
         noisy = backend.interpolate(x, leaves[0], tiny_grid_3d, quantizer=Quantizer("noise", 9))
-        ones = torch.ones(1, 1, 2)
+        ones = torch.ones(1, 2)
         bits = backend.logistic_bits(leaves[0], ones, ones, tiny_grid_3d, seed=1)
+        bits = bits + backend.coded_bits(leaves[0], *tables, tiny_grid_3d)
         samples = backend.march(origins, directions, cells, MARCHES["contracted_knee"])
         rendered = backend.composite(*leaves[1:], t_starts, t_ends, info)
         counts = backend.visible(sigmas, t_starts, t_ends, info, early_stop=0.5)

@@ -179,7 +179,7 @@ def spoil(setting, name, change):
         ("march", "march", lambda s: dataclasses.replace(s, positions=s.positions + 1e-5)),
         ("composite", "composite", lambda out: (out[0] + 1e-3, *out[1:])),
         ("composite", "composite", lambda out: (out[0], out[1] * torch.nan, out[2])),
-        ("rate", "logistic_bits", lambda bits: bits * 2),
+        ("rate", "coded_bits", lambda bits: bits * 2),
         ("networks", "shade", lambda out: (out[0], out[1] * 1.02)),
         ("networks", "shade", lambda out: (out[0] + 1e-9, 2 * out[1] - out[1].detach())),
     ],

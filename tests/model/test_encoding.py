@@ -1,9 +1,11 @@
 """Latents under their quantiser, and the rate that trains them."""
 
+import itertools
+
 import pytest
 import torch
 
-from shacira_nerfstudio.backends import NOT_CODED, Quantizer
+from shacira_nerfstudio.backends import Quantizer
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.encoding import LatentHashEncoding, TableView
 from shacira_nerfstudio.model.entropy_model import FactorizedEntropyModel
@@ -12,13 +14,13 @@ from shacira_nerfstudio.model.latent_decoder import LatentDecoder
 MODES = ("sga", "noise", "straight_through", "round", "none")
 
 
-def make_encoding(backend, grid, *, num_layers=1, num_classes=1, pooled=False, spread=2.0):
+def make_encoding(backend, grid, *, num_layers=1, pooled=False, spread=2.0):
     return LatentHashEncoding(
         grid,
         backend,
         latent_decoder=LatentDecoder(grid.num_levels, 2, 3),
         entropy_model=FactorizedEntropyModel(
-            grid.num_levels, 2, num_layers=num_layers, num_classes=num_classes, pooled=pooled
+            grid.num_levels, 2, num_layers=num_layers, pooled=pooled
         ),
         init_std=spread,
     ).to("cuda" if backend.name.startswith("cuda") else "cpu")
@@ -106,15 +108,40 @@ def test_a_fraction_reads_fewer_rows(encoding):
     assert torch.equal(read, block % 4 == first)
 
 
-@pytest.mark.parametrize("num_layers", [1, 2])
-def test_entries_that_nothing_reaches_cost_nothing(backend, tiny_grid, num_layers):
-    encoding = make_encoding(backend, tiny_grid, num_layers=num_layers)
-    encoding.classes[::3] = NOT_CODED
+def with_tables(encoding):
+    """Charged by tables: letters of a level cost 1 bit at 0 and ``level + 2`` a step away."""
+    num_levels, device = encoding.grid.num_levels, encoding.latents.device
+    steps = torch.arange(-3.0, 4).abs() * torch.arange(2.0, num_levels + 2)[:, None]
+    classes = torch.zeros(encoding.latents.shape, dtype=torch.int16)
+    classes[::3] = -1
+    encoding.install_tables(1 + steps, classes, torch.arange(num_levels, dtype=torch.int32))
+    assert encoding.classes.device == device
+    return encoding
+
+
+def test_tables_say_what_rounded_latents_cost(encoding):
+    with_tables(encoding)
+    expected = 0.0
+    for level, (begin, end) in enumerate(itertools.pairwise(encoding.grid.offsets)):
+        coded = torch.arange(begin, end) % 3 != 0
+        letters = encoding.latents.detach().cpu()[begin:end][coded].round().abs()
+        expected += (1 + (level + 2) * letters).sum().item()
+    assert encoding.bits().item() == pytest.approx(expected, rel=1e-5)
     encoding.bits().backward()
     assert not encoding.latents.grad[::3].any()
-    assert encoding.latents.grad[1::3].all()
-    encoding.classes[:] = NOT_CODED
-    assert encoding.bits().item() == 0
+    assert encoding.latents.grad[1::3].any(1).float().mean() > 0.95
+    for parameter in encoding.entropy_model.parameters():
+        assert parameter.grad is None
+
+
+def test_tables_are_part_of_a_checkpoint(backend, tiny_grid):
+    encoding = with_tables(make_encoding(backend, tiny_grid))
+    other = make_encoding(backend, tiny_grid)
+    other.load_state_dict(encoding.state_dict())
+    assert other.bits().item() == encoding.bits().item()
+    # And back: one without tables has none afterwards.
+    other.load_state_dict(make_encoding(backend, tiny_grid).state_dict())
+    assert not len(other.code_lengths)
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])
@@ -124,17 +151,14 @@ def test_impossible_fractions_are_refused(encoding, fraction):
 
 
 def test_bits_are_those_of_the_entropy_model(backend, tiny_grid, monkeypatch):
-    encoding = make_encoding(backend, tiny_grid, num_classes=3)
-    encoding.classes[:] = torch.arange(len(encoding.classes)) % 3
+    encoding = make_encoding(backend, tiny_grid)
     with torch.no_grad():
         encoding.entropy_model.scale.add_(torch.randn_like(encoding.entropy_model.scale))
         encoding.entropy_model.shift.add_(torch.randn_like(encoding.entropy_model.shift))
     monkeypatch.setattr(torch, "randint", lambda high, size: torch.tensor(1234))
     noisy = backend.quantize(encoding.latents, Quantizer("noise", 1234))
     expected = sum(
-        encoding.entropy_model.bits(
-            noisy[begin:end], level, encoding.classes[begin:end].long()
-        ).sum()
+        encoding.entropy_model.bits(noisy[begin:end], level).sum()
         for level, (begin, end) in enumerate(
             zip(tiny_grid.offsets[:-1], tiny_grid.offsets[1:], strict=True)
         )

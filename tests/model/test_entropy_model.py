@@ -117,26 +117,6 @@ def test_a_level_has_its_own_parameters_unless_pooled():
     assert torch.equal(pooled.bits(values, 0), pooled.bits(values, 3))
 
 
-def test_a_class_has_its_own_parameters_and_starts_like_the_others():
-    model = FactorizedEntropyModel(3, 2, num_layers=2, num_classes=4).double()
-    values, classes = torch.randn(10, 2, dtype=torch.float64), torch.tensor([1, 3] * 5)
-    assert torch.equal(model.bits(values, 2), model.bits(values, 2, classes))
-    model.bits(values, 2, classes).sum().backward()
-    for parameter in model.parameters():
-        touched = parameter.grad.abs().sum((0, 3)) > 0
-        assert touched.nonzero().tolist() == [[2, 1], [2, 3]]
-    with torch.no_grad():
-        model.shift[:, 2, 3] += 1
-    changed = (model.bits(values, 2) != model.bits(values, 2, classes)).all(1)
-    assert torch.equal(changed, classes == 3)
-
-
-@pytest.mark.parametrize("num_classes", [0, 255])
-def test_impossible_numbers_of_classes_are_refused(num_classes):
-    with pytest.raises(ValueError, match="num_classes"):
-        FactorizedEntropyModel(3, 2, num_classes=num_classes)
-
-
 def discretised_laplacian(scale, count):
     """Rounded draws, and the entropy of rounded values in bits."""
     draws = torch.distributions.Laplace(0.0, scale).sample((count, 1)).round()

@@ -65,6 +65,12 @@ def test_quantiser_is_that_of_its_schedule():
     assert schedule.quantizer_at(700) == ("straight_through", 0.1)
 
 
+def test_the_file_is_looked_at_regularly_and_when_rounding_begins():
+    schedule = make_schedule(tables_every=250)
+    looks = [step for step in range(1000) if schedule.looks_at_file(step)]
+    assert looks == [0, 16, 32, 64, 128, 250, 500, 700, 750]
+
+
 def test_level_dropout_follows_from_step_and_seed():
     schedule = make_schedule(level_dropout=0.25)
     found = [schedule.num_levels_at(step, 5, seed=7) for step in range(4000)]

@@ -20,7 +20,12 @@ from torch import Tensor
 
 from shacira_nerfstudio.backends.base import MarchSettings, Samples, Weights
 from shacira_nerfstudio.backends.cpu_numba import interpolate_kernels, render_kernels
-from shacira_nerfstudio.backends.cpu_numba.latents import LogisticBits, noisy, update_rows
+from shacira_nerfstudio.backends.cpu_numba.latents import (
+    CodedBits,
+    LogisticBits,
+    noisy,
+    update_rows,
+)
 from shacira_nerfstudio.backends.cpu_numba.networks import Shade, raw_density
 from shacira_nerfstudio.backends.cpu_numba.threads import blocks, default_num_threads, run
 from shacira_nerfstudio.backends.reference import ray_bounds, spacing
@@ -218,13 +223,28 @@ class CpuNumbaBackend:
         grid: GridSpec,
         *,
         seed: int,
-        classes: Tensor | None = None,
         first: int = 0,
         stride: int = 1,
         gradient: RowGradient | None = None,
     ) -> Tensor:
         return LogisticBits.apply(  # pyright: ignore[reportReturnType]
-            latents, scale, shift, grid, seed, classes, first, stride, gradient, self.num_threads
+            latents, scale, shift, grid, seed, first, stride, gradient, self.num_threads
+        )
+
+    def coded_bits(
+        self,
+        latents: Tensor,
+        lengths: Tensor,
+        classes: Tensor,
+        first_table: Sequence[int],
+        grid: GridSpec,
+        *,
+        first: int = 0,
+        stride: int = 1,
+        gradient: RowGradient | None = None,
+    ) -> Tensor:
+        return CodedBits.apply(  # pyright: ignore[reportReturnType]
+            latents, lengths, classes, first_table, grid, first, stride, gradient, self.num_threads
         )
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ import math
 import numba
 import numpy as np
 
-from shacira_nerfstudio.backends.rows import NOT_CODED, RATE_BLOCK
+from shacira_nerfstudio.backends.rows import RATE_BLOCK
 
 _COMPILE = {
     "nogil": True,
@@ -119,25 +119,23 @@ def _rate(v, a, b, q, bits, slope_v, slope_a, slope_b, work, ints, floats, count
 
 
 @numba.njit(**_COMPILE)
-def logistic_bits(latents, classes, first, stride, scale, shift, seed, origin, rows, grad, totals):
+def logistic_bits(latents, first, stride, scale, shift, seed, origin, rows, grad, totals):
     """Bits of some rows of one level under logistic densities, and their gradients.
 
     Args:
         latents: float32 [size, d], of this level.
-        classes: uint8 [size]; [0] if there is one class only.
         first, stride: Of the blocks of 16 rows of the whole table that count.
-        scale, shift: float32 [K, d].
+        scale, shift: float32 [d].
         seed: uint32.
         origin: The level's first row in the whole table.
         rows: int32; receives the rows that were rated, within the level.
         grad: float32 [len(rows), d]; receives d bits / d latent.
-        totals: float64 [K, d, 3]; receives the sums of bits, d bits / da and d bits / db.
+        totals: float64 [d, 3]; receives the sums of bits, d bits / da and d bits / db.
 
     Returns:
         How many rows were rated.
     """
     size, num_channels = latents.shape
-    has_classes = len(classes) > 0
     count = 0
     block = origin // RATE_BLOCK
     block += (first - block) % stride
@@ -145,9 +143,8 @@ def logistic_bits(latents, classes, first, stride, scale, shift, seed, origin, r
     while block < last:
         begin = max(block * RATE_BLOCK - origin, 0)
         for row in range(begin, min((block + 1) * RATE_BLOCK - origin, size)):
-            if not has_classes or classes[row] != NOT_CODED:
-                rows[count] = row
-                count += 1
+            rows[count] = row
+            count += 1
         block += stride
     scratch = np.empty((9, BATCH), np.float32)
     v, a, b, q, bits = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
@@ -160,17 +157,67 @@ def logistic_bits(latents, classes, first, stride, scale, shift, seed, origin, r
             n = min(BATCH, count - start)
             for i in range(n):
                 row = rows[start + i]
-                kind = classes[row] if has_classes else 0
                 index = np.uint32((origin + row) * num_channels + c)
                 v[i] = latents[row, c] + noise_at(index, seed)
-                a[i], b[i], q[i] = scale[kind, c], shift[kind, c], tails[kind, c]
+                a[i], b[i], q[i] = scale[c], shift[c], tails[c]
             _rate(v, a, b, q, bits, slope_v, slope_a, slope_b, work, ints, floats, n)
             for i in range(n):
-                kind = classes[rows[start + i]] if has_classes else 0
                 grad[start + i, c] = slope_v[i]
-                totals[kind, c, 0] -= bits[i]
-                totals[kind, c, 1] += slope_a[i]
-                totals[kind, c, 2] += slope_b[i]
+                totals[c, 0] -= bits[i]
+                totals[c, 1] += slope_a[i]
+                totals[c, 2] += slope_b[i]
+    return count
+
+
+@numba.njit(inline="always", **_COMPILE)
+def _cost(table, q, middle):
+    """Code lengths, linear between letters and beyond the last two; q counts from the first."""
+    below = min(max(np.int32(math.floor(q)), np.int32(0)), np.int32(2 * middle - 1))
+    low = table[below]
+    return low + (q - np.float32(below)) * (table[below + 1] - low)
+
+
+@numba.njit(**_COMPILE)
+def coded_bits(latents, classes, first, stride, lengths, origin, rows, grad, total):
+    """Bits of some rows of one level under tables of code lengths, and their gradients.
+
+    Args:
+        latents: float32 [size, d], of this level; ``classes`` int16 [size, d], -1 costs nothing.
+        first, stride: Of the blocks of 16 rows of the whole table that count.
+        lengths: float32 [K, W], the tables of this level.
+        origin: The level's first row in the whole table.
+        rows: int32; receives the rows whose gradient is not 0, within the level.
+        grad: float32 [len(rows), d]; receives d bits / d latent.
+        total: float64 [1]; receives the sum of bits.
+
+    Returns:
+        How many rows have a gradient.
+    """
+    size, num_channels = latents.shape
+    middle = lengths.shape[1] // 2
+    shift = np.float32(middle)
+    count = 0
+    bits = 0.0
+    block = origin // RATE_BLOCK
+    block += (first - block) % stride
+    last = (origin + size + RATE_BLOCK - 1) // RATE_BLOCK
+    while block < last:
+        begin = max(block * RATE_BLOCK - origin, 0)
+        for row in range(begin, min((block + 1) * RATE_BLOCK - origin, size)):
+            is_moved = False
+            for c in range(num_channels):
+                grad[count, c] = np.float32(0)
+                kind = classes[row, c]
+                if kind >= 0:
+                    table, q = lengths[kind], latents[row, c] + shift
+                    bits += _cost(table, np.float32(np.rint(q)), middle)
+                    slope = _cost(table, q + _HALF, middle) - _cost(table, q - _HALF, middle)
+                    grad[count, c] = slope
+                    is_moved = is_moved or slope != 0
+            rows[count] = row
+            count += is_moved
+        block += stride
+    total[0] = bits
     return count
 
 

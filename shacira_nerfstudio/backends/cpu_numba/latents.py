@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -41,7 +42,6 @@ class LogisticBits(torch.autograd.Function):
         shift: Tensor,
         grid: GridSpec,
         seed: int,
-        classes: Tensor | None,
         first: int,
         stride: int,
         gradient: RowGradient | None,
@@ -49,16 +49,13 @@ class LogisticBits(torch.autograd.Function):
     ) -> Tensor:
         table = latents.detach().float().contiguous().numpy()
         a, b = (v.detach().float().contiguous().numpy() for v in (scale, shift))
-        kinds = np.zeros(0, np.uint8) if classes is None else classes.contiguous().numpy()
         totals = np.zeros((grid.num_levels, *a.shape[1:], 3))
         tasks, ctx.parts = [], []
         for level, begin in enumerate(grid.offsets[:-1]):
             end = grid.offsets[level + 1]
-            room = (-(-(end - begin) // (RATE_BLOCK * stride)) + 1) * RATE_BLOCK
-            rows = np.empty(room, np.int32)
-            grad = np.empty((room, table.shape[1]), np.float32)
+            rows, grad = _room(end - begin, stride, table.shape[1])
             row = min(level, len(a) - 1)  # one row serves all levels if the density is pooled
-            kernel_arguments = (table[begin:end], kinds[begin:end], first, stride, a[row], b[row])
+            kernel_arguments = (table[begin:end], first, stride, a[row], b[row])
             tasks.append((*kernel_arguments, np.uint32(seed), begin, rows, grad, totals[level]))
         # Fine levels are the largest; they start first so that threads finish together.
         counts = run(latent_kernels.logistic_bits, tasks[::-1], num_threads)[::-1]
@@ -73,23 +70,81 @@ class LogisticBits(torch.autograd.Function):
     def backward(ctx, grad_bits: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         upstream = grad_bits.item()
         shape, density_rows = ctx.shapes
-        gradient = ctx.gradient
-        target = RowGradient.zeros(*shape) if gradient is None else gradient
-        values, touched = target.values.numpy(), target.touched.numpy()
-        # Levels share no row, and no byte of the marks: their sizes are multiples of 8.
-        run(
-            lambda origin, rows, grad: latent_kernels.add_rows(
-                rows, grad, np.float32(upstream), origin, values, touched
-            ),
-            ctx.parts[::-1],
-            ctx.num_threads,
-        )
+        own = _add_parts(ctx.parts, upstream, shape, ctx.gradient, ctx.num_threads)
         sums = ctx.totals[..., 1:] * upstream
         if density_rows == 1:
             sums = sums.sum(0, keepdims=True)
         density = torch.from_numpy(sums).to(grad_bits.dtype)
-        own = target.values if gradient is None else None
-        return own, density[..., 0], density[..., 1], *([None] * 7)
+        return own, density[..., 0], density[..., 1], *([None] * 6)
+
+
+class CodedBits(torch.autograd.Function):
+    """Bits of some rows under tables of code lengths; the gradient comes with the value."""
+
+    @staticmethod
+    def forward(
+        ctx,
+        latents: Tensor,
+        lengths: Tensor,
+        classes: Tensor,
+        first_table: Sequence[int],
+        grid: GridSpec,
+        first: int,
+        stride: int,
+        gradient: RowGradient | None,
+        num_threads: int,
+    ) -> Tensor:
+        table = latents.detach().float().contiguous().numpy()
+        kinds, bits = classes.contiguous().numpy(), lengths.float().contiguous().numpy()
+        totals = np.zeros((grid.num_levels, 1))
+        tables = [*first_table, len(bits)]
+        tasks, ctx.parts = [], []
+        for level, begin in enumerate(grid.offsets[:-1]):
+            end = grid.offsets[level + 1]
+            rows, grad = _room(end - begin, stride, table.shape[1])
+            part = (table[begin:end], kinds[begin:end], first, stride)
+            own = bits[tables[level] : tables[level + 1]]
+            tasks.append((*part, own, begin, rows, grad, totals[level]))
+        # Fine levels are the largest; they start first so that threads finish together.
+        counts = run(latent_kernels.coded_bits, tasks[::-1], num_threads)[::-1]
+        for count, task in zip(counts, tasks, strict=True):
+            origin, rows, grad = task[-4:-1]
+            ctx.parts.append((origin, rows[:count], grad[:count]))
+        ctx.shape, ctx.gradient, ctx.num_threads = latents.shape, gradient, num_threads
+        return latents.new_tensor(totals.sum())
+
+    @staticmethod
+    def backward(ctx, grad_bits: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        own = _add_parts(ctx.parts, grad_bits.item(), ctx.shape, ctx.gradient, ctx.num_threads)
+        return own, *([None] * 8)
+
+
+def _room(size: int, stride: int, num_channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """For the rated rows of one level and their gradients, with one row to spare."""
+    room = (-(-size // (RATE_BLOCK * stride)) + 1) * RATE_BLOCK + 1
+    return np.empty(room, np.int32), np.empty((room, num_channels), np.float32)
+
+
+def _add_parts(
+    parts: list[tuple[int, np.ndarray, np.ndarray]],
+    factor: float,
+    shape: tuple[int, int],
+    gradient: RowGradient | None,
+    num_threads: int,
+) -> Tensor | None:
+    """Adds gradients of rows of each level, times a factor, to ``gradient``; without one, to zeros
+    that are returned."""
+    target = RowGradient.zeros(*shape) if gradient is None else gradient
+    values, touched = target.values.numpy(), target.touched.numpy()
+    # Levels share no row, and no byte of the marks: their sizes are multiples of 8.
+    run(
+        lambda origin, rows, grad: latent_kernels.add_rows(
+            rows, grad, np.float32(factor), origin, values, touched
+        ),
+        parts[::-1],
+        num_threads,
+    )
+    return target.values if gradient is None else None
 
 
 @lru_cache(maxsize=4)

@@ -13,7 +13,7 @@ from shacira_nerfstudio.bench.throughput.timing import Row, check_relative, rate
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.build import build_field
 from shacira_nerfstudio.model.radiance_field import FieldShape
-from shacira_nerfstudio.rate_contexts import NUM_CLASSES
+from shacira_nerfstudio.rate_tables import LARGEST_LETTER
 
 HIDDEN_DIM, GEO_FEAT_DIM, NUM_COLOR_LAYERS, SH_DEGREE = 64, 15, 1, 4
 """The method's defaults."""
@@ -113,33 +113,31 @@ def networks(setting: Setting) -> Row:
 
 
 def rate(setting: Setting) -> Row:
-    """The rate term with its gradients, on one row in ``rate_stride``."""
+    """The rate term with its gradient, on one row in ``rate_stride``."""
     sizes, backend = setting.sizes, setting.backend
     grid, stride = sizes.grid(), sizes.rate_stride
-    shape = (grid.num_levels, NUM_CLASSES, sizes.num_channels)
-    classes = torch.randint(NUM_CLASSES, (grid.num_entries,), dtype=torch.uint8)
-    leaves = (
-        (torch.randn(grid.num_entries, sizes.num_channels) + 0.3).requires_grad_(),
-        torch.full(shape, 1.5).requires_grad_(),
-        torch.full(shape, -0.2).requires_grad_(),
-    )
+    shape, num_tables = (grid.num_entries, sizes.num_channels), 16
+    latents = (torch.randn(shape) + 0.3).requires_grad_()
+    lengths = torch.rand(num_tables * grid.num_levels, 2 * LARGEST_LETTER + 1) * 16
+    classes = torch.randint(num_tables, shape, dtype=torch.int16)
+    first_table = range(0, len(lengths), num_tables)
 
     def run(which: Backend) -> tuple[Tensor, ...]:
-        options = {"first": stride // 2, "stride": stride, "seed": 1, "classes": classes}
-        bits = which.logistic_bits(*leaves, grid, **options)
-        return bits.detach()[None], *torch.autograd.grad(bits, leaves)
+        options = {"first": stride // 2, "stride": stride}
+        bits = which.coded_bits(latents, lengths, classes, first_table, grid, **options)
+        return bits.detach()[None], *torch.autograd.grad(bits, latents)
 
     found, expected = run(backend), run(get_backend("reference", "cpu"))
     num_rated = -(-grid.num_entries // stride) * sizes.num_channels
     # `reference` adds up in single precision, thousands of numbers a level.
-    because = "single precision, near the floor of probabilities and in sums"
+    because = "single precision, in sums"
     check: dict[str, Any] = {}
-    for name, f, e in zip(("bits", "latents", "scale", "shift"), found, expected, strict=True):
+    for name, f, e in zip(("bits", "latents"), found, expected, strict=True):
         check |= check_relative(name, f, e, limit=1e-3, because=because)
     return rate_row(
         "rate",
         "entries/s",
-        setting.ours(lambda: run(backend), "Backend.logistic_bits", grid.num_entries),
+        setting.ours(lambda: run(backend), "Backend.coded_bits", grid.num_entries),
         setting.rival(lambda: run(get_backend("reference", "cpu")), PLAIN_TORCH, grid.num_entries),
         repeats=setting.repeats,
         check=check,

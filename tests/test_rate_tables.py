@@ -1,0 +1,114 @@
+"""What training charges for latents is what the file will charge."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from strategies import busy_scene
+
+from shacira_nerfstudio.codec import describe, encode_scene
+from shacira_nerfstudio.codec.costs import CodeClasses, code_classes
+from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.rate_tables import LARGEST_LETTER, code_lengths
+
+GRID = GridSpec(3, (4, 4), (128, 128))
+
+
+def one_table_a_level(index=None):
+    index = np.zeros((GRID.num_entries, 1), np.int16) if index is None else index
+    return CodeClasses(index, np.array([0, 1, 2], np.int32))
+
+
+def shares(latents, classes=None, *, is_soft=False):
+    lengths = code_lengths(latents, classes or one_table_a_level(), GRID, is_soft=is_soft)
+    assert lengths.shape == (2, 2 * LARGEST_LETTER + 1)
+    assert lengths.dtype == np.float32
+    return 2.0 ** -lengths.astype(np.float64)
+
+
+def test_a_scene_costs_what_its_file_takes():
+    scene = busy_scene()
+    classes = code_classes(scene.grid, scene.symbols, scene.occupancy)
+    lengths = code_lengths(scene.symbols.astype(np.float32), classes, scene.grid, is_soft=False)
+    level = np.repeat(np.arange(scene.grid.num_levels), scene.grid.table_sizes)
+    tables = classes.first[level][:, None] + classes.index
+    bits = np.where(
+        classes.index >= 0, lengths[tables, scene.symbols.astype(int) + LARGEST_LETTER], 0
+    )
+    real = describe(encode_scene(scene))["bytes_by_part"]["latents"]
+    assert bits.sum() / 8 == pytest.approx(real, rel=0.03)
+
+
+def test_shares_are_those_of_the_letters_and_sum_to_one():
+    random = np.random.default_rng(0)
+    latents = random.choice([-1.2, 0.1, 0.3, 2.0], (GRID.num_entries, 1)).astype(np.float32)
+    latents[: GRID.offsets[1]] = 5
+    found = shares(latents)
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-4)
+    here = latents[GRID.offsets[1] :]
+    for letter in (-1, 0, 2):
+        share = (np.rint(here) == letter).mean()
+        # 16 symbols' worth of the smooth distribution are mixed in.
+        assert found[1, letter + LARGEST_LETTER] == pytest.approx(share, abs=16 / len(here))
+    assert found[0].argmax() == 5 + LARGEST_LETTER
+    assert (found > 0).all()
+
+
+def test_entries_that_nothing_reaches_do_not_count():
+    latents = np.zeros((GRID.num_entries, 1), np.float32)
+    index = np.zeros((GRID.num_entries, 1), np.int16)
+    latents[::2], index[::2] = 30, -1
+    assert np.array_equal(
+        shares(latents, one_table_a_level(index)), shares(latents * 0, one_table_a_level(index))
+    )
+
+
+def test_soft_counts_are_those_of_noisy_latents():
+    """A latent of 0.3 plus uniform noise rounds to 1 in three cases of ten."""
+    random = np.random.default_rng(1)
+    latents = random.normal(0, 2, (GRID.num_entries, 1)).astype(np.float32)
+    latents[0] = LARGEST_LETTER
+    rounds = 400
+    many = np.zeros((2, 2 * LARGEST_LETTER + 1))
+    for _ in range(rounds):
+        noisy = latents + random.uniform(-0.5, 0.5, latents.shape).astype(np.float32)
+        many += shares(noisy) / rounds
+    np.testing.assert_allclose(shares(latents, is_soft=True), many, atol=0.004)
+    assert not np.allclose(shares(latents), many, atol=0.004)
+
+
+def test_a_quiet_table_has_a_price_for_what_it_does_not_hold():
+    lengths = -np.log2(shares(np.zeros((GRID.num_entries, 1), np.float32)))[1]
+    steps = np.diff(lengths[LARGEST_LETTER:])
+    assert 4 < steps[0] < 8  # one in 128 or so
+    # On the way outwards every letter costs something more, but never a wall.
+    assert ((steps[1:] > 0.5) & (steps[1:] < 3)).all()
+
+
+def test_letters_beyond_the_tables_count_as_the_last():
+    latents = np.full((GRID.num_entries, 1), 1000, np.float32)
+    assert (shares(latents).argmax(1) == 2 * LARGEST_LETTER).all()
+    assert (shares(-latents, is_soft=True).argmax(1) == 0).all()
+
+
+def test_classes_separate_what_differs():
+    scene = busy_scene()
+    classes = code_classes(scene.grid, scene.symbols, scene.occupancy)
+    assert classes.index.shape == scene.symbols.shape
+    assert classes.first[-1] > scene.grid.num_levels
+    assert (classes.index < np.diff(classes.first).max()).all()
+    alike = dataclasses.replace(
+        classes,
+        index=np.minimum(classes.index, 0),
+        first=np.arange(scene.grid.num_levels + 1, dtype=np.int32),
+    )
+
+    def total(which):
+        lengths = code_lengths(scene.symbols.astype(np.float32), which, scene.grid, is_soft=False)
+        level = np.repeat(np.arange(scene.grid.num_levels), scene.grid.table_sizes)
+        bits = lengths[
+            which.first[level][:, None] + which.index, scene.symbols.astype(int) + LARGEST_LETTER
+        ]
+        return bits[which.index >= 0].sum()
+
+    assert total(classes) < total(alike)
