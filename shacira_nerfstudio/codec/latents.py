@@ -68,7 +68,7 @@ def encode_level(
             tables, index, bits = _write_tables(writer, values, classes, model.num_classes)
             cost += bits
             if tables:
-                segments.append(Segment.from_symbols(values, index, TableSet(tables)))
+                segments.append(Segment.from_symbols(values, index, TableSet(tables), fast=fast))
     num_lanes = choose_lanes(cost >> FIXED, symbols.size)
     stream = encode(segments, num_lanes=num_lanes, fast=fast)
     packed = writer.to_bytes()

@@ -115,7 +115,7 @@ class _Stream:
         self.letters -= begin
 
     def encode(self, fast: bool = True) -> bytes:
-        segment = Segment.from_symbols(self.values, self.index, self.tables)
+        segment = Segment.from_symbols(self.values, self.index, self.tables, fast=fast)
         return encode([segment], num_lanes=self.num_lanes, fast=fast)
 
     def decode(self, data: bytes, fast: bool = True) -> np.ndarray:
