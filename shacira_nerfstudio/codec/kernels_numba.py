@@ -145,14 +145,43 @@ def pull_bits(freqs_of_zero, precision, states, words, position):
 
 
 @_jit
-def scatter(index, x, size, is_dense, slab_support, around, place, support, magnitude):
+def scatter(index, x, size, is_dense, vertices, counts, around, place, support, magnitude):
     """Twin of ``contexts._scatter``."""
     shift = x if is_dense else x % size
-    for i in range(len(index)):
-        if slab_support[i]:
-            entry = (index[i] + shift) % size if is_dense else index[i] ^ shift
-            support[entry] = max(support[entry], slab_support[i])
-            magnitude[entry] = max(magnitude[entry], around[place[i]])
+    for i in range(len(vertices)):
+        vertex = vertices[i]
+        entry = (index[vertex] + shift) % size if is_dense else index[vertex] ^ shift
+        support[entry] = max(support[entry], counts[i])
+        magnitude[entry] = max(magnitude[entry], around[place[vertex]])
+
+
+@_jit
+def scatter_neighbours(index, x, size, is_dense, vertices, side, sizes, found):
+    """Twin of ``contexts._scatter_neighbours`` in three dimensions."""
+    for vertex in vertices:
+        y, z = vertex // side, vertex % side
+        place = index[vertex]
+        total = np.uint8(0)
+        if x > 0:
+            total += sizes[_entry(place, x - 1, size, is_dense)]
+        if x + 1 < side:
+            total += sizes[_entry(place, x + 1, size, is_dense)]
+        if y > 0:
+            total += sizes[_entry(index[vertex - side], x, size, is_dense)]
+        if y + 1 < side:
+            total += sizes[_entry(index[vertex + side], x, size, is_dense)]
+        if z > 0:
+            total += sizes[_entry(index[vertex - 1], x, size, is_dense)]
+        if z + 1 < side:
+            total += sizes[_entry(index[vertex + 1], x, size, is_dense)]
+        entry = _entry(place, x, size, is_dense)
+        found[entry] = max(found[entry], total)
+
+
+@_jit
+def _entry(place, x, size, is_dense):
+    """Twin of ``contexts._shift`` for one vertex; a hashed table's size is a power of two."""
+    return (place + x) % size if is_dense else place ^ (x & (size - 1))
 
 
 @_jit
