@@ -24,7 +24,6 @@ from shacira_nerfstudio.bench.throughput.rivals import COMPRESSORS, compressed_b
 from shacira_nerfstudio.codec import encode_scene
 from shacira_nerfstudio.codec.contexts import entry_magnitudes
 from shacira_nerfstudio.codec.latents import cross_entropy
-from shacira_nerfstudio.codec.pass_model import LevelRows
 from shacira_nerfstudio.codec.scene_file import FileContent, KnownLevels, read_file
 
 _NO_HEADERS = ("LATN", "OCCU", "WGTS", "cams")
@@ -75,7 +74,7 @@ def audit(data: bytes) -> dict[str, Any]:
     rivals = _rivals(symbols)
     return {
         "bytes": len(data),
-        "is_canonical": encode_scene(content.scene) == data,
+        "is_canonical": encode_scene(content.scene, version=content.version) == data,
         "sections": sections,
         "stream_bytes": streams,
         "table_bytes": tables,
@@ -116,14 +115,15 @@ def entropy_bytes(symbols: np.ndarray) -> float:
 def _levels(content: FileContent) -> list[dict[str, Any]]:
     scene, result, coarser = content.scene, [], None
     payloads = [section.payload for section in content.sections if section.tag == "LATN"]
-    known = KnownLevels(scene.grid, scene.occupancy, fast=None)
+    known = KnownLevels(
+        scene.grid, scene.occupancy, scene.latent_dim, version=content.version, fast=None
+    )
     for level, (payload, parts) in enumerate(zip(payloads, content.levels, strict=True)):
         symbols = scene.level_symbols(level)
-        reached, features = known.of_level(level, coarser)
+        entries, rows = known.of_level(level, coarser)
         coarser = entry_magnitudes(symbols)
-        entries = None if reached is None else np.flatnonzero(reached)
         coded = symbols if entries is None else symbols[entries]
-        ideal = cross_entropy(payload, LevelRows(features, entries), coded)
+        ideal = cross_entropy(payload, rows, coded)
         result.append(
             {
                 "resolution": scene.grid.resolutions[level],

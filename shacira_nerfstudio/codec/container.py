@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from shacira_nerfstudio.codec.wire import SceneFormatError
 
 MAGIC = b"SHCR"
-VERSION = 1
+VERSION = 2
+"""Of the files that are written; all from 1 on are read."""
 HEAD = struct.Struct("<4sHHII")
 ENTRY = struct.Struct("<4sQQI")
 MAX_SECTIONS = 256
@@ -32,8 +33,10 @@ class Section:
     offset: int = 0
 
 
-def pack_sections(sections: Iterable[tuple[str, bytes]]) -> bytes:
+def pack_sections(sections: Iterable[tuple[str, bytes]], *, version: int = VERSION) -> bytes:
     """Lays out head, table of contents and sections, in the given order."""
+    if not 1 <= version <= VERSION:
+        raise ValueError(f"expected format version 1 to {VERSION}, got {version}")
     sections = list(sections)
     if not 1 <= len(sections) <= MAX_SECTIONS:
         raise ValueError(f"expected 1 to {MAX_SECTIONS} sections, got {len(sections)}")
@@ -44,7 +47,7 @@ def pack_sections(sections: Iterable[tuple[str, bytes]]) -> bytes:
             raise ValueError(f"expected a tag of 4 letters of one case, got {tag!r}")
         contents += ENTRY.pack(tag.encode(), offset, len(payload), zlib.crc32(payload))
         offset += len(payload)
-    head = HEAD.pack(MAGIC, VERSION, 0, len(contents), zlib.crc32(contents))
+    head = HEAD.pack(MAGIC, version, 0, len(contents), zlib.crc32(contents))
     return b"".join([head, contents, *(payload for _, payload in sections)])
 
 
@@ -84,14 +87,19 @@ def unpack_sections(
     return sections
 
 
+def file_version(data: bytes | memoryview) -> int:
+    """Format version of a file that :func:`unpack_sections` has accepted."""
+    return HEAD.unpack_from(data)[1]
+
+
 def _read_contents(data: memoryview) -> list[tuple[str, int, int, int]]:
     if len(data) < HEAD.size:
         raise SceneFormatError("head", f"{HEAD.size} bytes", f"{len(data)} bytes")
     magic, version, flags, length, crc = HEAD.unpack_from(data)
     if magic != MAGIC:
         raise SceneFormatError("head", f"magic {MAGIC!r}", repr(magic))
-    if version != VERSION:
-        raise SceneFormatError("head", f"format version {VERSION}", version)
+    if not 1 <= version <= VERSION:
+        raise SceneFormatError("head", f"format version 1 to {VERSION}", version)
     if flags:
         raise SceneFormatError("head", "flags 0", flags)
     if length % ENTRY.size or not ENTRY.size <= length <= ENTRY.size * MAX_SECTIONS:

@@ -12,11 +12,14 @@ lie in the level cells ``lo(c) … lo(c + 1)`` per axis with
 since cell coordinates are ``x (N - 1) + 1/2``. A level cell is *touched* when an occupied cell has
 positions in it, a vertex when it is a corner of a touched level cell.
 
-Two features describe an entry, each the largest over the touched vertices that share it:
+These features describe an entry, each the largest over the touched vertices that share it:
 
     support     touched level cells around the vertex, 1 to 2^D
     magnitude   Σ min(Σ_channels |q|, 31) over the 2^D corners of the next coarser level's cell
                 around the vertex
+    ancestry    the same in the level before that one, from format version 2 on
+    neighbours  Σ min(|q|, 31) of one channel over the 2 D vertices next to the vertex along an
+                axis, as far as they are known; from format version 2 on
 
 Levels are walked slab by slab: all vertices of one x at a time, as flat arrays over the other D - 1
 axes.
@@ -40,6 +43,16 @@ They are counted cell by cell, so a vertex counts up to 2^D times and more. Beyo
 every entry is reached, and the features, each the largest of many, say nothing.
 """
 
+MAX_DESCRIBED_LOAD = 64
+"""Up to this load a level has features from format version 2 on, though every entry counts as
+reached: there, support is 0 in entries that no occupied cell touches."""
+
+MAX_DESCRIBED = 1 << 26
+"""Vertices of such levels together; those of levels that are not crowded come on top."""
+
+MAX_NEIGHBOURS = 1 << 28
+"""Levels have the feature ``neighbours`` while their vertices, times channels, are so many."""
+
 MAX_WALKED = 1 << 28
 """Hashed levels are walked while they have at most so many vertices together: it bounds the work
 that a file can ask for, whatever its length."""
@@ -48,12 +61,26 @@ MAX_ENTRY_MAGNITUDE = 31
 """Cap on Σ|q| of one entry; eight of them still fit one byte."""
 
 
+_MAX_KEPT = 1 << 22
+"""Touched vertices, 5 bytes each, that are kept for a second walk of their level."""
+
+
 @dataclass(frozen=True)
 class Features:
     """What is known about the entries of one level, uint8 [T]; 0 where an entry is not touched."""
 
     support: np.ndarray
     magnitude: np.ndarray
+    ancestry: np.ndarray
+
+    @classmethod
+    def nothing(cls, size: int) -> Features:
+        """Of a level that is not walked."""
+        zeros = np.zeros(size, dtype=np.uint8)
+        return cls(zeros, zeros, zeros)
+
+    def __getitem__(self, entries: np.ndarray) -> Features:
+        return Features(self.support[entries], self.magnitude[entries], self.ancestry[entries])
 
 
 def first_cells(resolution: int, cells: int) -> np.ndarray:
@@ -69,7 +96,7 @@ def crowded_levels(grid: GridSpec, occupancy: np.ndarray | None) -> tuple[bool, 
     more than 2^28 vertices, (N + 1)^D each, or when the sum over occupied cells of
     Π_axes (lo(c + 1) - lo(c) + 2), the vertices each of them touches, exceeds 24 T.
     """
-    vertices = [(resolution + 1) ** grid.num_dims for resolution in grid.resolutions]
+    vertices = _vertices(grid)
     loads = _loads(grid, occupancy, [n <= MAX_WALKED for n in vertices])
     result, walked = [], 0
     for level, count in enumerate(vertices):
@@ -77,6 +104,40 @@ def crowded_levels(grid: GridSpec, occupancy: np.ndarray | None) -> tuple[bool, 
         result.append(not grid.is_dense(level) and is_full)
         walked += 0 if result[-1] or grid.is_dense(level) else count
     return tuple(result)
+
+
+def described_levels(grid: GridSpec, occupancy: np.ndarray | None) -> tuple[bool, ...]:
+    """Which levels have features from format version 2 on.
+
+    Those that are not crowded, and coarse to fine crowded ones of a load of at most 64 T while
+    they have at most 2^26 vertices together.
+    """
+    vertices = _vertices(grid)
+    loads = _loads(grid, occupancy, [n <= MAX_DESCRIBED for n in vertices])
+    result, described = [], 0
+    for level, is_crowded in enumerate(crowded_levels(grid, occupancy)):
+        most = MAX_DESCRIBED_LOAD * grid.table_sizes[level]
+        has_room = described + vertices[level] <= MAX_DESCRIBED and loads[level] <= most
+        result.append(not is_crowded or has_room)
+        described += vertices[level] if is_crowded and has_room else 0
+    return tuple(result)
+
+
+def neighbour_levels(
+    grid: GridSpec, is_described: tuple[bool, ...], num_channels: int
+) -> tuple[bool, ...]:
+    """Which levels have neighbours: described ones, coarse to fine, while their vertices times
+    channels are at most 2^28."""
+    result, walked = [], 0
+    for vertices, is_there in zip(_vertices(grid), is_described, strict=True):
+        has_room = is_there and walked + vertices * num_channels <= MAX_NEIGHBOURS
+        result.append(has_room)
+        walked += vertices * num_channels if has_room else 0
+    return tuple(result)
+
+
+def _vertices(grid: GridSpec) -> list[int]:
+    return [(resolution + 1) ** grid.num_dims for resolution in grid.resolutions]
 
 
 def _loads(grid: GridSpec, occupancy: np.ndarray | None, wanted: list[bool]) -> list[int]:
@@ -127,35 +188,93 @@ def level_features(
     occupancy: np.ndarray | None,
     coarser: np.ndarray | None,
     *,
+    ancestor: np.ndarray | None = None,
+    touched: TouchedSlabs | None = None,
     fast: bool | None = None,
 ) -> Features:
-    """Walks a level that is not crowded.
+    """Walks a level.
 
     Args:
         coarser: :func:`entry_magnitudes` of the next coarser level; None at the coarsest, where
-        magnitudes are 0.
+            magnitudes are 0.
+        ancestor: The same of the level before that one; None leaves the ancestry at 0.
+        touched: The level's touched vertices, for a caller that walks it more than once.
     """
-    resolution, size = grid.resolutions[level], grid.table_sizes[level]
-    features = Features(np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=np.uint8))
+    size = grid.table_sizes[level]
+    features = Features(*(np.zeros(size, dtype=np.uint8) for _ in range(3)))
     twin = kernels(fast) if grid.num_dims == 3 else None
     scatter = twin.scatter if twin else _scatter
     index = _slab_index(grid, level)
-    if coarser is None:
-        parents, side = np.zeros(resolution + 1, dtype=np.int64), 1
-        slabs = iter([np.zeros(1, dtype=np.uint8)])
-    else:
-        side = grid.resolutions[level - 1]
-        parents = parent_cells(resolution, side)
-        slabs = _magnitude_slabs(grid, level - 1, coarser, twin)
-    place = _flat(parents, side, grid.num_dims - 1)
-    around, current = next(slabs), 0
-    for x, support in enumerate(_support_slabs(occupancy, resolution, grid.num_dims, twin)):
-        while current < parents[x]:
-            around, current = next(slabs), current + 1
-        if support is not None:
-            layout = index, x, size, grid.is_dense(level)
-            scatter(*layout, support, around, place, features.support, features.magnitude)
+    targets = [(_Ancestor(grid, level, 1, coarser, twin), features.magnitude)]
+    if ancestor is not None:
+        targets.append((_Ancestor(grid, level, 2, ancestor, twin), features.ancestry))
+    is_dense = grid.is_dense(level)
+    for x, vertices in enumerate(touched or TouchedSlabs(grid, level, occupancy, fast=fast)):
+        for source, found in targets:
+            around = source.slab(x)
+            if vertices is not None:
+                layout = index, x, size, is_dense
+                scatter(*layout, *vertices, around, source.place, features.support, found)
     return features
+
+
+class _Ancestor:
+    """A coarser level's magnitudes as a finer level meets them, slab by slab.
+
+    Args:
+        steps: How many levels it is coarser.
+        magnitudes: :func:`entry_magnitudes` of it; None stands for zeros.
+    """
+
+    def __init__(
+        self,
+        grid: GridSpec,
+        level: int,
+        steps: int,
+        magnitudes: np.ndarray | None,
+        twin: ModuleType | None,
+    ) -> None:
+        resolution = grid.resolutions[level]
+        if magnitudes is None:
+            self._parents, side = np.zeros(resolution + 1, dtype=np.int64), 1
+            self._slabs = iter([np.zeros(1, dtype=np.uint8)])
+        else:
+            side = grid.resolutions[level - steps]
+            self._parents = parent_cells(resolution, side)
+            self._slabs = _magnitude_slabs(grid, level - steps, magnitudes, twin)
+        self.place = _flat(self._parents, side, grid.num_dims - 1)
+        """Where in a slab each vertex of the finer level finds its cell."""
+        self._around, self._current = next(self._slabs), 0
+
+    def slab(self, x: int) -> np.ndarray:
+        """Magnitudes of the cells around the vertices of this x; calls must not go back."""
+        while self._current < self._parents[x]:
+            self._around, self._current = next(self._slabs), self._current + 1
+        return self._around
+
+
+def neighbour_sizes(
+    grid: GridSpec,
+    level: int,
+    touched: TouchedSlabs,
+    sizes: np.ndarray,
+    *,
+    fast: bool | None = None,
+) -> np.ndarray:
+    """The feature ``neighbours`` of a level's entries, uint8 [T].
+
+    Args:
+        sizes: ``min(|q|, 31)`` of one channel, uint8 [T]; 0 where it is not known yet.
+    """
+    resolution, size = grid.resolutions[level], grid.table_sizes[level]
+    twin = kernels(fast) if grid.num_dims == 3 else None
+    scatter = twin.scatter_neighbours if twin else _scatter_neighbours
+    index, found = _slab_index(grid, level), np.zeros(size, dtype=np.uint8)
+    is_dense = grid.is_dense(level)
+    for x, vertices in enumerate(touched):
+        if vertices is not None:
+            scatter(index, x, size, is_dense, vertices[0], resolution + 1, sizes, found)
+    return found
 
 
 def parent_cells(resolution: int, coarser: int) -> np.ndarray:
@@ -215,6 +334,46 @@ def _magnitude_slabs(
         before = slab
 
 
+class TouchedSlabs:
+    """A level's touched vertices, slab by slab; those of all slabs are kept if they are few.
+
+    Iterating gives, per x = 0 … N, flat positions of the touched vertices, int32, and the touched
+    level cells around each, uint8, or None if there are none.
+    """
+
+    def __init__(
+        self, grid: GridSpec, level: int, occupancy: np.ndarray | None, *, fast: bool | None
+    ) -> None:
+        self._occupancy, self._num_dims = occupancy, grid.num_dims
+        self._resolution = grid.resolutions[level]
+        self._twin = kernels(fast) if grid.num_dims == 3 else None
+        self._kept: list[tuple[np.ndarray, np.ndarray] | None] | None = None
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept, num_kept = [], 0
+        for found in self._walk():
+            yield found
+            num_kept += 0 if found is None else len(found[0])
+            if num_kept <= _MAX_KEPT:
+                kept.append(found)
+        if num_kept <= _MAX_KEPT:
+            self._kept = kept
+
+    def _walk(self) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
+        before, found = None, None
+        slabs = _support_slabs(self._occupancy, self._resolution, self._num_dims, self._twin)
+        for support in slabs:
+            if support is not before:
+                before, found = support, None
+                if support is not None:
+                    vertices = np.flatnonzero(support != 0)
+                    found = vertices.astype(np.int32), support[vertices]
+            yield found
+
+
 def _support_slabs(
     occupancy: np.ndarray | None, resolution: int, num_dims: int, twin: ModuleType | None
 ) -> Iterator[np.ndarray | None]:
@@ -268,7 +427,8 @@ def _scatter(
     x: int,
     size: int,
     is_dense: bool,
-    slab_support: np.ndarray,
+    vertices: np.ndarray,
+    counts: np.ndarray,
     around: np.ndarray,
     place: np.ndarray,
     support: np.ndarray,
@@ -278,11 +438,40 @@ def _scatter(
 
     Args:
         index, x, size, is_dense: Which entries the slab's vertices have, as in :func:`_shift`.
-        slab_support: Touched level cells around each vertex; 0 skips it.
+        vertices, counts: The touched vertices and how many touched level cells they have around.
         around: Magnitude of the coarser cells of this x, flat.
         place: Position of each vertex's cell in ``around``.
     """
-    touched = np.flatnonzero(slab_support)
-    entries = _shift(index[touched], x, size, is_dense)
-    np.maximum.at(support, entries, slab_support[touched])
-    np.maximum.at(magnitude, entries, around[place[touched]])
+    entries = _shift(index[vertices], x, size, is_dense)
+    np.maximum.at(support, entries, counts)
+    np.maximum.at(magnitude, entries, around[place[vertices]])
+
+
+def _scatter_neighbours(
+    index: np.ndarray,
+    x: int,
+    size: int,
+    is_dense: bool,
+    vertices: np.ndarray,
+    side: int,
+    sizes: np.ndarray,
+    found: np.ndarray,
+) -> None:
+    """Raises ``found`` [T] to the sum of the sizes around each of the slab's touched vertices.
+
+    Args:
+        side: Vertices per axis.
+    """
+    total = np.zeros(len(vertices), dtype=np.uint8)
+    for other in (x - 1, x + 1):
+        if 0 <= other < side:
+            total += sizes[_shift(index[vertices], other, size, is_dense)]
+    stride = 1
+    while stride < len(index):
+        coordinates = vertices // stride % side
+        for step in (-1, 1):
+            inside = np.flatnonzero((coordinates + step >= 0) & (coordinates + step < side))
+            others = index[vertices[inside] + step * stride]
+            total[inside] += sizes[_shift(others, x, size, is_dense)]
+        stride *= side
+    np.maximum.at(found, _shift(index[vertices], x, size, is_dense), total)

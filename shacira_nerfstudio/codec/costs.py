@@ -16,7 +16,6 @@ import numpy as np
 
 from shacira_nerfstudio.codec.contexts import entry_magnitudes
 from shacira_nerfstudio.codec.model_choice import choose_models
-from shacira_nerfstudio.codec.pass_model import LevelRows
 from shacira_nerfstudio.codec.scene_file import KnownLevels
 from shacira_nerfstudio.grid import GridSpec
 
@@ -88,13 +87,12 @@ def _passes(
 ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, int]]:
     """Level, channel, entries of the whole table, their classes and how many there are: of each
     pass of the encoder."""
-    known, coarser = KnownLevels(grid, occupancy, fast=fast), None
+    known, coarser = KnownLevels(grid, occupancy, symbols.shape[1], fast=fast), None
     for level, (begin, end) in enumerate(itertools.pairwise(grid.offsets)):
         table = symbols[begin:end]
-        reached, features = known.of_level(level, coarser)
+        reached, rows = known.of_level(level, coarser)
         coarser = entry_magnitudes(table)
-        entries = np.arange(end - begin) if reached is None else np.flatnonzero(reached)
-        rows = LevelRows(features, None if reached is None else entries)
+        entries = np.arange(end - begin) if reached is None else reached
         by_channel = np.ascontiguousarray(table[entries].T)
         for channel, passes in enumerate(choose_models(by_channel.T, rows)):
             is_split = len(passes) > 1

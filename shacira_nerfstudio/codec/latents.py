@@ -62,13 +62,20 @@ def encode_level(
         is_split = len(passes) > 1
         writer.bits(int(is_split), 1)
         for number, model in enumerate(passes):
-            model.write(writer)
-            classes = model.classes(rows.known(by_channel, channel, number, is_split=is_split))
+            model.write(writer, version=rows.version)
+            known = rows.known(
+                by_channel,
+                channel,
+                number,
+                is_split=is_split,
+                with_neighbours=model.neighbour_weight > 0,
+            )
+            classes = model.classes(known)
             values = by_channel[channel][rows.passes(is_split)[number]].astype(np.int64)
             tables, index, bits = _write_tables(writer, values, classes, model.num_classes)
             cost += bits
             if tables:
-                segments.append(Segment.from_symbols(values, index, TableSet(tables)))
+                segments.append(Segment.from_symbols(values, index, TableSet(tables), fast=fast))
     num_lanes = choose_lanes(cost >> FIXED, symbols.size)
     stream = encode(segments, num_lanes=num_lanes, fast=fast)
     packed = writer.to_bytes()
@@ -158,12 +165,22 @@ class _Parts:
             is_split = bool(self._bits.bits(1))
             for number, chosen in enumerate(rows.passes(is_split)):
                 model = PassModel.read(
-                    self._bits, self._section, has_previous=channel > 0, has_partner=number > 0
+                    self._bits,
+                    self._section,
+                    has_previous=channel > 0,
+                    has_partner=number > 0,
+                    version=rows.version,
                 )
                 tables, position = _read_tables(
                     self._bits, model.num_classes, self._section, self._precision
                 )
-                known = rows.known(symbols, channel, number, is_split=is_split)
+                known = rows.known(
+                    symbols,
+                    channel,
+                    number,
+                    is_split=is_split,
+                    with_neighbours=model.neighbour_weight > 0,
+                )
                 index = position[model.classes(known)]
                 if (index < 0).any():
                     raise SceneFormatError(

@@ -21,6 +21,7 @@ from shacira_nerfstudio.codec.pass_model import (
 from shacira_nerfstudio.codec.tables import FIXED, log2_fixed
 
 _SUPPORT_AND_MAGNITUDE = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (1, 2))
+_ANCESTRY = (0, 1, 2, 4)
 _WEIGHTS = (0, 1, 2, 4, 8, 16, 32)
 _NUM_BINS, _FEW_BINS = 24, 12
 """Thresholds are looked for among so many equally full ranges of the score; weights among fewer."""
@@ -65,17 +66,25 @@ def _choose_passes(
         values = symbols[channel][chosen]
         stride = -(-max(len(values), 1) // _MAX_SAMPLES)
         sample = _Sample(values[::stride], known[::stride], stride)
-        model = _best_weights(sample, has_previous=channel > 0, has_partner=number > 0)
+        model = _best_weights(
+            sample, rows.version, has_previous=channel > 0, has_partner=number > 0
+        )
         bits, thresholds = _Sample(values, known, 1).plan(model, _NUM_BINS)
         total += bits + _PASS_BITS
         models.append(replace(model, thresholds=thresholds))
     return total, tuple(models)
 
 
-def _best_weights(sample: _Sample, *, has_previous: bool, has_partner: bool) -> PassModel:
+def _best_weights(
+    sample: _Sample, version: int, *, has_previous: bool, has_partner: bool
+) -> PassModel:
     """Weights and reaches, one kind after the other; thresholds are left out."""
     weights = _SUPPORT_AND_MAGNITUDE if sample.has_features else _SUPPORT_AND_MAGNITUDE[:1]
     best = sample.best([PassModel(support, magnitude) for support, magnitude in weights])
+    if version > 1 and sample.has_ancestry:
+        best = sample.best([replace(best, ancestry_weight=w) for w in _ANCESTRY])
+    if version > 1 and sample.has_neighbours:
+        best = sample.best([replace(best, neighbour_weight=w) for w in _WEIGHTS])
     for name, is_there in (("previous", has_previous), ("partner", has_partner)):
         if not is_there:
             continue
@@ -101,6 +110,14 @@ class _Sample:
     @property
     def has_features(self) -> bool:
         return bool(self._known.support.any())
+
+    @property
+    def has_ancestry(self) -> bool:
+        return bool(self._known.ancestry.any())
+
+    @property
+    def has_neighbours(self) -> bool:
+        return bool(self._known.neighbours.any())
 
     def best(self, models: list[PassModel]) -> PassModel:
         """The model with the fewest bits; the first of equals."""

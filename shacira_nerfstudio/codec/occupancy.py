@@ -54,7 +54,7 @@ def encode_occupancy(occupancy: np.ndarray, *, fast: bool | None = None) -> byte
         flat = grid.reshape(-1)
         _walk(possible, lambda front, freqs, flat=flat: take(flat[front], freqs), fast)
         possible = grid
-    num_lanes = choose_lanes(cost >> FIXED, sum(len(segment.freqs) for segment in segments))
+    num_lanes = choose_lanes(cost >> FIXED, sum(len(segment.letters) for segment in segments))
     stream = encode(segments, num_lanes=num_lanes, fast=fast)
     return varint(len(occupancy)) + varint(num_lanes) + stream
 

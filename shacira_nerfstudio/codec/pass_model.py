@@ -2,13 +2,16 @@
 
 Notation: the *score* of an entry is
 
-    support_weight · support + magnitude_weight · magnitude
-        + previous_weight · min(Σ |q| of earlier channels, 31) + partner_weight · min(|q'|, 31)
+    support_weight · support + magnitude_weight · magnitude + ancestry_weight · ancestry
+        + previous_weight · min(Σ |q| of earlier channels, 31)
+        + partner_weight · min(|q'|, 31) + neighbour_weight · neighbours
 
 where q' is the symbol of its *partner*, the entry whose number differs in the last bit only, in the
 same channel. Partners lie side by side along the first axis, in hashed levels as in dense ones. A
 channel is coded in one pass over all entries, without partners, or in two: entries of even numbers,
-then those of odd ones, whose partners are known by then. The class of an entry is
+then those of odd ones, whose partners are known by then. In hashed levels and in dense ones of odd
+resolution these are the two colours of a chessboard: all neighbours of an odd entry's vertices are
+known as well. Ancestry and neighbours came with format version 2. The class of an entry is
 
     ((thresholds at or below the score) · (2 r + 1) + r + previous channel's q clipped to ±r)
         · (2 u + 1) + u + partner's q' clipped to ±u.
@@ -16,17 +19,24 @@ then those of odd ones, whose partners are known by then. The class of an entry 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from shacira_nerfstudio.codec.container import VERSION
 from shacira_nerfstudio.codec.contexts import MAX_ENTRY_MAGNITUDE, Features
 from shacira_nerfstudio.codec.wire import BitReader, BitWriter, SceneFormatError
 
 MAX_WEIGHT = 63
 MAX_REACH = 3
 MAX_THRESHOLDS = 15
-MAX_SCORE = MAX_WEIGHT * (8 + 8 * MAX_ENTRY_MAGNITUDE + 2 * MAX_ENTRY_MAGNITUDE)
+_CORNERS, _FACES = 8, 6
+MAX_SCORES = {
+    1: MAX_WEIGHT * (_CORNERS + (_CORNERS + 2) * MAX_ENTRY_MAGNITUDE),
+    2: MAX_WEIGHT * (_CORNERS + (2 * _CORNERS + _FACES + 2) * MAX_ENTRY_MAGNITUDE),
+}
+"""Largest score by format version."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +53,14 @@ class Known:
     """int16: symbols of the previous channel, 0 in the first one."""
     partner: np.ndarray
     """int16: symbols of the partners, 0 in a first pass."""
+    ancestry: np.ndarray
+    """uint8, as in ``contexts.Features``."""
+    neighbours: np.ndarray
+    """uint8: what ``contexts.neighbour_sizes`` says, 0 in a first pass."""
 
     def __getitem__(self, rows: slice) -> Known:
         parts = self.support, self.magnitude, self.before, self.previous, self.partner
-        return Known(*(part[rows] for part in parts))
+        return Known(*(part[rows] for part in (*parts, self.ancestry, self.neighbours)))
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,8 @@ class PassModel:
     previous_reach: int = 0
     partner_reach: int = 0
     thresholds: tuple[int, ...] = ()
+    ancestry_weight: int = 0
+    neighbour_weight: int = 0
 
     @property
     def num_values(self) -> int:
@@ -78,6 +94,10 @@ class PassModel:
             score += known.support.astype(np.int32) * self.support_weight
         if self.magnitude_weight:
             score += known.magnitude.astype(np.int32) * self.magnitude_weight
+        if self.ancestry_weight:
+            score += known.ancestry.astype(np.int32) * self.ancestry_weight
+        if self.neighbour_weight:
+            score += known.neighbours.astype(np.int32) * self.neighbour_weight
         if self.previous_weight:
             score += known.before.astype(np.int32) * self.previous_weight
         if self.partner_weight:
@@ -98,14 +118,19 @@ class PassModel:
         """Class of each entry, int32 [n]."""
         result = self.values(known)
         if self.thresholds:
-            every_score = np.arange(MAX_SCORE + 1)
+            scores = self.scores(known)
+            every_score = np.arange(int(scores.max(initial=0)) + 1)
             range_of = np.searchsorted(self.thresholds, every_score, side="right")
-            result += range_of.astype(np.int32)[self.scores(known)] * self.num_values
+            result += range_of.astype(np.int32)[scores] * self.num_values
         return result
 
-    def write(self, writer: BitWriter) -> None:
-        weights = self.support_weight, self.magnitude_weight
-        for weight in (*weights, self.previous_weight, self.partner_weight):
+    def write(self, writer: BitWriter, *, version: int = VERSION) -> None:
+        weights = [self.support_weight, self.magnitude_weight]
+        weights += [self.previous_weight, self.partner_weight]
+        newer = [self.ancestry_weight, self.neighbour_weight]
+        if version == 1 and any(newer):
+            raise ValueError(f"expected no ancestry and neighbours in version 1, got {newer}")
+        for weight in weights + newer if version > 1 else weights:
             writer.golomb(weight, 1)
         writer.bits(self.previous_reach, 2)
         writer.bits(self.partner_reach, 2)
@@ -117,23 +142,30 @@ class PassModel:
 
     @classmethod
     def read(
-        cls, reader: BitReader, section: str, *, has_previous: bool, has_partner: bool
+        cls,
+        reader: BitReader,
+        section: str,
+        *,
+        has_previous: bool,
+        has_partner: bool,
+        version: int = VERSION,
     ) -> PassModel:
         weights = [reader.golomb(1) for _ in range(4)]
+        newer = [reader.golomb(1) for _ in range(2)] if version > 1 else [0, 0]
         reaches = [reader.bits(2) for _ in range(2)]
         thresholds, previous = [], 0
         for _ in range(reader.bits(4)):
             previous += reader.golomb(4) + 1
             thresholds.append(previous)
-        if max(weights) > MAX_WEIGHT or previous > MAX_SCORE:
-            raise SceneFormatError(
-                section, f"weights to {MAX_WEIGHT}, thresholds to {MAX_SCORE}", (weights, previous)
-            )
+        most = MAX_SCORES[version]
+        if max(weights + newer) > MAX_WEIGHT or previous > most:
+            found = (weights + newer, previous)
+            raise SceneFormatError(section, f"weights to {MAX_WEIGHT}, thresholds to {most}", found)
         if not has_previous and (weights[2] or reaches[0]):
             raise SceneFormatError(section, "a first channel without previous ones", weights)
-        if not has_partner and (weights[3] or reaches[1]):
+        if not has_partner and (weights[3] or reaches[1] or newer[1]):
             raise SceneFormatError(section, "a first pass without partners", weights)
-        numbers = *weights, *reaches, tuple(thresholds)
+        numbers = *weights, *reaches, tuple(thresholds), *newer
         return cls(*numbers)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
@@ -143,12 +175,25 @@ class LevelRows:
     Args:
         features: Of the reached entries, [n].
         entries: Their numbers in the level's table, ascending; None means 0 … n - 1.
+        version: Of the format.
+        neighbours: From entries and the sizes of one channel's symbols there, uint8, to the
+            neighbours of all entries, uint8 [T]; None where there are none.
     """
 
-    def __init__(self, features: Features, entries: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        features: Features,
+        entries: np.ndarray | None = None,
+        *,
+        version: int = VERSION,
+        neighbours: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    ) -> None:
         self._features = features
+        self._neighbours = neighbours
+        self.version = version
         self.count = len(features.support)
         numbers = np.arange(self.count, dtype=np.int32) if entries is None else entries
+        self._numbers = numbers
         is_odd = (numbers & 1).astype(bool)
         odd = np.flatnonzero(is_odd)
         self._halves = np.flatnonzero(~is_odd), odd
@@ -159,11 +204,20 @@ class LevelRows:
         """Rows of each pass over a channel."""
         return self._halves if is_split else (slice(None),)
 
-    def known(self, symbols: np.ndarray, channel: int, number: int, *, is_split: bool) -> Known:
+    def known(
+        self,
+        symbols: np.ndarray,
+        channel: int,
+        number: int,
+        *,
+        is_split: bool,
+        with_neighbours: bool = True,
+    ) -> Known:
         """What is known before pass ``number`` over a channel.
 
         Args:
             symbols: int16 [d, n], right for earlier channels and passes.
+            with_neighbours: False spares the walk where no model asks for them.
         """
         rows = self.passes(is_split)[number]
         support = self._features.support[rows]
@@ -174,10 +228,18 @@ class LevelRows:
         partner = nothing
         if number:
             partner = np.where(self._has_partner, symbols[channel][self._halves[1] - 1], 0)
+        neighbours = np.zeros(len(support), dtype=np.uint8)
+        if number and with_neighbours and self._neighbours is not None:
+            even, odd = self._halves
+            sizes = np.minimum(np.abs(symbols[channel][even]), MAX_ENTRY_MAGNITUDE)
+            around = self._neighbours(self._numbers[even], sizes.astype(np.uint8))
+            neighbours = around[self._numbers[odd]]
         return Known(
             support,
             self._features.magnitude[rows],
             np.minimum(before, MAX_ENTRY_MAGNITUDE).astype(np.uint8),
             symbols[channel - 1][rows] if channel else nothing,
             partner.astype(np.int16),
+            self._features.ancestry[rows],
+            neighbours,
         )

@@ -63,35 +63,64 @@ def choose_lanes(num_bits: int, num_symbols: int) -> int:
 
 @dataclass(frozen=True)
 class Segment:
-    """Symbols as a coder sees them: slots from ``starts`` on, ``freqs`` of all 2^precision."""
+    """Symbols as a coder sees them: letters that own slots, ``freqs`` of all 2^precision."""
 
+    letters: np.ndarray
+    """int32 [n], which letter each symbol is; from 0 on."""
     freqs: np.ndarray
-    """uint32 [n], from 1 to 2^precision."""
+    """uint32, slots of each letter; those of letters that occur are from 1 to 2^precision."""
     starts: np.ndarray
-    """uint32 [n]."""
+    """uint32, the first of these slots."""
     precision: int
 
     @classmethod
-    def from_symbols(cls, values: np.ndarray, table_index: np.ndarray, tables: TableSet) -> Segment:
+    def from_symbols(
+        cls,
+        values: np.ndarray,
+        table_index: np.ndarray,
+        tables: TableSet,
+        *,
+        fast: bool | None = None,
+    ) -> Segment:
         """Symbols that follow frequency tables; those of one-letter tables are left out.
 
         Args:
             table_index: Position of each value's table in ``tables``.
         """
-        first, end = tables.first[table_index], tables.first[1:][table_index]
-        letters = first + (np.asarray(values, dtype=np.int64) - tables.minimums[table_index])
-        known = (letters >= first) & (letters < end)
-        if not known.all() or not tables.freqs[letters].all():
+        if values.dtype != np.int16:  # the twin is compiled for these two only
+            values = values.astype(np.int64)
+        twin = kernels(fast)
+        find_letters = twin.find_letters if twin else _find_letters
+        letters, all_occur = find_letters(
+            values, table_index.astype(np.int32, copy=False), *tables.layout, tables.freqs
+        )
+        if not all_occur:
             raise ValueError("expected symbols that occur in their table, got others")
-        letters = letters[~tables.is_certain[table_index]]
-        return cls(tables.freqs[letters], tables.starts[letters], tables.precision)
+        return cls(letters, tables.freqs, tables.starts, tables.precision)
 
     @classmethod
     def from_bits(cls, bits: np.ndarray, freqs_of_one: np.ndarray, precision: int) -> Segment:
         """Bits with a probability each; a 0 has the lower slots, a 1 the upper ones."""
         freqs_of_zero = ((1 << precision) - freqs_of_one).astype(np.uint32)
         freqs = np.where(bits, freqs_of_one, freqs_of_zero).astype(np.uint32)
-        return cls(freqs, np.where(bits, freqs_of_zero, 0).astype(np.uint32), precision)
+        starts = np.where(bits, freqs_of_zero, 0).astype(np.uint32)
+        return cls(np.arange(len(bits), dtype=np.int32), freqs, starts, precision)
+
+
+def _find_letters(
+    values: np.ndarray,
+    table_index: np.ndarray,
+    first: np.ndarray,
+    minimums: np.ndarray,
+    freqs: np.ndarray,
+) -> tuple[np.ndarray, bool]:
+    """Letters of the symbols that are coded, int32, and whether every symbol has slots."""
+    begin, end = first[table_index], first[1:][table_index]
+    letters = begin + (values.astype(np.int64) - minimums[table_index])
+    is_inside = (letters >= begin) & (letters < end)
+    if not is_inside.all() or not freqs[letters].all():
+        return np.zeros(0, dtype=np.int32), False
+    return letters[end - begin > 1].astype(np.int32), True
 
 
 def encode(segments: Sequence[Segment], *, num_lanes: int, fast: bool | None = None) -> bytes:
@@ -103,31 +132,33 @@ def encode(segments: Sequence[Segment], *, num_lanes: int, fast: bool | None = N
     """
     if not 1 <= num_lanes <= MAX_LANES:
         raise ValueError(f"expected 1 to {MAX_LANES} lanes, got {num_lanes}")
-    if not any(len(segment.freqs) for segment in segments):
+    if not any(len(segment.letters) for segment in segments):
         return b""
     twin = kernels(fast)
     push = twin.push if twin else _push
     states = np.full(num_lanes, START, dtype=np.uint64)
-    words = [push(s.freqs, s.starts, s.precision, states) for s in reversed(segments)]
-    reverse = np.concatenate(words)[::-1]
-    return states.astype("<u4").tobytes() + reverse.astype("<u2").tobytes()
+    words = [push(s.letters, s.freqs, s.starts, s.precision, states) for s in reversed(segments)]
+    in_order = np.concatenate(words[::-1])
+    return states.astype("<u4").tobytes() + in_order.astype("<u2", copy=False).tobytes()
 
 
-def _push(freqs: np.ndarray, starts: np.ndarray, precision: int, states: np.ndarray) -> np.ndarray:
-    """Encodes one segment onto ``states`` [K], in place; returns its words, last first."""
+def _push(
+    letters: np.ndarray, freqs: np.ndarray, starts: np.ndarray, precision: int, states: np.ndarray
+) -> np.ndarray:
+    """Encodes one segment onto ``states`` [K], in place; returns its words in a decoder's order."""
     num_lanes = len(states)
-    f, c = freqs.astype(np.uint64), starts.astype(np.uint64)
+    f, c = freqs.astype(np.uint64)[letters], starts.astype(np.uint64)[letters]
     bound = f << np.uint64(32 - precision)
     words = [np.zeros(0, dtype=np.uint64)]
     for begin in range((len(f) - 1) // num_lanes * num_lanes, -1, -num_lanes):
         step = slice(begin, begin + num_lanes)
         x = states[: len(f[step])]
         full = x >= bound[step]
-        words.append((x[full] & np.uint64(0xFFFF))[::-1])
+        words.append(x[full] & np.uint64(0xFFFF))
         x[full] >>= np.uint64(16)
         quotient = x // f[step]
         x[:] = (quotient << np.uint64(precision)) + (x - quotient * f[step]) + c[step]
-    return np.concatenate(words).astype(np.uint16)
+    return np.concatenate(words[::-1]).astype(np.uint16)
 
 
 class Decoder:
@@ -165,26 +196,28 @@ class Decoder:
         Returns:
             Symbols, int16 [n].
         """
-        arrays = tables.lookup, tables.freqs, tables.starts, tables.precision
+        if not len(table_index):
+            return np.zeros(0, dtype=np.int16)
         table_index = table_index.astype(np.int32, copy=False)
-        if not tables.is_certain.any():
-            return tables.symbols[self._run(self._pull, table_index, *arrays)]
-        letters = tables.first[table_index]
-        uncertain = ~tables.is_certain[table_index]
-        letters[uncertain] = self._run(self._pull, table_index[uncertain], *arrays)
-        return tables.symbols[letters]
+        if not len(self._states):
+            # Without a stream only what is certain can be known.
+            if not tables.is_certain[table_index].all():
+                raise SceneFormatError(self._section, "a stream of coded symbols", "no stream")
+            return tables.minimums[table_index].astype(np.int16)
+        arrays = *tables.layout, tables.lookup, tables.freqs, tables.starts, tables.precision
+        return self._run(self._pull, table_index, *arrays)
 
     def take_bits(self, freqs_of_one: np.ndarray, precision: int) -> np.ndarray:
         """Decodes the next segment of bits, bool [n]."""
+        if not len(freqs_of_one):
+            return np.zeros(0, dtype=bool)
+        if not len(self._states):
+            raise SceneFormatError(self._section, f"{len(freqs_of_one)} coded bits", "no stream")
         freqs_of_zero = ((1 << precision) - freqs_of_one).astype(np.uint32)
         return self._run(self._pull_bits, freqs_of_zero, precision)
 
-    def _run(self, pull: Callable, symbols: np.ndarray, *arguments) -> np.ndarray:
-        if not len(symbols):
-            return np.zeros(0, dtype=np.int32)
-        if not len(self._states):
-            raise SceneFormatError(self._section, f"{len(symbols)} coded symbols", "no stream")
-        found, self._position = pull(symbols, *arguments, self._states, self._words, self._position)
+    def _run(self, pull: Callable, *arguments) -> np.ndarray:
+        found, self._position = pull(*arguments, self._states, self._words, self._position)
         if self._position > len(self._words):
             raise SceneFormatError(self._section, "words for every symbol", "the end of the stream")
         return found
@@ -200,6 +233,8 @@ class Decoder:
 
 def _pull(
     table_index: np.ndarray,
+    first: np.ndarray,
+    minimums: np.ndarray,
     lookup: np.ndarray,
     freqs: np.ndarray,
     starts: np.ndarray,
@@ -211,20 +246,27 @@ def _pull(
     """Decodes one segment from ``states`` [K], in place.
 
     Returns:
-        Letters, int32 [n], and the position of the next word; one past the last word means that
+        Symbols, int16 [n], and the position of the next word; one past the last word means that
         they ran out.
     """
+    is_certain = np.diff(first) == 1
+    if is_certain.any():
+        symbols = minimums[table_index].astype(np.int16)
+        coded = np.flatnonzero(~is_certain[table_index])
+        table_index = table_index[coded]
+    else:
+        symbols, coded = np.zeros(len(table_index), dtype=np.int16), slice(None)
     num_lanes = len(states)
     letters = np.zeros(len(table_index), dtype=np.int32)
     mask, shift = np.uint64((1 << precision) - 1), np.uint64(precision)
     # Rows are short: what can be done once for all of them is not done in the loop.
     freqs, starts = freqs.astype(np.uint64), starts.astype(np.uint64)
-    bases = table_index.astype(np.int64) << precision
+    begins, bases = first[table_index], table_index.astype(np.int64) << precision
     for begin in range(0, len(table_index), num_lanes):
         base = bases[begin : begin + num_lanes]
         x = states[: len(base)]
         slot = x & mask
-        letter = lookup[base + slot.view(np.int64)]
+        letter = begins[begin : begin + num_lanes] + lookup[base + slot.view(np.int64)]
         letters[begin : begin + num_lanes] = letter
         x >>= shift
         x *= freqs[letter]
@@ -233,7 +275,8 @@ def _pull(
         position = _refill(x, words, position)
         if position > len(words):
             break
-    return letters, position
+    symbols[coded] = minimums[table_index] + (letters - begins)
+    return symbols, position
 
 
 def _pull_bits(

@@ -9,12 +9,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from shacira_nerfstudio.codec.container import Section, pack_sections, unpack_sections
+from shacira_nerfstudio.codec.container import (
+    VERSION,
+    Section,
+    file_version,
+    pack_sections,
+    unpack_sections,
+)
 from shacira_nerfstudio.codec.contexts import (
     Features,
+    TouchedSlabs,
     crowded_levels,
+    described_levels,
     entry_magnitudes,
     level_features,
+    neighbour_levels,
+    neighbour_sizes,
 )
 from shacira_nerfstudio.codec.head import (
     MAX_META_BYTES,
@@ -61,13 +71,18 @@ MAX_OCCUPANCY = 1 << 21, 128
 
 
 def encode_scene(
-    scene: PackedScene, *, use_contexts: bool = True, fast: bool | None = None
+    scene: PackedScene,
+    *,
+    use_contexts: bool = True,
+    version: int = VERSION,
+    fast: bool | None = None,
 ) -> bytes:
     """The bytes of a scene; the same scene always gives the same bytes.
 
     Args:
         use_contexts: False gives each level and channel one frequency table, to see what contexts
             are worth. Such a file decodes like any other, but is not the canonical one.
+        version: Of the format, to encode what an older file holds as that file does.
         fast: True demands numba, False forbids it, None uses it where it can be imported. The bytes
             are the same.
     """
@@ -87,20 +102,20 @@ def encode_scene(
     if scene.prefix_psnr is not None:
         parts["psnr"] = encode_prefix_psnr(scene.prefix_psnr)
     sections = [(tag, parts[tag]) for tag in ORDER if tag in parts]
-    known, coarser = KnownLevels(scene.grid, scene.occupancy, fast=fast), None
+    known = KnownLevels(scene.grid, scene.occupancy, scene.latent_dim, version=version, fast=fast)
+    coarser = None
     for level in range(scene.num_coded_levels):
         symbols = scene.level_symbols(level)
-        reached, features = known.of_level(level, coarser)
+        entries, rows = known.of_level(level, coarser)
         coarser = entry_magnitudes(symbols)
-        if reached is not None:
-            if symbols[~reached].any():
+        if entries is not None:
+            if np.count_nonzero(symbols) != np.count_nonzero(symbols[entries]):
                 raise ValueError(f"expected 0 in entries of level {level} that nothing reaches")
-            symbols = symbols[reached]
-        rows = LevelRows(features, None if reached is None else np.flatnonzero(reached))
+            symbols = symbols[entries]
         one_class = [(PassModel(),)] * scene.latent_dim
         models = choose_models(symbols, rows) if use_contexts else one_class
         sections.append(("LATN", encode_level(symbols, rows, models, fast=fast)))
-    data = pack_sections(sections)
+    data = pack_sections(sections, version=version)
     _check_size(scene.grid, scene.latent_dim, scene.num_coded_levels, len(data), MAX_ENTRIES)
     return data
 
@@ -131,6 +146,8 @@ class FileContent:
 
     scene: PackedScene
     sections: list[Section]
+    version: int
+    """Of its format."""
     is_cut_off: bool
     """Whether levels are missing that HEAD counts."""
     levels: list[LevelParts] = field(default_factory=list)
@@ -159,7 +176,9 @@ def read_file(
     weights = decode_weights(parts["WGTS"], fast=fast)
     meta = decode_json(parts["meta"], "meta", MAX_META_BYTES) if "meta" in parts else {}
     psnr = decode_prefix_psnr(parts["psnr"], grid.num_levels) if "psnr" in parts else None
-    symbols, level_parts, num_reached = _decode_levels(levels, grid, latent_dim, occupancy, fast)
+    version = file_version(data)
+    known = KnownLevels(grid, occupancy, latent_dim, version=version, fast=fast)
+    symbols, level_parts, num_reached = _decode_levels(levels, grid, latent_dim, known, fast)
     if len(levels) == num_stored:
         found = symbols_digest(symbols[: grid.offsets[num_stored]])
         if found != head["digest"]:
@@ -180,26 +199,22 @@ def read_file(
         )
     except ValueError as error:
         raise SceneFormatError("file", "a valid scene", error) from None
-    return FileContent(scene, sections, len(levels) < num_stored, level_parts, num_reached)
+    return FileContent(scene, sections, version, len(levels) < num_stored, level_parts, num_reached)
 
 
 def _decode_levels(
     levels: list[memoryview],
     grid: GridSpec,
     latent_dim: int,
-    occupancy: np.ndarray | None,
+    known: KnownLevels,
     fast: bool | None,
 ) -> tuple[np.ndarray, list[LevelParts], list[int]]:
     """Symbols of the levels that are present, where their bytes go, and their reached entries."""
     symbols = np.zeros((grid.num_entries, latent_dim), dtype=np.int16)
     level_parts, num_reached, coarser = [], [], None
-    known = KnownLevels(grid, occupancy, fast=fast)
     for level, payload in enumerate(levels):
-        reached, features = known.of_level(level, coarser)
-        entries = None if reached is None else np.flatnonzero(reached)
-        found, part = decode_level(
-            payload, LevelRows(features, entries), latent_dim, f"LATN {level}", fast=fast
-        )
+        entries, rows = known.of_level(level, coarser)
+        found, part = decode_level(payload, rows, latent_dim, f"LATN {level}", fast=fast)
         table = symbols[grid.offsets[level] : grid.offsets[level + 1]]
         table[slice(None) if entries is None else entries] = found
         coarser = entry_magnitudes(table)
@@ -209,28 +224,65 @@ def _decode_levels(
 
 
 class KnownLevels:
-    """What both sides know of a scene's levels before they are decoded."""
+    """What both sides know of a scene's levels before they are decoded.
 
-    def __init__(self, grid: GridSpec, occupancy: np.ndarray | None, *, fast: bool | None) -> None:
-        self._grid, self._occupancy, self._fast = grid, occupancy, fast
+    Args:
+        version: Of the format.
+    """
+
+    def __init__(
+        self,
+        grid: GridSpec,
+        occupancy: np.ndarray | None,
+        latent_dim: int,
+        *,
+        version: int = VERSION,
+        fast: bool | None,
+    ) -> None:
+        self._grid, self._occupancy = grid, occupancy
+        self._version, self._fast = version, fast
         self._is_crowded = crowded_levels(grid, occupancy)
+        if version > 1:
+            self._is_described = described_levels(grid, occupancy)
+            self._has_neighbours = neighbour_levels(grid, self._is_described, latent_dim)
+        else:
+            self._is_described = tuple(not crowded for crowded in self._is_crowded)
+            self._has_neighbours = (False,) * grid.num_levels
+        self._ancestor: np.ndarray | None = None
+        self._coarser: np.ndarray | None = None
 
     def of_level(
         self, level: int, coarser: np.ndarray | None
-    ) -> tuple[np.ndarray | None, Features]:
-        """Reached entries, bool [T] or None for all, and the features of these alone.
+    ) -> tuple[np.ndarray | None, LevelRows]:
+        """Reached entries, ascending or None for all, and what is known of them.
+
+        Levels must be asked for in their order.
 
         Args:
             coarser: :func:`entry_magnitudes` of the next coarser level.
         """
-        if self._is_crowded[level]:
-            nothing = np.zeros(self._grid.table_sizes[level], dtype=np.uint8)
-            return None, Features(nothing, nothing)
-        features = level_features(self._grid, level, self._occupancy, coarser, fast=self._fast)
-        if self._occupancy is None:
-            return None, features
-        reached = features.support > 0
-        return reached, Features(features.support[reached], features.magnitude[reached])
+        grid, occupancy, fast = self._grid, self._occupancy, self._fast
+        self._ancestor, self._coarser = self._coarser, coarser
+        neighbours, entries = None, None
+        features = Features.nothing(grid.table_sizes[level])
+        touched = TouchedSlabs(grid, level, occupancy, fast=fast)
+        if self._is_described[level]:
+            ancestor = self._ancestor if self._version > 1 else None
+            features = level_features(
+                grid, level, occupancy, coarser, ancestor=ancestor, touched=touched, fast=fast
+            )
+            if occupancy is not None and not self._is_crowded[level]:
+                entries = np.flatnonzero(features.support)
+                features = features[entries]
+        if self._has_neighbours[level]:
+
+            def neighbours(numbers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+                table = np.zeros(grid.table_sizes[level], dtype=np.uint8)
+                table[numbers] = sizes
+                return neighbour_sizes(grid, level, touched, table, fast=fast)
+
+        rows = LevelRows(features, entries, version=self._version, neighbours=neighbours)
+        return entries, rows
 
 
 def _most(limit: tuple[int, int], file_bytes: int) -> int:

@@ -8,13 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from shacira_nerfstudio.codec.container import VERSION, pack_sections, unpack_sections
+from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
 from shacira_nerfstudio.codec.head import canonical_json, decode_head, symbols_digest
 from shacira_nerfstudio.codec.packed_scene import PackedScene
 from shacira_nerfstudio.codec.scene_file import (
     KNOWN,
     MAX_ENTRIES,
     ORDER,
+    FileContent,
     decode_scene,
     encode_scene,
     read_file,
@@ -86,7 +87,7 @@ def describe(data: bytes | memoryview, *, allow_truncated: bool = False) -> dict
     reached = sum(content.num_reached) * scene.latent_dim
     head = next(section for section in content.sections if section.tag == "HEAD")
     return {
-        "version": VERSION,
+        "version": content.version,
         "bytes": len(memoryview(data).cast("B")),
         "bytes_by_part": by_part,
         "bytes_by_level": level_bytes,
@@ -129,7 +130,7 @@ def verify(data: bytes | memoryview, *, allow_truncated: bool = False) -> None:
     """
     content = read_file(data, allow_truncated=allow_truncated)
     known = [section for section in content.sections if section.tag in (*ORDER, "LATN")]
-    again = unpack_sections(encode_scene(content.scene), known=KNOWN)
+    again = unpack_sections(encode_scene(content.scene, version=content.version), known=KNOWN)
     for ours, theirs in zip(again, known, strict=True):
         if content.is_cut_off and theirs.tag == "HEAD":
             continue  # it speaks of levels that are gone
@@ -156,15 +157,15 @@ def truncate(
             raise ValueError(f"expected max_level from 0 to {grid.num_levels - 1}, got {max_level}")
         most = min(most, max_level + 1)
     for count in range(most, 0, -1):
-        shorter = _with_levels(content.sections, scene, count)
+        shorter = _with_levels(content, count)
         if max_bytes is None or len(shorter) <= max_bytes:
             return shorter
     raise ValueError(f"expected max_bytes of at least {len(shorter)}, got {max_bytes}")
 
 
-def _with_levels(sections: list, scene: PackedScene, count: int) -> bytes:
-    parts, left = [], count
-    for section in sections:
+def _with_levels(content: FileContent, count: int) -> bytes:
+    scene, parts, left = content.scene, [], count
+    for section in content.sections:
         payload = bytes(section.payload)
         if section.tag == "HEAD":
             head = decode_head(section.payload)
@@ -176,4 +177,4 @@ def _with_levels(sections: list, scene: PackedScene, count: int) -> bytes:
             if left < 0:
                 continue
         parts.append((section.tag, payload))
-    return pack_sections(parts)
+    return pack_sections(parts, version=content.version)

@@ -244,7 +244,15 @@ class TableSet:
         ).astype(np.int16)
         self.is_certain = np.array([len(table.roots) == 1 for table in tables])
 
+    @property
+    def layout(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where each table's letters begin, int32 [num_tables + 1], and the symbol of the first of
+        them, int32 [num_tables]."""
+        return self.first, self.minimums
+
     @cached_property
     def lookup(self) -> np.ndarray:
-        """Letter of each slot, int32 [num_tables · 2^precision]."""
-        return np.repeat(np.arange(len(self.freqs), dtype=np.int32), self.freqs)
+        """Letter of each slot within its table, uint16 [num_tables · 2^precision]."""
+        sizes = np.diff(self.first)
+        letters = np.arange(len(self.freqs)) - np.repeat(self.first[:-1], sizes)
+        return np.repeat(letters.astype(np.uint16), self.freqs)

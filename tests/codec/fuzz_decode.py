@@ -42,7 +42,7 @@ def seeds() -> list[bytes]:
 
 
 def repaired(data: bytes) -> bytes:
-    """The input with magic, lengths and checksums made right; section bytes stay as they are."""
+    """The input with magic, version, lengths and checksums made right; section bytes stay."""
     count = max(1, min(int.from_bytes(data[8:12], "little") // ENTRY, (len(data) - HEAD) // ENTRY))
     end = HEAD + ENTRY * count
     if len(data) < end:
@@ -56,7 +56,7 @@ def repaired(data: bytes) -> bytes:
         crc = zlib.crc32(data[offset : offset + length])
         entries += data[place : place + 4] + offset.to_bytes(8, "little")
         entries += length.to_bytes(8, "little") + crc.to_bytes(4, "little")
-    head = b"SHCR" + bytes([1, 0, 0, 0]) + len(entries).to_bytes(4, "little")
+    head = b"SHCR" + bytes([1 if data[4] == 1 else 2, 0, 0, 0]) + len(entries).to_bytes(4, "little")
     return head + zlib.crc32(entries).to_bytes(4, "little") + entries + data[end:]
 
 

@@ -263,8 +263,8 @@ function readOccupancy(data, dims, fileBytes) {
 // ---- section 6: levels
 
 class Level {
-  constructor(dims, N, T, occupancy, coarser) {
-    Object.assign(this, { dims, N, T, occupancy });
+  constructor(version, channels, dims, N, T, occupancy, coarser) {
+    Object.assign(this, { version, dims, N, T, occupancy });
     this.isDense = N ** dims <= T;
     const G = occupancy ? occupancy.side : 1;
     this.lo = Array.from({ length: G + 1 },
@@ -273,8 +273,17 @@ class Level {
     this.walked = coarser ? coarser.walked : 0;
     const vertices = (N + 1) ** dims;
     this.isCrowded = !this.isDense
-      && (this.walked + vertices > 2 ** 28 || this.load() > 24 * T);
+      && (this.walked + vertices > 2 ** 28 || this.load(24) > 24 * T);
     if (!this.isDense && !this.isCrowded) this.walked += vertices;
+    // likewise of the crowded levels that are described, and of those with neighbours
+    this.described = coarser ? coarser.described : 0;
+    this.counted = coarser ? coarser.counted : 0;
+    this.isDescribed = !this.isCrowded || (version > 1
+      && this.described + vertices <= 2 ** 26 && this.load(64) <= 64 * T);
+    if (this.isCrowded && this.isDescribed) this.described += vertices;
+    this.hasNeighbours = version > 1 && this.isDescribed
+      && this.counted + vertices * channels <= 2 ** 28;
+    if (this.hasNeighbours) this.counted += vertices * channels;
   }
   *occupiedCells() {
     if (!this.occupancy) { yield new Array(this.dims).fill(0); return; }
@@ -283,11 +292,11 @@ class Level {
       if (this.occupancy.cells[i++]) yield cell;
     }
   }
-  load() {
+  load(most) {
     let sum = 0;
     for (const cell of this.occupiedCells()) {
       sum += cell.reduce((product, c) => product * (this.lo[c + 1] - this.lo[c] + 2), 1);
-      if (sum > 24 * this.T) break;
+      if (sum > most * this.T) break;
     }
     return sum;
   }
@@ -333,35 +342,64 @@ class Level {
     return cache.get(key);
   }
   features(coarser) {
-    const support = new Uint8Array(this.T), magnitude = new Uint8Array(this.T), cache = new Map();
-    if (this.isCrowded) return { support, magnitude };
-    this.supports().forEach((count, index) => {
+    const support = new Uint8Array(this.T), magnitude = new Uint8Array(this.T);
+    const ancestry = new Uint8Array(this.T), cache = new Map(), older = new Map();
+    if (!this.isDescribed) return { support, magnitude, ancestry };
+    const ancestor = coarser && this.version > 1 ? coarser.coarser : null;
+    this.counts = this.supports();
+    this.counts.forEach((count, index) => {
       if (!count) return;
       const v = coordinates(index, this.N + 1, this.dims), e = this.entry(v);
       support[e] = Math.max(support[e], count);
       if (coarser) magnitude[e] = Math.max(magnitude[e], this.magnitudeAt(v, coarser, cache));
+      if (ancestor) ancestry[e] = Math.max(ancestry[e], this.magnitudeAt(v, ancestor, older));
     });
-    return { support, magnitude };
+    return { support, magnitude, ancestry };
+  }
+  // The largest sum of sizes over the vertices next to a touched vertex of each entry.
+  around(sizes) {
+    const found = new Uint8Array(this.T);
+    this.counts.forEach((count, index) => {
+      if (!count) return;
+      const v = coordinates(index, this.N + 1, this.dims), e = this.entry(v);
+      let total = 0;
+      for (let axis = 0; axis < this.dims; axis++) {
+        for (const step of [-1, 1]) {
+          const c = v[axis] + step;
+          if (c >= 0 && c <= this.N) total += sizes[this.entry(v.with(axis, c))];
+        }
+      }
+      found[e] = Math.max(found[e], total);
+    });
+    return found;
   }
   read(data, channels, coarser, what) {
     const bytes = new Bytes(data, what), p = bytes.u8(8, 16), lanes = bytes.varint(1, 1024);
     const bits = new Bits(bytes.take(bytes.varint()), what);
     const stream = new Stream(bytes.rest(), lanes, what);
-    const { support, magnitude } = this.features(coarser), all = this.isCrowded || !this.occupancy;
+    this.coarser = coarser;
+    const { support, magnitude, ancestry } = this.features(coarser), all = this.isCrowded || !this.occupancy;
     const entries = [];
     for (let e = 0; e < this.T; e++) if (all || support[e]) entries.push(e);
     const symbols = new Int16Array(this.T * channels), totals = new Uint16Array(this.T);
     for (let channel = 0; channel < channels; channel++) {
       const passes = bits.bit() ? [(e) => e % 2 === 0, (e) => e % 2 === 1] : [() => true];
       passes.forEach((takes, number) => {
-        const model = readModel(bits, channel > 0, number > 0, p);
+        const model = readModel(bits, this.version, channel > 0, number > 0, p);
         const chosen = passes.length > 1 ? entries.filter(takes) : entries;
+        let around = null;
+        if (model.n && this.hasNeighbours) {
+          const sizes = new Uint8Array(this.T);
+          for (const e of entries) sizes[e] = Math.min(31, Math.abs(symbols[e * channels + channel]));
+          around = this.around(sizes);
+        }
         stream.begin();
         for (const e of chosen) {
           const place = e * channels + channel;
           const partner = number ? symbols[(e ^ 1) * channels + channel] : 0;
           const score = model.a * support[e] + model.b * magnitude[e]
-            + model.e * Math.min(31, totals[e]) + model.g * Math.min(31, Math.abs(partner));
+            + model.e * Math.min(31, totals[e]) + model.g * Math.min(31, Math.abs(partner))
+            + model.h * ancestry[e] + (around ? model.n * around[e] : 0);
           const before = channel ? symbols[place - 1] : 0;
           const table = model.tables[classOf(model, score, before, partner)];
           demand(table, `${what} has a class without a table`);
@@ -372,6 +410,8 @@ class Level {
     }
     bits.end();
     stream.end();
+    this.counts = null;
+    if (coarser) coarser.coarser = null;
     this.sizes = totals.map((total) => Math.min(31, total));
     return symbols;
   }
@@ -384,20 +424,22 @@ function classOf(model, score, before, partner) {
   return (number * (2 * r + 1) + clip(before, r)) * (2 * u + 1) + clip(partner, u);
 }
 
-function readModel(bits, hasBefore, hasPartner, p) {
+function readModel(bits, version, hasBefore, hasPartner, p) {
   const weight = () => within(bits.golomb(1), 0, 63, `a weight of ${bits.what}`);
-  const a = weight(), b = weight(), e = weight(), g = weight(), r = bits.take(2), u = bits.take(2);
+  const a = weight(), b = weight(), e = weight(), g = weight();
+  const h = version > 1 ? weight() : 0, n = version > 1 ? weight() : 0;
+  const r = bits.take(2), u = bits.take(2), most = version > 1 ? 47376 : 20034;
   demand(hasBefore || (e === 0 && r === 0), `${bits.what} looks at a channel before the first`);
-  demand(hasPartner || (g === 0 && u === 0), `${bits.what} looks at partners in a first pass`);
+  demand(hasPartner || (g === 0 && u === 0 && n === 0), `${bits.what} looks at partners in a first pass`);
   const thresholds = [];
   let threshold = 0;
   for (let t = bits.take(4); t > 0; t--) {
     threshold += bits.golomb(4) + 1;
-    thresholds.push(within(threshold, 0, 20034, `a threshold of ${bits.what}`));
+    thresholds.push(within(threshold, 0, most, `a threshold of ${bits.what}`));
   }
   const number = (thresholds.length + 1) * (2 * r + 1) * (2 * u + 1);
   const tables = Array.from({ length: number }, () => (bits.take(1) ? readTable(bits, p) : null));
-  return { a, b, e, g, r, u, thresholds, tables };
+  return { a, b, e, g, h, n, r, u, thresholds, tables };
 }
 
 // ---- section 1: container and small sections
@@ -407,7 +449,8 @@ const KNOWN = ["HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta", "psnr", "
 function readSections(data) {
   const head = new Bytes(data, "the container");
   demand(String.fromCharCode(...head.take(4)) === "SHCR", "this is no .shacira file");
-  demand(head.u8() === 1 && head.u8() === 0, "this is another version of the format");
+  const version = within(head.u8(), 1, 2, "the version of the format");
+  demand(head.u8() === 0, "this is another version of the format");
   demand(head.u8() === 0 && head.u8() === 0, "the flags are not 0");
   const length = within(head.u32(), 24, 24 * 256, "the length of the contents"), crc = head.u32();
   demand(length % 24 === 0, "the contents have a wrong length");
@@ -436,7 +479,7 @@ function readSections(data) {
   }
   demand(end === data.length, "the file does not end with its last section");
   for (const tag of ["HEAD", "GRID", "WGTS"]) demand(parts[tag], `section ${tag} is missing`);
-  return { parts, levels };
+  return { version, parts, levels };
 }
 
 function canonical(value) {
@@ -575,7 +618,7 @@ function sha256(arrays) {
 }
 
 function decode(data) {
-  const { parts, levels } = readSections(data), grid = readGrid(parts.GRID);
+  const { version, parts, levels } = readSections(data), grid = readGrid(parts.GRID);
   const head = readJson(parts.HEAD, 65536, "HEAD");
   checkHead(head, grid);
   const present = head.num_levels_present;
@@ -591,7 +634,7 @@ function decode(data) {
   const symbols = [];
   let coarser = null;
   levels.forEach((payload, number) => {
-    const level = new Level(grid.dims, ...grid.pairs[number], occupancy, coarser);
+    const level = new Level(version, grid.channels, grid.dims, ...grid.pairs[number], occupancy, coarser);
     symbols.push(level.read(payload, grid.channels, coarser, `LATN ${number}`));
     coarser = level;
   });

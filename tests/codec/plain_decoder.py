@@ -167,8 +167,9 @@ def occupancy(data, dims):
 class Grid:
     """Section 6, what is known about entries."""
 
-    def __init__(self, dims, levels, cells):
+    def __init__(self, dims, levels, cells, channels, version):
         self.dims, self.levels = dims, levels
+        self.channels, self.version = channels, version
         self.has_occupancy = cells is not None
         self.g, self.cells = cells if cells else (1, {(0,) * dims})
 
@@ -194,14 +195,52 @@ class Grid:
                 walked += (m + 1) ** self.dims
         if walked > 1 << 28:
             return True
-        spans = [self.lo(c + 1, n) - self.lo(c, n) + 2 for c in range(self.g)]
-        return sum(math.prod(spans[c] for c in cell) for cell in self.cells) > 24 * t
+        return self.load(level) > 24 * t
 
-    def features(self, level, coarser):
+    def load(self, level):
+        n = self.levels[level][0]
+        spans = [self.lo(c + 1, n) - self.lo(c, n) + 2 for c in range(self.g)]
+        return sum(math.prod(spans[c] for c in cell) for cell in self.cells)
+
+    def described(self, level):
+        if not self.crowded(level):
+            return True
+        if self.version == 1:
+            return False
         n, t = self.levels[level]
-        support, magnitude = [0] * t, [0] * t
-        if self.crowded(level):
-            return support, magnitude
+        count = (n + 1) ** self.dims
+        for other, (m, _) in enumerate(self.levels[:level]):
+            if self.crowded(other) and self.described(other):
+                count += (m + 1) ** self.dims
+        return count <= 1 << 26 and self.load(level) <= 64 * t
+
+    def has_neighbours(self, level):
+        if self.version == 1 or not self.described(level):
+            return False
+        count = (self.levels[level][0] + 1) ** self.dims * self.channels
+        for other, (m, _) in enumerate(self.levels[:level]):
+            if self.has_neighbours(other):
+                count += (m + 1) ** self.dims * self.channels
+        return count <= 1 << 28
+
+    def around(self, level, sizes):
+        """The largest sum of sizes next to a touched vertex of each entry."""
+        n, t = self.levels[level]
+        found = [0] * t
+        for v in self.supports(level):
+            total = 0
+            for axis in range(self.dims):
+                for step in (-1, 1):
+                    w = list(v)
+                    w[axis] += step
+                    if 0 <= w[axis] <= n:
+                        total += sizes[self.entry(level, w)]
+            e = self.entry(level, v)
+            found[e] = max(found[e], total)
+        return found
+
+    def supports(self, level):
+        n = self.levels[level][0]
         corners = list(itertools.product((0, 1), repeat=self.dims))
         touched, count = set(), {}
         for cell in self.cells:
@@ -211,25 +250,35 @@ class Grid:
             for corner in corners:
                 v = tuple(a + b for a, b in zip(k, corner, strict=True))
                 count[v] = count.get(v, 0) + 1
-        for v, number in count.items():
+        return count
+
+    def features(self, level, levels):
+        t = self.levels[level][1]
+        support, magnitude, ancestry = [0] * t, [0] * t, [0] * t
+        if not self.described(level):
+            return support, magnitude, ancestry
+        for v, number in self.supports(level).items():
             e = self.entry(level, v)
             support[e] = max(support[e], number)
-            if level:
-                m = self.levels[level - 1][0]
-                p = [min(((2 * c - 1) * (m - 1) + n - 1) // (2 * (n - 1)), m - 1) for c in v]
-                found = [
-                    coarser[self.entry(level - 1, [a + b for a, b in zip(p, corner, strict=True)])]
-                    for corner in corners
-                ]
-                total = sum(min(31, sum(map(abs, symbols))) for symbols in found)
-                magnitude[e] = max(magnitude[e], total)
-        return support, magnitude
+            if level >= 1:
+                magnitude[e] = max(magnitude[e], self.magnitude(level, v, level - 1, levels))
+            if level >= 2 and self.version > 1:
+                ancestry[e] = max(ancestry[e], self.magnitude(level, v, level - 2, levels))
+        return support, magnitude, ancestry
+
+    def magnitude(self, level, v, coarser, levels):
+        n, m = self.levels[level][0], self.levels[coarser][0]
+        p = [min(((2 * c - 1) * (m - 1) + n - 1) // (2 * (n - 1)), m - 1) for c in v]
+        corners = itertools.product((0, 1), repeat=self.dims)
+        at = [[a + b for a, b in zip(p, corner, strict=True)] for corner in corners]
+        found = [levels[coarser][self.entry(coarser, vertex)] for vertex in at]
+        return sum(min(31, sum(map(abs, symbols))) for symbols in found)
 
 
-def level_symbols(data, grid, level, channels, coarser):
+def level_symbols(data, grid, level, channels, levels):
     p, lanes, size = data.u8(), data.varint(), data.varint()
     bits, stream = Bits(data.take(size)), Stream(data.rest(), lanes)
-    support, magnitude = grid.features(level, coarser)
+    support, magnitude, ancestry = grid.features(level, levels)
     everything = grid.crowded(level) or not grid.has_occupancy
     entries = [e for e in range(grid.levels[level][1]) if everything or support[e]]
     rows = [[0] * channels for _ in support]
@@ -237,6 +286,11 @@ def level_symbols(data, grid, level, channels, coarser):
         passes = [[0, 1]] if not bits.take(1) else [[0], [1]]
         for parities in passes:
             a, b, c, g = (bits.golomb(1) for _ in range(4))
+            h, k = (bits.golomb(1) for _ in range(2)) if grid.version > 1 else (0, 0)
+            around = None
+            if k and parities == [1] and grid.has_neighbours(level):
+                sizes = [min(31, abs(rows[e][channel])) for e in range(len(rows))]
+                around = grid.around(level, sizes)
             r, u, thresholds, threshold = bits.take(2), bits.take(2), [], 0
             for _ in range(bits.take(4)):
                 threshold += bits.golomb(4) + 1
@@ -248,7 +302,8 @@ def level_symbols(data, grid, level, channels, coarser):
                 earlier = rows[e][:channel]
                 partner = rows[e ^ 1][channel] if parities == [1] else 0
                 score = a * support[e] + b * magnitude[e] + c * min(31, sum(map(abs, earlier)))
-                score += g * min(31, abs(partner))
+                score += g * min(31, abs(partner)) + h * ancestry[e]
+                score += k * around[e] if around else 0
                 number = sum(t <= score for t in thresholds) * (2 * r + 1)
                 if r:
                     number += r + min(max(earlier[-1], -r), r)
@@ -292,10 +347,12 @@ def decode(data):
     dims, num_levels, channels = parts["GRID"][:3]
     pairs = list(struct.iter_unpack("<II", parts["GRID"][3:]))
     cells = occupancy(Bytes(parts["OCCU"]), dims) if "OCCU" in parts else None
-    grid, symbols, coarser = Grid(dims, pairs, cells), [], None
+    version, levels_found = data[4], []
+    grid, symbols = Grid(dims, pairs, cells, channels, version), []
     for level, payload in enumerate(levels):
-        coarser = level_symbols(Bytes(payload), grid, level, channels, coarser)
-        symbols += coarser
+        found = level_symbols(Bytes(payload), grid, level, channels, levels_found)
+        levels_found.append(found)
+        symbols += found
     for level in range(len(levels), num_levels):
         symbols += [[0] * channels for _ in range(pairs[level][1])]
     return {

@@ -26,7 +26,7 @@ def repacked(data, position, layout, value):
 
 def test_layout_byte_by_byte():
     contents = b"DATA" + struct.pack("<QQI", 40, 2, zlib.crc32(b"hi"))
-    expected = b"SHCR" + struct.pack("<HHII", 1, 0, 24, zlib.crc32(contents)) + contents + b"hi"
+    expected = b"SHCR" + struct.pack("<HHII", 2, 0, 24, zlib.crc32(contents)) + contents + b"hi"
     assert pack_sections([("DATA", b"hi")]) == expected
 
 
@@ -97,7 +97,8 @@ def test_head():
     data = pack_sections(SECTIONS)
     for position, layout, value, message in (
         (0, "4s", b"SHCX", "magic"),
-        (4, "H", 2, "version 1, found 2"),
+        (4, "H", 3, "version 1 to 2, found 3"),
+        (4, "H", 0, "version 1 to 2, found 0"),
         (6, "H", 1, "flags"),
         (8, "I", 25, "entries"),
         (8, "I", 0, "entries"),

@@ -9,10 +9,16 @@ from hypothesis import strategies as st
 from strategies import grids, modest, occupancies, seeds
 
 from shacira_nerfstudio.codec.contexts import (
+    MAX_DESCRIBED,
+    MAX_NEIGHBOURS,
     MAX_WALKED,
+    TouchedSlabs,
     crowded_levels,
+    described_levels,
     entry_magnitudes,
     level_features,
+    neighbour_levels,
+    neighbour_sizes,
     reached_entries,
 )
 from shacira_nerfstudio.grid import GridSpec
@@ -30,10 +36,9 @@ def plus(a, b):
     return tuple(int(i) + j for i, j in zip(a, b, strict=True))
 
 
-def features_by_loops(grid, level, occupancy, coarser):
-    """FORMAT.md's rules, cell by cell."""
+def touched_vertices(grid, level, occupancy):
+    """Touched level cells around each touched vertex, by FORMAT.md's rules, cell by cell."""
     n, g = grid.resolutions[level], len(occupancy)
-    support, magnitude = [0] * grid.table_sizes[level], [0] * grid.table_sizes[level]
     touched = set()
     for cell in np.argwhere(occupancy).tolist():
         spans = [
@@ -46,14 +51,21 @@ def features_by_loops(grid, level, occupancy, coarser):
         for corner in corners(grid.num_dims):
             vertex = plus(level_cell, corner)
             around[vertex] = around.get(vertex, 0) + 1
-    for vertex, count in around.items():
+    return around
+
+
+def features_by_loops(grid, level, occupancy, coarser, steps=1):
+    """Support, and magnitude in the level so many steps coarser."""
+    n = grid.resolutions[level]
+    support, magnitude = [0] * grid.table_sizes[level], [0] * grid.table_sizes[level]
+    for vertex, count in touched_vertices(grid, level, occupancy).items():
         e = entry(grid, level, vertex)
         support[e] = max(support[e], count)
         if coarser is not None:
-            p = grid.resolutions[level - 1]
+            p = grid.resolutions[level - steps]
             lower = [((2 * v - 1) * (p - 1) + n - 1) // (2 * (n - 1)) for v in vertex]
             lower = [min(v, p - 1) for v in lower]
-            found = [entry(grid, level - 1, plus(lower, c)) for c in corners(grid.num_dims)]
+            found = [entry(grid, level - steps, plus(lower, c)) for c in corners(grid.num_dims)]
             magnitude[e] = max(magnitude[e], sum(int(coarser[i]) for i in found))
     return support, magnitude
 
@@ -72,6 +84,64 @@ def test_features_follow_the_rules(data, seed, num_dims):
     support, magnitude = features_by_loops(grid, level, cells, coarser)
     assert found.support.tolist() == support
     assert found.magnitude.tolist() == magnitude
+    assert not found.ancestry.any()
+    if level > 1:
+        older = np.random.default_rng(seed + 1).integers(0, 32, grid.table_sizes[level - 2])
+        older = older.astype(np.uint8)
+        found = level_features(grid, level, occupancy, coarser, ancestor=older, fast=False)
+        assert found.magnitude.tolist() == magnitude
+        assert found.ancestry.tolist() == features_by_loops(grid, level, cells, older, 2)[1]
+
+
+@modest(25)
+@given(data=st.data(), seed=seeds, num_dims=st.sampled_from([2, 3]))
+def test_neighbours_follow_the_rules(data, seed, num_dims):
+    grid = data.draw(grids(num_dims=num_dims))
+    occupancy = data.draw(occupancies(num_dims))
+    level = data.draw(st.integers(0, grid.num_levels - 1))
+    n, size = grid.resolutions[level], grid.table_sizes[level]
+    sizes = np.random.default_rng(seed).integers(0, 32, size).astype(np.uint8)
+    cells = np.ones((1,) * num_dims, dtype=bool) if occupancy is None else occupancy
+    expected = [0] * size
+    steps = [s for s in itertools.product((-1, 0, 1), repeat=num_dims) if np.abs(s).sum() == 1]
+    for vertex in touched_vertices(grid, level, cells):
+        near = [plus(vertex, step) for step in steps]
+        near = [other for other in near if min(other) >= 0 and max(other) <= n]
+        total = sum(int(sizes[entry(grid, level, other)]) for other in near)
+        e = entry(grid, level, vertex)
+        expected[e] = max(expected[e], total)
+    touched = TouchedSlabs(grid, level, occupancy, fast=False)
+    for _ in range(2):  # walked, then kept
+        assert neighbour_sizes(grid, level, touched, sizes, fast=False).tolist() == expected
+
+
+def test_more_touched_vertices_than_are_kept(monkeypatch):
+    monkeypatch.setattr("shacira_nerfstudio.codec.contexts._MAX_KEPT", 100)
+    grid = GridSpec(3, (9,), (736,))
+    touched = TouchedSlabs(grid, 0, None, fast=False)
+    first, second = ([len(slab[0]) for slab in touched] for _ in range(2))
+    assert first == second == [100] * 10
+
+
+def test_described_levels():
+    grid = GridSpec(3, (200, 255, 340, 405), (1 << 17, 1 << 20, 1 << 20, 1 << 20))
+    everything = np.ones((4,) * 3, dtype=bool)
+    assert crowded_levels(grid, everything) == (True, False, True, True)
+    # Loads are 67, 18, 41 and 67 of their tables.
+    assert described_levels(grid, everything) == (False, True, True, False)
+    # What is not crowded needs no room; crowded levels have room together.
+    grid = GridSpec(3, (299, 341, 350), (1 << 20, 1 << 20, 1 << 20))
+    assert 300**3 + 342**3 <= MAX_DESCRIBED < 300**3 + 342**3 + 351**3
+    assert crowded_levels(grid, everything) == (True, True, True)
+    assert described_levels(grid, everything) == (True, True, False)
+
+
+def test_levels_have_neighbours_up_to_a_number_of_vertices():
+    grid = GridSpec(3, (400, 500, 510), (1 << 20,) * 3)
+    assert 401**3 + 501**3 <= MAX_NEIGHBOURS < 401**3 + 501**3 + 511**3
+    assert neighbour_levels(grid, (True, True, True), 1) == (True, True, False)
+    assert neighbour_levels(grid, (True, True, True), 2) == (True, False, False)
+    assert neighbour_levels(grid, (False, True, True), 1) == (False, True, True)
 
 
 @modest(20)

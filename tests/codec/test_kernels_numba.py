@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from strategies import grids, modest, occupancies, scenes, seeds
 
 from shacira_nerfstudio.codec import decode_scene, encode_scene
-from shacira_nerfstudio.codec.contexts import crowded_levels, level_features
+from shacira_nerfstudio.codec.contexts import (
+    TouchedSlabs,
+    crowded_levels,
+    level_features,
+    neighbour_sizes,
+)
 from shacira_nerfstudio.codec.occupancy import decode_occupancy, encode_occupancy
 from shacira_nerfstudio.codec.rans import Decoder, Segment, encode, kernels
 from shacira_nerfstudio.codec.tables import FrequencyTable, TableSet
@@ -67,8 +72,20 @@ def test_features(data, seed):
     for level in np.flatnonzero(~np.array(crowded_levels(grid, occupancy))).tolist():
         size = grid.table_sizes[level - 1]
         coarser = None if level == 0 else rng.integers(0, 32, size).astype(np.uint8)
-        slow = level_features(grid, level, occupancy, coarser, fast=False)
-        fast = level_features(grid, level, occupancy, coarser, fast=True)
+        older = None
+        if level > 1:
+            older = rng.integers(0, 32, grid.table_sizes[level - 2]).astype(np.uint8)
+        slow = level_features(grid, level, occupancy, coarser, ancestor=older, fast=False)
+        fast = level_features(grid, level, occupancy, coarser, ancestor=older, fast=True)
+        sizes = rng.integers(0, 32, grid.table_sizes[level]).astype(np.uint8)
+        plain, compiled = (
+            neighbour_sizes(
+                grid, level, TouchedSlabs(grid, level, occupancy, fast=f), sizes, fast=f
+            )
+            for f in (False, True)
+        )
+        assert np.array_equal(plain, compiled)
+        assert np.array_equal(slow.ancestry, fast.ancestry)
         assert np.array_equal(slow.support, fast.support)
         assert np.array_equal(slow.magnitude, fast.magnitude)
 

@@ -9,26 +9,33 @@ from strategies import modest, seeds
 from shacira_nerfstudio.codec.contexts import Features
 from shacira_nerfstudio.codec.latents import decode_level, encode_level
 from shacira_nerfstudio.codec.model_choice import choose_models
-from shacira_nerfstudio.codec.pass_model import MAX_SCORE, Known, LevelRows, PassModel
+from shacira_nerfstudio.codec.pass_model import MAX_SCORES, Known, LevelRows, PassModel
 from shacira_nerfstudio.codec.wire import BitReader, BitWriter, SceneFormatError
 
 
-def known(support, magnitude=0, before=0, previous=0, partner=0):
-    columns = np.broadcast_arrays(support, magnitude, before, previous, partner)
-    kinds = (np.uint8, np.uint8, np.uint8, np.int16, np.int16)
+def known(support, magnitude=0, before=0, previous=0, partner=0, ancestry=0, neighbours=0):
+    columns = np.broadcast_arrays(
+        support, magnitude, before, previous, partner, ancestry, neighbours
+    )
+    kinds = (np.uint8, np.uint8, np.uint8, np.int16, np.int16, np.uint8, np.uint8)
     return Known(*(column.astype(kind) for column, kind in zip(columns, kinds, strict=True)))
 
 
 def some_features(rng, size):
     return Features(
-        rng.integers(1, 9, size).astype(np.uint8), rng.integers(0, 249, size).astype(np.uint8)
+        rng.integers(1, 9, size).astype(np.uint8),
+        rng.integers(0, 249, size).astype(np.uint8),
+        rng.integers(0, 249, size).astype(np.uint8),
     )
 
 
 def test_scores_by_hand():
     rows = known([0, 8, 8], [0, 248, 3], [0, 31, 5], partner=[0, -4095, 2])
     model = PassModel(63, 63, 63, 63)
-    assert model.scores(rows).tolist() == [0, MAX_SCORE, 63 * (8 + 3 + 5 + 2)]
+    assert model.scores(rows).tolist() == [0, MAX_SCORES[1], 63 * (8 + 3 + 5 + 2)]
+    rows = known([0, 8, 8], [0, 248, 3], [0, 31, 5], 0, [0, -4095, 2], [0, 248, 7], [0, 186, 9])
+    model = PassModel(63, 63, 63, 63, ancestry_weight=63, neighbour_weight=63)
+    assert model.scores(rows).tolist() == [0, MAX_SCORES[2], 63 * (8 + 3 + 5 + 2 + 7 + 9)]
 
 
 def test_classes_by_hand():
@@ -46,8 +53,18 @@ def test_classes_by_hand():
 def test_what_is_known_by_hand():
     """Entries 1, 2, 3, 6 and 9 are reached: only 3 has a partner that is."""
     entries = np.array([1, 2, 3, 6, 9])
-    features = Features(np.arange(1, 6, dtype=np.uint8), np.arange(5, dtype=np.uint8))
-    rows = LevelRows(features, entries)
+    features = Features(
+        np.arange(1, 6, dtype=np.uint8),
+        np.arange(5, dtype=np.uint8),
+        np.arange(7, 12, dtype=np.uint8),
+    )
+    given = []
+
+    def neighbours(entries, sizes):
+        given.append((entries.tolist(), sizes.tolist()))
+        return np.arange(100, 110, dtype=np.uint8)
+
+    rows = LevelRows(features, entries, neighbours=neighbours)
     symbols = np.array([[30, -7, 2, 0, 1], [4, 5, 0, -6, 0]], dtype=np.int16)
     whole, first, second = (
         rows.known(symbols, 1, number, is_split=split)
@@ -58,6 +75,12 @@ def test_what_is_known_by_hand():
     assert first.previous.tolist() == [-7, 0] and not first.partner.any()
     assert second.magnitude.tolist() == [0, 2, 4]
     assert second.partner.tolist() == [0, 5, 0]
+    assert second.ancestry.tolist() == [7, 9, 11]
+    # Entries 2 and 6 came in the first pass, and 1, 3 and 9 come in the second.
+    assert given == [([2, 6], [5, 6])]
+    assert second.neighbours.tolist() == [101, 103, 109] and not first.neighbours.any()
+    spared = rows.known(symbols, 1, 1, is_split=True, with_neighbours=False)
+    assert len(given) == 1 and not spared.neighbours.any()
     assert not rows.known(symbols, 0, 0, is_split=False).previous.any()
 
 
@@ -65,23 +88,47 @@ def test_what_is_known_by_hand():
 @given(
     weights=st.tuples(*[st.integers(0, 63)] * 4),
     reaches=st.tuples(*[st.integers(0, 3)] * 2),
-    thresholds=st.sets(st.integers(1, MAX_SCORE), max_size=15),
+    thresholds=st.sets(st.integers(1, MAX_SCORES[1]), max_size=15),
+    newer=st.tuples(*[st.integers(0, 63)] * 2),
+    version=st.sampled_from([1, 2]),
 )
-def test_storage(weights, reaches, thresholds):
-    model = PassModel(*weights, *reaches, tuple(sorted(thresholds)))
+def test_storage(weights, reaches, thresholds, newer, version):
+    newer = newer if version > 1 else (0, 0)
+    model = PassModel(*weights, *reaches, tuple(sorted(thresholds)), *newer)
     writer = BitWriter()
-    model.write(writer)
+    model.write(writer, version=version)
 
     def read(**options):
-        return PassModel.read(BitReader(writer.to_bytes(), "test"), "test", **options)
+        bits = BitReader(writer.to_bytes(), "test")
+        return PassModel.read(bits, "test", version=version, **options)
 
     assert read(has_previous=True, has_partner=True) == model
     if weights[2] or reaches[0]:
         with pytest.raises(SceneFormatError, match="first channel"):
             read(has_previous=False, has_partner=True)
-    if weights[3] or reaches[1]:
+    if weights[3] or reaches[1] or newer[1]:
         with pytest.raises(SceneFormatError, match="first pass"):
             read(has_previous=True, has_partner=False)
+
+
+def test_thresholds_have_a_limit_by_version():
+    model = PassModel(thresholds=(MAX_SCORES[1] + 1,))
+    for version in (1, 2):
+        writer = BitWriter()
+        model.write(writer, version=version)
+        bits = BitReader(writer.to_bytes(), "test")
+        options = {"has_previous": True, "has_partner": True, "version": version}
+        if version == 2:
+            assert PassModel.read(bits, "test", **options) == model
+        else:
+            with pytest.raises(SceneFormatError, match="thresholds to 20034"):
+                PassModel.read(bits, "test", **options)
+
+
+def test_version_1_has_no_newer_weights():
+    for model in (PassModel(ancestry_weight=1), PassModel(neighbour_weight=1)):
+        with pytest.raises(ValueError, match="version 1"):
+            model.write(BitWriter(), version=1)
 
 
 @modest(15)
@@ -124,7 +171,7 @@ def test_partners_pay():
     """Neighbours of one sign, nothing else known: as in the fine, crowded levels of a scene."""
     rng = np.random.default_rng(0)
     nothing = np.zeros(20_000, dtype=np.uint8)
-    rows = LevelRows(Features(nothing, nothing))
+    rows = LevelRows(Features(nothing, nothing, nothing))
     common = np.repeat(rng.normal(size=10_000), 2)
     symbols = np.round(common + 0.4 * rng.normal(size=20_000))[:, None].astype(np.int16)
     models = choose_models(symbols, rows)
@@ -136,7 +183,7 @@ def test_partners_pay():
 
 def test_no_classes_where_there_is_nothing_to_gain():
     rng = np.random.default_rng(0)
-    rows = LevelRows(Features(*rng.integers(0, 9, (2, 3000)).astype(np.uint8)))
+    rows = LevelRows(Features(*rng.integers(0, 9, (3, 3000)).astype(np.uint8)))
     symbols = np.round(rng.laplace(size=(3000, 2))).astype(np.int16)
     models = choose_models(symbols, rows)
     assert [[model.num_classes for model in passes] for passes in models] == [[1], [1]]

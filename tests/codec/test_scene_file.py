@@ -31,6 +31,21 @@ TINY = make.tiny_scene()
 DATA = encode_scene(TINY)
 
 
+@modest(15)
+@given(scene=scenes())
+def test_older_versions_are_written_and_read(scene):
+    data = encode_scene(scene, version=1)
+    assert data[4] == describe(data)["version"] == 1
+    assert decode_scene(data) == scene
+    assert encode_scene(scene, version=1, fast=False) == data
+    verify(data)
+    shorter = truncate(data, max_level=0)
+    assert shorter[4] == 1
+    verify(shorter)
+    with pytest.raises(ValueError, match="version 1 to 2, got 3"):
+        encode_scene(scene, version=3)
+
+
 @modest(20)
 @given(scene=scenes())
 def test_round_trip(scene):
@@ -124,7 +139,7 @@ def test_describe():
     by_part = facts["bytes_by_part"]
     assert set(by_part) == {*("head", "grid", "occupancy", "weights", "latents", "tables", "other")}
     assert sum(facts["bytes_by_level"]) == by_part["latents"] + by_part["tables"]
-    assert facts["version"] == 1
+    assert facts["version"] == 2
     assert facts["num_latents"] == TINY.symbols.size
     coded = by_part["latents"] + by_part["tables"]
     assert facts["bits_per_latent"] == 8 * coded / TINY.symbols.size

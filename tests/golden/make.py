@@ -21,7 +21,7 @@ from shacira_nerfstudio.codec.contexts import reached_entries
 from shacira_nerfstudio.grid import GridSpec
 
 FOLDER = pathlib.Path(__file__).parent
-NAME = "v1_tiny"
+NAME = "v2_tiny"
 
 
 def numbers(count, seed):
@@ -104,7 +104,7 @@ def tiny_scene():
         weights=weights,
         rendering=rendering,
         cameras=cameras,
-        meta={"comment": "golden file, version 1", "licence": "CC0-1.0", "steps": 0},
+        meta={"comment": "golden file, version 2", "licence": "CC0-1.0", "steps": 0},
         prefix_psnr=(1200, 1850, 2125, 2400, 2599),
     )
 
