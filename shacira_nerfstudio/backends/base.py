@@ -89,6 +89,32 @@ class Samples:
         return torch.repeat_interleave(rays, self.packed_info[:, 1])
 
 
+@dataclass(frozen=True)
+class Rendering:
+    """What :meth:`Backend.render` makes of rays, without background."""
+
+    color: Float[Tensor, "R 3"]
+    transmittance: Float[Tensor, " R"]
+    """Behind the last sample, or where the ray was found to be opaque."""
+    distance: Float[Tensor, " R"]
+    """Sum of weights times distances, world units."""
+    last_color: Float[Tensor, "R 3"]
+    """Colour of the last sample of a ray, black if it has none; of one of the last if the ray
+    became opaque."""
+    num_samples: int
+    """Samples that the density network saw."""
+
+    def to(self, dtype: torch.dtype) -> Rendering:
+        """The same in another number format."""
+        return Rendering(
+            color=self.color.to(dtype),
+            transmittance=self.transmittance.to(dtype),
+            distance=self.distance.to(dtype),
+            last_color=self.last_color.to(dtype),
+            num_samples=self.num_samples,
+        )
+
+
 @runtime_checkable
 class Backend(Protocol):
     """The operations; see the module docstring for what every implementation must hold."""
@@ -280,5 +306,34 @@ class Backend(Protocol):
                 are followed by its geometry ``raw[:, 1:]``.
             rays: The ray of each sample.
             weights: As for :meth:`raw_density`, and the layers ``color_mlp.0``, ...
+        """
+        ...
+
+    def render(
+        self,
+        origins: Float[Tensor, "R 3"],
+        directions: Float[Tensor, "R 3"],
+        occupancy: Bool[Tensor, "G G G"],
+        settings: MarchSettings,
+        table: Shaped[Tensor, "E C"],
+        grid: GridSpec,
+        weights: Weights,
+        ray_features: Float[Tensor, "R A"],
+        *,
+        quantizer: Quantizer = PLAIN,
+        num_levels: int,
+        early_stop: float,
+        min_weight: float,
+    ) -> Rendering:
+        """Renders rays for looking: all of the above in one, front to back. No gradient.
+
+        Args:
+            directions, occupancy, settings: As for :meth:`march`.
+            table, quantizer: As for :meth:`interpolate`.
+            weights, ray_features: As for :meth:`shade`.
+            num_levels: Levels from this one on read as 0.
+            early_stop: Transmittance below which a ray ends; what lies behind weighs less.
+            min_weight: Samples that weigh up to so much may get the colour of the next ones of
+                their ray, as many of them as weigh so much together; 0 gives each sample its own.
         """
         ...

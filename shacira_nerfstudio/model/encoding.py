@@ -82,6 +82,11 @@ class LatentHashEncoding(nn.Module):
         """Context class of each entry, uint8 [E]; 255 for those that nothing reaches."""
         self.register_buffer("classes", torch.zeros(rows, dtype=torch.uint8))
 
+    @property
+    def num_levels_read(self) -> int:
+        """Levels from this one on read as 0."""
+        return self.trained_levels if self.training else self.max_level
+
     def set_quantizer(self, mode: QuantizeMode, temperature: float) -> None:
         """What training uses from now on, see :class:`QuantizeSchedule`."""
         self.mode, self.temperature = mode, temperature
@@ -171,9 +176,8 @@ class LatentHashEncoding(nn.Module):
             values=values,
             gradient=table.gradient,
         )
-        num_levels = self.trained_levels if self.training else self.max_level
-        if num_levels < self.grid.num_levels:
-            keep = torch.arange(self.grid.num_levels, device=latents.device) < num_levels
+        if self.num_levels_read < self.grid.num_levels:
+            keep = torch.arange(self.grid.num_levels, device=latents.device) < self.num_levels_read
             latents = latents * keep[:, None]
         return latents
 

@@ -29,6 +29,7 @@ from shacira_nerfstudio.model.occupancy import OccupancyGrid, step_growth
 from shacira_nerfstudio.model.quantize import QuantizeSchedule
 from shacira_nerfstudio.model.radiance_field import FieldShape
 from shacira_nerfstudio.model.volrend import (
+    MIN_WEIGHT,
     RenderedRays,
     blend_background,
     render_rays,
@@ -229,6 +230,7 @@ class ShaciraModel(Model):
             origins,
             directions,
             early_stop=self.config.early_stop,
+            min_weight=MIN_WEIGHT,
             appearance=mean,
         )
         return self._as_outputs(rendered)
