@@ -2,13 +2,19 @@
 
 The file codes a symbol with a frequency table that depends on what is known about its entry before
 it is read, and does not code entries that nothing reaches. Training looks every few hundred steps
-at what the encoder would do with its latents now, and charges by these very tables: what it
+at what the encoder would do with its latents now, and charges by these very classes: what it
 minimises is what the file will cost.
+
+While latents train with uniform noise instead of rounding, the cost of a noisy value v is ``-log2
+P(v)``, with P(v) the share of latents within 1/2 of v: the density of noisy latents (SHACIRA, Eq.
+4; Ballé et al., ICLR 2018, Appendix 6.1), counted instead of learned. At integers, and once
+latents are rounded, it is the share of those that round to v.
 """
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,58 +22,78 @@ from shacira_nerfstudio.codec.costs import CodeClasses
 from shacira_nerfstudio.grid import GridSpec
 
 LARGEST_LETTER = 63
-"""Tables hold the letters -63 to 63; beyond, a letter costs as much more as between the last
-two."""
+"""Tables hold values from -63 to 63; beyond, a unit costs as much as between the last two."""
+SOFT_LETTERS = 4
+"""Letters per unit for noisy latents."""
 _PRIOR = 16.0
 """Weight, in symbols, of the smooth distribution that a table's counts are mixed with: letters that
 do not occur yet have a price, and prices of rare ones are no noise."""
+_SOFT_PRIOR = 0.01
+"""What is added to it for noisy latents, as a share of the symbols: nothing is so dear at first
+that no latent leaves 0."""
 _DECAYS = 0.3, 0.98
-"""Of that distribution: what a letter is likelier than the next. However quiet a table is, a new
-letter in it costs two or three bits more than the one before, not ten."""
+"""Of that distribution: what a unit makes of a share. However quiet a table is, a new letter in it
+costs two bits more than the one before, not ten."""
+
+
+@dataclass(frozen=True)
+class CodeLengths:
+    """Bits of letters in each table of the file."""
+
+    bits: np.ndarray
+    """float32 [T, 2 * 63 * letters_per_unit + 1], the middle one of 0."""
+    letters_per_unit: int
 
 
 def code_lengths(
     latents: np.ndarray, classes: CodeClasses, grid: GridSpec, *, is_soft: bool
-) -> np.ndarray:
-    """Bits of each letter in each table, float32 [T, 127].
+) -> CodeLengths:
+    """Bits of each letter in each table.
 
     Args:
         latents: float32 [E, d].
-        is_soft: Counts what latents become with uniform noise in [-1/2, 1/2) before they are
-            rounded: with f the fraction above the integer k below, k with probability 1 - f, else
-            k + 1. Otherwise what they are rounded to.
+        is_soft: Whether latents train with noise, and values between integers have a price of
+            their own.
     """
-    num_letters = 2 * LARGEST_LETTER + 1
-    counts = np.zeros((int(classes.first[-1]), num_letters))
+    density = SOFT_LETTERS if is_soft else 1
+    num_letters = 2 * LARGEST_LETTER * density + 1
+    middle = num_letters // 2
+    # Of a letter's interval, the first bin of 1 / density lies so far below it.
+    reach = density // 2
+    counts = np.zeros((int(classes.first[-1]), num_letters + 2 * reach))
     for level, (begin, end) in enumerate(itertools.pairwise(grid.offsets)):
-        index = classes.index[begin:end].reshape(-1)
-        values = np.clip(latents[begin:end], -LARGEST_LETTER, LARGEST_LETTER).reshape(-1)
+        index, values = classes.index[begin:end].reshape(-1), latents[begin:end].reshape(-1)
         values, index = values[index >= 0], index[index >= 0].astype(np.int64)
-        low = np.floor(values) if is_soft else np.rint(values)
-        share = values - low if is_soft else None
-        cells = index * num_letters + low.astype(np.int64) + LARGEST_LETTER
+        bins = np.floor(values * density) if is_soft else np.rint(values)
+        bins = np.clip(bins, -middle, middle).astype(np.int64) + middle + reach
         first, last = classes.first[level], classes.first[level + 1]
-        size = (last - first) * num_letters
-        total = np.bincount(cells, None if share is None else 1 - share, minlength=size)
-        if share is not None:
-            # The last letter has share 0 and no next one.
-            total = total + np.bincount(cells + 1, share, minlength=size + 1)[:size]
-        counts[first:last] = total.reshape(-1, num_letters)
-    return _lengths(counts)
+        size = (last - first) * counts.shape[1]
+        cells = np.bincount(index * counts.shape[1] + bins, minlength=size)
+        counts[first:last] = cells.reshape(-1, counts.shape[1])
+    counts = sum(counts[:, k : k + num_letters] for k in range(density))
+    letters = np.arange(-middle, middle + 1) / density
+    return CodeLengths(_lengths(counts, letters, _SOFT_PRIOR if is_soft else 0.0), density)
 
 
-def _lengths(counts: np.ndarray) -> np.ndarray:
-    """``-log2`` of the shares of counts [T, 127], mixed with a two-sided geometric distribution of
-    the same centre and mean distance from it."""
-    letters = np.arange(-LARGEST_LETTER, LARGEST_LETTER + 1)
-    total = counts.sum(1, keepdims=True)
-    some = np.maximum(total, 1e-9)
+def _lengths(counts: np.ndarray, letters: np.ndarray, extra: float) -> np.ndarray:
+    """``-log2`` of the shares of counts [T, W], mixed with a two-sided geometric distribution of
+    the same centre and mean distance from it.
+
+    Args:
+        counts: Symbols within 1/2 of each letter.
+        letters: [W]; those that are integers count each symbol once.
+        extra: Weight of that distribution beside the usual, as a share of the symbols.
+    """
+    density = round(1 / (letters[1] - letters[0]))
+    total = counts.sum(1, keepdims=True) / density
+    some = np.maximum(total * density, 1e-9)
     centre = np.rint(counts @ letters[:, None] / some)
     distance = np.abs(letters - centre)
     spread = np.maximum((counts * distance).sum(1, keepdims=True) / some, 1e-6)
     # With ratio r the mean distance is 2 r / (1 - r^2).
     ratio = np.clip((np.sqrt(1 + spread**2) - 1) / spread, *_DECAYS)
     prior = ratio**distance
-    prior /= prior.sum(1, keepdims=True)
-    shares = (counts + _PRIOR * prior) / (total + _PRIOR)
-    return -np.log2(shares).astype(np.float32)
+    prior *= density / prior.sum(1, keepdims=True)
+    weight = _PRIOR + extra * total
+    shares = (counts + weight * prior) / (total + weight)
+    return -np.log2(np.minimum(shares, 1)).astype(np.float32)

@@ -9,7 +9,7 @@ from strategies import busy_scene
 from shacira_nerfstudio.codec import describe, encode_scene
 from shacira_nerfstudio.codec.costs import CodeClasses, code_classes
 from shacira_nerfstudio.grid import GridSpec
-from shacira_nerfstudio.rate_tables import LARGEST_LETTER, code_lengths
+from shacira_nerfstudio.rate_tables import LARGEST_LETTER, SOFT_LETTERS, code_lengths
 
 GRID = GridSpec(3, (4, 4), (128, 128))
 
@@ -21,15 +21,18 @@ def one_table_a_level(index=None):
 
 def shares(latents, classes=None, *, is_soft=False):
     lengths = code_lengths(latents, classes or one_table_a_level(), GRID, is_soft=is_soft)
-    assert lengths.shape == (2, 2 * LARGEST_LETTER + 1)
-    assert lengths.dtype == np.float32
-    return 2.0 ** -lengths.astype(np.float64)
+    assert lengths.letters_per_unit == (SOFT_LETTERS if is_soft else 1)
+    assert lengths.bits.shape == (2, 2 * LARGEST_LETTER * lengths.letters_per_unit + 1)
+    assert lengths.bits.dtype == np.float32
+    return 2.0 ** -lengths.bits.astype(np.float64)
 
 
 def test_a_scene_costs_what_its_file_takes():
     scene = busy_scene()
     classes = code_classes(scene.grid, scene.symbols, scene.occupancy)
-    lengths = code_lengths(scene.symbols.astype(np.float32), classes, scene.grid, is_soft=False)
+    lengths = code_lengths(
+        scene.symbols.astype(np.float32), classes, scene.grid, is_soft=False
+    ).bits
     level = np.repeat(np.arange(scene.grid.num_levels), scene.grid.table_sizes)
     tables = classes.first[level][:, None] + classes.index
     bits = np.where(
@@ -63,26 +66,32 @@ def test_entries_that_nothing_reaches_do_not_count():
     )
 
 
-def test_soft_counts_are_those_of_noisy_latents():
-    """A latent of 0.3 plus uniform noise rounds to 1 in three cases of ten."""
+def test_soft_shares_are_the_density_of_noisy_latents():
+    """P(v) is the share of latents within 1/2 of v; with noise their density at v."""
     random = np.random.default_rng(1)
-    latents = random.normal(0, 2, (GRID.num_entries, 1)).astype(np.float32)
-    latents[0] = LARGEST_LETTER
-    rounds = 400
-    many = np.zeros((2, 2 * LARGEST_LETTER + 1))
-    for _ in range(rounds):
-        noisy = latents + random.uniform(-0.5, 0.5, latents.shape).astype(np.float32)
-        many += shares(noisy) / rounds
-    np.testing.assert_allclose(shares(latents, is_soft=True), many, atol=0.004)
-    assert not np.allclose(shares(latents), many, atol=0.004)
+    latents = random.choice([-0.6, 0.05, 0.2, 1.45], (GRID.num_entries, 1)).astype(np.float32)
+    found = shares(latents, is_soft=True)[1]
+    here = latents[GRID.offsets[1] :]
+    for value in (-1, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1, 1.5, 1.75):
+        share = (np.abs(here - value) < 0.5).mean()
+        # 16 symbols and 1 % of all are mixed in.
+        mixed = 16 / len(here) + 0.01
+        at = round((LARGEST_LETTER + value) * SOFT_LETTERS)
+        assert found[at] == pytest.approx(share, abs=mixed), value
+    # The density integrates to one; rounded latents have the same shares at integers.
+    assert found.sum() / SOFT_LETTERS == pytest.approx(1, rel=1e-3)
+    np.testing.assert_allclose(found[::SOFT_LETTERS], shares(latents)[1], atol=0.02)
 
 
 def test_a_quiet_table_has_a_price_for_what_it_does_not_hold():
-    lengths = -np.log2(shares(np.zeros((GRID.num_entries, 1), np.float32)))[1]
-    steps = np.diff(lengths[LARGEST_LETTER:])
-    assert 4 < steps[0] < 8  # one in 128 or so
-    # On the way outwards every letter costs something more, but never a wall.
-    assert ((steps[1:] > 0.5) & (steps[1:] < 3)).all()
+    quiet = np.zeros((GRID.num_entries, 1), np.float32)
+    for is_soft in (False, True):
+        lengths = -np.log2(shares(quiet, is_soft=is_soft))[1]
+        unit = SOFT_LETTERS if is_soft else 1
+        steps = np.diff(lengths[LARGEST_LETTER * unit :: unit])
+        assert 4 < steps[0] < 8  # one in 128 or so
+        # On the way outwards every letter costs something more, but never a wall.
+        assert ((steps[1:] > 0.5) & (steps[1:] < 3)).all()
 
 
 def test_letters_beyond_the_tables_count_as_the_last():
@@ -104,7 +113,9 @@ def test_classes_separate_what_differs():
     )
 
     def total(which):
-        lengths = code_lengths(scene.symbols.astype(np.float32), which, scene.grid, is_soft=False)
+        lengths = code_lengths(
+            scene.symbols.astype(np.float32), which, scene.grid, is_soft=False
+        ).bits
         level = np.repeat(np.arange(scene.grid.num_levels), scene.grid.table_sizes)
         bits = lengths[
             which.first[level][:, None] + which.index, scene.symbols.astype(int) + LARGEST_LETTER

@@ -7,6 +7,9 @@ from shacira_nerfstudio.backends.base import (
     MarchSettings as MarchSettings,
 )
 from shacira_nerfstudio.backends.base import (
+    Rendering as Rendering,
+)
+from shacira_nerfstudio.backends.base import (
     Samples as Samples,
 )
 from shacira_nerfstudio.backends.rows import (

@@ -89,6 +89,32 @@ class Samples:
         return torch.repeat_interleave(rays, self.packed_info[:, 1])
 
 
+@dataclass(frozen=True)
+class Rendering:
+    """What :meth:`Backend.render` makes of rays, without background."""
+
+    color: Float[Tensor, "R 3"]
+    transmittance: Float[Tensor, " R"]
+    """Behind the last sample, or where the ray was found to be opaque."""
+    distance: Float[Tensor, " R"]
+    """Sum of weights times distances, world units."""
+    last_color: Float[Tensor, "R 3"]
+    """Colour of the last sample of a ray, black if it has none; of one of the last if the ray
+    became opaque."""
+    num_samples: int
+    """Samples that the density network saw."""
+
+    def to(self, dtype: torch.dtype) -> Rendering:
+        """The same in another number format."""
+        return Rendering(
+            color=self.color.to(dtype),
+            transmittance=self.transmittance.to(dtype),
+            distance=self.distance.to(dtype),
+            last_color=self.last_color.to(dtype),
+            num_samples=self.num_samples,
+        )
+
+
 @runtime_checkable
 class Backend(Protocol):
     """The operations; see the module docstring for what every implementation must hold."""
@@ -238,23 +264,25 @@ class Backend(Protocol):
         first_table: Sequence[int],
         grid: GridSpec,
         *,
+        letters_per_unit: int = 1,
         first: int = 0,
         stride: int = 1,
         gradient: RowGradient | None = None,
     ) -> Float[Tensor, ""]:
         """Sum of the bits of some rows, rounded, under tables of code lengths.
 
-        The value is what rounded latents cost. Its gradient is that of a cost smoothed twice, for
-        rounding has none: with B the code lengths, linear between letters and beyond the last two,
-        that of ``∫ B(q + u) du`` over u in [-1/2, 1/2], which is ``B(q + 1/2) - B(q - 1/2)``.
-        Not differentiable in ``lengths``.
+        The value is what rounded latents cost. Its gradient is that of the mean cost of latents
+        with uniform noise, for rounding has none: with B the code lengths, linear between letters
+        and beyond the last two, that of ``∫ B(q + u) du`` over u in [-1/2, 1/2], which is
+        ``B(q + 1/2) - B(q - 1/2)``. Not differentiable in ``lengths``.
 
         Args:
-            lengths: Bits of the letters -(W - 1) / 2 ... (W - 1) / 2 in each table; W odd, 3 or
-                more.
+            lengths: Bits of the letters -(W - 1) / 2 ... (W - 1) / 2 in each table, each divided
+                by ``letters_per_unit``; W odd, 3 or more.
             classes: Table of each latent, from the level's first one on; those with -1 cost
                 nothing.
             first_table: L numbers, the first table of each level.
+            letters_per_unit: 1 for integers; more for a cost that is known in between.
             first, stride: As in :meth:`logistic_bits`.
             gradient: As in :meth:`interpolate`, for ``latents``.
         """
@@ -308,5 +336,34 @@ class Backend(Protocol):
                 are followed by its geometry ``raw[:, 1:]``.
             rays: The ray of each sample.
             weights: As for :meth:`raw_density`, and the layers ``color_mlp.0``, ...
+        """
+        ...
+
+    def render(
+        self,
+        origins: Float[Tensor, "R 3"],
+        directions: Float[Tensor, "R 3"],
+        occupancy: Bool[Tensor, "G G G"],
+        settings: MarchSettings,
+        table: Shaped[Tensor, "E C"],
+        grid: GridSpec,
+        weights: Weights,
+        ray_features: Float[Tensor, "R A"],
+        *,
+        quantizer: Quantizer = PLAIN,
+        num_levels: int,
+        early_stop: float,
+        min_weight: float,
+    ) -> Rendering:
+        """Renders rays for looking: all of the above in one, front to back. No gradient.
+
+        Args:
+            directions, occupancy, settings: As for :meth:`march`.
+            table, quantizer: As for :meth:`interpolate`.
+            weights, ray_features: As for :meth:`shade`.
+            num_levels: Levels from this one on read as 0.
+            early_stop: Transmittance below which a ray ends; what lies behind weighs less.
+            min_weight: Samples that weigh up to so much may get the colour of the next ones of
+                their ray, as many of them as weigh so much together; 0 gives each sample its own.
         """
         ...

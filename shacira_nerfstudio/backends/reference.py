@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shacira_nerfstudio.backends.base import MarchSettings, Samples, Weights
+from shacira_nerfstudio.backends.base import MarchSettings, Rendering, Samples, Weights
+from shacira_nerfstudio.backends.rounds import render_in_rounds
 from shacira_nerfstudio.backends.rows import (
     PLAIN,
     RATE_BLOCK,
@@ -305,6 +306,7 @@ class ReferenceBackend:
         first_table: Sequence[int],
         grid: GridSpec,
         *,
+        letters_per_unit: int = 1,
         first: int = 0,
         stride: int = 1,
         gradient: RowGradient | None = None,
@@ -318,10 +320,11 @@ class ReferenceBackend:
         middle, num_rows = lengths.shape[1] // 2, len(rated)
 
         def cost(q: Tensor) -> Tensor:
-            below = (q + middle).floor().long().clamp(0, 2 * middle - 1)
+            q = q * letters_per_unit + middle
+            below = q.floor().long().clamp(0, 2 * middle - 1)
             at = torch.arange(num_rows, device=q.device)
             low, high = tables[at, below], tables[at, below + 1]
-            return low + (q + middle - below) * (high - low)
+            return low + (q - below) * (high - low)
 
         slope = cost(rated.detach() + 0.5) - cost(rated.detach() - 0.5)
         value = cost(rated.detach().round())
@@ -362,6 +365,28 @@ class ReferenceBackend:
         raw = density_network(latents, weights) if torch.is_grad_enabled() else raw
         inputs = torch.cat([ray_features[rays], raw[:, 1:]], 1)
         return density_of(raw), color_network(inputs, weights)
+
+    def render(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: Tensor,
+        settings: MarchSettings,
+        table: Tensor,
+        grid: GridSpec,
+        weights: Weights,
+        ray_features: Tensor,
+        *,
+        quantizer: Quantizer = PLAIN,
+        num_levels: int,
+        early_stop: float,
+        min_weight: float,
+    ) -> Rendering:
+        del min_weight  # each sample has its own colour here
+        return render_in_rounds(
+            self, origins, directions, occupancy, settings, table, grid, weights, ray_features,
+            quantizer=quantizer, num_levels=num_levels, early_stop=early_stop,
+        )  # fmt: skip
 
 
 def create(device: torch.device) -> ReferenceBackend:

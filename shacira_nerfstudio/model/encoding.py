@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Int16, Shaped
 from torch import Tensor, nn
 
 from shacira_nerfstudio.backends import Backend, Quantizer, RowGradient
@@ -86,9 +86,17 @@ class LatentHashEncoding(nn.Module):
         that nothing reaches. Empty likewise."""
         self.first_table: Tensor
         """The first table of each level, int32 [L]. Empty likewise."""
+        self.letters_per_unit: Tensor
+        """How densely these tables know the cost, int32 []."""
+        self.register_buffer("letters_per_unit", torch.ones((), dtype=torch.int32))
         self.register_buffer("code_lengths", torch.zeros(0, 0))
         self.register_buffer("classes", torch.zeros(0, 0, dtype=torch.int16))
         self.register_buffer("first_table", torch.zeros(0, dtype=torch.int32))
+
+    @property
+    def num_levels_read(self) -> int:
+        """Levels from this one on read as 0."""
+        return self.trained_levels if self.training else self.max_level
 
     def set_quantizer(self, mode: QuantizeMode, temperature: float) -> None:
         """What training uses from now on, see :class:`QuantizeSchedule`."""
@@ -98,8 +106,16 @@ class LatentHashEncoding(nn.Module):
     def is_quantized(self) -> bool:
         return self.mode != "none"
 
-    def install_tables(self, code_lengths: Tensor, classes: Tensor, first_table: Tensor) -> None:
+    def install_tables(
+        self,
+        code_lengths: Float[Tensor, "T W"],
+        classes: Int16[Tensor, "E d"],
+        first_table: Int[Tensor, " L"],
+        *,
+        letters_per_unit: int = 1,
+    ) -> None:
         """From now on latents cost what these tables say, see :meth:`Backend.coded_bits`."""
+        self.letters_per_unit.fill_(letters_per_unit)
         for name, value in (
             ("code_lengths", code_lengths),
             ("classes", classes),
@@ -195,9 +211,8 @@ class LatentHashEncoding(nn.Module):
             values=values,
             gradient=table.gradient,
         )
-        num_levels = self.trained_levels if self.training else self.max_level
-        if num_levels < self.grid.num_levels:
-            keep = torch.arange(self.grid.num_levels, device=latents.device) < num_levels
+        if self.num_levels_read < self.grid.num_levels:
+            keep = torch.arange(self.grid.num_levels, device=latents.device) < self.num_levels_read
             latents = latents * keep[:, None]
         return latents
 
@@ -229,6 +244,7 @@ class LatentHashEncoding(nn.Module):
                 self.classes,
                 self.first_table.tolist(),
                 self.grid,
+                letters_per_unit=int(self.letters_per_unit),
                 first=first,
                 stride=stride,
                 gradient=gradient,

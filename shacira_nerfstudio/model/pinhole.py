@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shacira_nerfstudio.backends import MarchSettings
 from shacira_nerfstudio.model.radiance_field import RadianceField
-from shacira_nerfstudio.model.volrend import blend_background, render_rays
+from shacira_nerfstudio.model.volrend import MIN_WEIGHT, blend_background, render_rays
 
 _NAMED = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 
@@ -71,7 +71,13 @@ def render_view(
     parts = []
     for origins, directions in zip(*(part.split(chunk) for part in rays), strict=True):
         rendered = render_rays(
-            field, occupancy, settings, origins, directions, early_stop=early_stop
+            field,
+            occupancy,
+            settings,
+            origins,
+            directions,
+            early_stop=early_stop,
+            min_weight=MIN_WEIGHT,
         )
         parts.append(blend_background(rendered, fill).clamp(0, 1))
     return torch.cat(parts).view(size[1], size[0], 3).cpu()

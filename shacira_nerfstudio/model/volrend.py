@@ -16,9 +16,9 @@ from shacira_nerfstudio.backends import MarchSettings
 from shacira_nerfstudio.backends.reference import density_of, ray_bounds
 from shacira_nerfstudio.model.radiance_field import RadianceField
 
-FIRST_ROUND = 16
-"""Samples per ray of the first round of rendering; later rounds double it. Most rays end at the
-first surface."""
+MIN_WEIGHT = 1 / 1024
+"""Weight from which a sample gets its own colour where pictures are for looking, see
+:meth:`Backend.render`."""
 MAX_EMPTY_DEPTH = 1e3
 _OPAQUE_ENOUGH = 1e-3
 
@@ -33,9 +33,10 @@ class RenderedRays:
     depth: Float[Tensor, " R"]
     """Expected distance along the ray, world units; where the ray ends if it met nothing."""
     last_color: Float[Tensor, "R 3"]
-    """Colour of the last sample of each ray, black if it has none."""
+    """Colour of the last sample of each ray, black if it has none; of one of the last where the ray
+    became opaque."""
     num_samples: int
-    """Samples that both networks saw."""
+    """Samples that the density network saw; when training, the colour network as well."""
     num_marched: int
     """Samples that the marcher returned."""
 
@@ -128,44 +129,35 @@ def render_rays(
     directions: Float[Tensor, "R 3"],
     *,
     early_stop: float = 1e-4,
+    min_weight: float = 0.0,
     appearance: Float[Tensor, " A"] | None = None,
 ) -> RenderedRays:
-    """Renders rays for looking: rounds of a few samples each, until every ray is opaque or at its
-    end.
+    """Renders rays for looking, see :meth:`Backend.render`.
 
     Args:
         appearance: One code for all rays.
     """
-    backend = field.encoding.backend
-    table, weights = field.encoding.table(), field.effective_layers()
-    num_rays = len(origins)
-    color, last = torch.zeros(num_rays, 3).to(origins), torch.zeros(num_rays, 3).to(origins)
-    distance, transmittance = torch.zeros_like(origins[:, 0]), torch.ones_like(origins[:, 0])
-    active = torch.arange(num_rays, device=origins.device)
-    step = torch.zeros_like(active)
-    codes = None if appearance is None else appearance.expand(num_rays, -1)
-    features = field.ray_features(directions, codes)
-    total, limit = 0, FIRST_ROUND
-    while len(active):
-        o, d = origins[active], directions[active]
-        samples = backend.march(o, d, occupancy, settings, first_step=step, max_samples=limit)
-        rays = samples.ray_indices
-        latents = field.encoding(samples.positions, table)
-        raw = backend.raw_density(latents, weights)
-        sigmas, rgbs = backend.shade(latents, raw, features[active], rays, weights)
-        spans = (samples.t_starts, samples.t_ends, samples.packed_info)
-        part_color, part_acc, part_distance = backend.composite(sigmas, rgbs, *spans)
-        in_front = transmittance[active]
-        color[active] += in_front[:, None] * part_color
-        distance[active] += in_front * part_distance
-        transmittance[active] = in_front * (1 - part_acc).clamp_min(0)
-        reached = samples.packed_info[:, 1] > 0
-        last[active[reached]] = _last_color(rgbs, samples.packed_info)[reached]
-        total += len(sigmas)
-        go_on = (samples.next_step >= 0) & (transmittance[active] >= early_stop)
-        active, step, limit = active[go_on], samples.next_step[go_on], limit * 2
+    encoding = field.encoding
+    table, codes = encoding.table(), None
+    if appearance is not None:
+        codes = appearance.expand(len(origins), -1)
+    found = encoding.backend.render(
+        origins,
+        directions,
+        occupancy,
+        settings,
+        table.rows,
+        encoding.grid,
+        field.effective_layers(),
+        field.ray_features(directions, codes),
+        quantizer=table.quantizer,
+        num_levels=encoding.num_levels_read,
+        early_stop=early_stop,
+        min_weight=min_weight,
+    )
     _, t_end = ray_bounds(origins, directions, settings)
-    accumulation = 1 - transmittance
+    accumulation = 1 - found.transmittance
+    depth = _depth(found.distance, accumulation, t_end)
     return RenderedRays(
-        color, accumulation, _depth(distance, accumulation, t_end), last, total, total
+        found.color, accumulation, depth, found.last_color, found.num_samples, found.num_samples
     )

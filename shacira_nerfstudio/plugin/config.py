@@ -8,19 +8,16 @@ from dataclasses import dataclass, field
 
 import torch
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
-from nerfstudio.data.datamanagers.base_datamanager import (
-    VanillaDataManager,
-    VanillaDataManagerConfig,
-)
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
 from shacira_nerfstudio.plugin.export_command import extend_ns_export
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
-from shacira_nerfstudio.plugin.rtmv_dataparser import ShaciraDataset
 
 
 def default_device() -> str:
@@ -67,10 +64,13 @@ shacira_method = MethodSpecification(
         mixed_precision=False,
         pipeline=VanillaPipelineConfig(
             datamanager=VanillaDataManagerConfig(
-                _target=VanillaDataManager[ShaciraDataset],
+                _target=ShaciraDataManager,
                 dataparser=NerfstudioDataParserConfig(),
                 train_num_rays_per_batch=4096,
                 eval_num_rays_per_batch=4096,
+                # Batches of held-out rays, if anyone asks for them, come from so many images; the
+                # rest is read when it is evaluated, instead of taking memory all the time.
+                eval_num_images_to_sample_from=4,
             ),
             model=ShaciraModelConfig(),
         ),

@@ -30,6 +30,7 @@ from shacira_nerfstudio.model.occupancy import OccupancyGrid, step_growth
 from shacira_nerfstudio.model.quantize import QuantizeSchedule
 from shacira_nerfstudio.model.radiance_field import FieldShape
 from shacira_nerfstudio.model.volrend import (
+    MIN_WEIGHT,
     RenderedRays,
     blend_background,
     render_rays,
@@ -203,8 +204,9 @@ class ShaciraModel(Model):
             encoding.grid,
             is_soft=encoding.mode in ("noise", "sga", "sga_tanh"),
         )
+        tables = lengths.bits, classes.index, classes.first[:-1]
         encoding.install_tables(
-            *map(torch.from_numpy, (lengths, classes.index, classes.first[:-1]))
+            *map(torch.from_numpy, tables), letters_per_unit=lengths.letters_per_unit
         )
 
     def _appearance_codes(self, ray_bundle: RayBundle) -> Tensor | None:
@@ -238,6 +240,7 @@ class ShaciraModel(Model):
             origins,
             directions,
             early_stop=self.config.early_stop,
+            min_weight=MIN_WEIGHT,
             appearance=mean,
         )
         return self._as_outputs(rendered)

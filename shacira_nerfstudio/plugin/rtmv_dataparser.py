@@ -141,17 +141,18 @@ class ShaciraDataset(InputDataset):
 
     def get_numpy_image(self, image_idx: int) -> NDArray[np.uint8]:
         """The image in 8 bits, [H, W, 3 or 4]."""
-        if not self._is_linear(image_idx):
+        if not self.is_linear(image_idx):
             return super().get_numpy_image(image_idx)
         return (self._read_linear(image_idx) * 255.0 + 0.5).astype(np.uint8)
 
     def get_image_float32(self, image_idx: int) -> Tensor:
         """The image in [0, 1], [H, W, 3 or 4]; linear sources keep their full precision."""
-        if not self._is_linear(image_idx):
+        if not self.is_linear(image_idx):
             return super().get_image_float32(image_idx)
         return torch.from_numpy(self._read_linear(image_idx))
 
-    def _is_linear(self, image_idx: int) -> bool:
+    def is_linear(self, image_idx: int) -> bool:
+        """Whether the image's file holds linear light, in more than 8 bits."""
         path = Path(self.image_filenames[image_idx])
         return "rtmv" in self.metadata or path.suffix.lower() == ".exr"
 

@@ -454,12 +454,12 @@ def coded_problem(grid, num_letters):
     return latents, lengths, classes, first_table
 
 
-@pytest.mark.parametrize("num_letters", [3, 9])
+@pytest.mark.parametrize(("num_letters", "density"), [(3, 1), (9, 1), (9, 4), (25, 4)])
 @pytest.mark.parametrize(("first", "stride"), [(0, 1), (2, 5), (6, 7)])
-def test_coded_bits(backend, device, reference, tiny_grid, first, stride, num_letters):
+def test_coded_bits(backend, device, reference, tiny_grid, first, stride, num_letters, density):
     latents, lengths, classes, first_table = coded_problem(tiny_grid, num_letters)
     found, expected = (v.clone().requires_grad_() for v in (latents.to(device), latents.double()))
-    options = {"first": first, "stride": stride}
+    options = {"first": first, "stride": stride, "letters_per_unit": density}
     tables = lengths.to(device), classes.to(device), first_table, tiny_grid
     bits = backend.coded_bits(found, *tables, **options)
     truth = reference.coded_bits(expected, lengths, classes, first_table, tiny_grid, **options)
@@ -498,6 +498,24 @@ def test_coded_bits_are_looked_up(backend, device, tiny_grid):
     ]
     torch.testing.assert_close(latents.grad[:6, 0].cpu(), torch.tensor(slopes))
     assert not latents.grad[6:].any()
+
+
+def test_coded_bits_between_integers(backend, device, tiny_grid):
+    """Two letters per unit: -1, -1/2, 0, 1/2, 1."""
+    lengths = torch.tensor([[6.0, 5.0, 1.0, 4.0, 7.0]] * tiny_grid.num_levels)
+    latents = torch.zeros(tiny_grid.num_entries, 1)
+    latents[:3, 0] = torch.tensor([0.25, 0.75, 2.0])
+    latents = latents.to(device).requires_grad_()
+    classes = torch.zeros(latents.shape, dtype=torch.int16, device=device)
+    classes[3:] = -1
+    bits = backend.coded_bits(
+        latents, lengths.to(device), classes, range(5), tiny_grid, letters_per_unit=2
+    )
+    # 2 lies one unit beyond the last letter: two steps of 3 bits.
+    assert bits.item() == pytest.approx(1 + 7 + 13)
+    bits.backward()
+    slopes = [(4 + 7) / 2 - (1 + 5) / 2, (7 + 0.5 * 3) - (1 + 4) / 2, 6.0]
+    torch.testing.assert_close(latents.grad[:3, 0].cpu(), torch.tensor(slopes))
 
 
 def test_coded_bits_by_rows(backend, tiny_grid):

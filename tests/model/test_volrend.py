@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from shacira_nerfstudio.backends import MarchSettings
+from shacira_nerfstudio.backends import MarchSettings, rounds
 from shacira_nerfstudio.model import volrend
 from shacira_nerfstudio.model.radiance_field import FieldShape
 from shacira_nerfstudio.model.volrend import blend_background, render_rays, render_train
@@ -164,7 +164,11 @@ def test_both_ways_give_the_same_picture(tiny_field, full, no_jitter, settings):
 def test_rounds_do_not_change_the_picture(tiny_field, full, monkeypatch, first_round):
     rays = [v.to(full.device) for v in make_rays()]
     expected = render_rays(tiny_field, full, SETTINGS, *rays, early_stop=0.0)
-    monkeypatch.setattr(volrend, "FIRST_ROUND", first_round)
+    monkeypatch.setattr(rounds, "FIRST_ROUND", first_round)
+    if tiny_field.encoding.backend.name == "cpu_numba":
+        from shacira_nerfstudio.backends.cpu_numba import views
+
+        monkeypatch.setattr(views, "FIRST_ROUND", first_round)
     found = render_rays(tiny_field, full, SETTINGS, *rays, early_stop=0.0)
     assert found.num_samples == expected.num_samples
     for name in ("color", "accumulation", "depth", "last_color"):

@@ -18,8 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shacira_nerfstudio.backends.base import MarchSettings, Samples, Weights
-from shacira_nerfstudio.backends.cpu_numba import interpolate_kernels, render_kernels
+from shacira_nerfstudio.backends.base import MarchSettings, Rendering, Samples, Weights
+from shacira_nerfstudio.backends.cpu_numba import (
+    interpolate_kernels,
+    march_kernels,
+    render_kernels,
+    views,
+)
 from shacira_nerfstudio.backends.cpu_numba.latents import (
     CodedBits,
     LogisticBits,
@@ -52,6 +57,28 @@ _MODES = {
 }
 
 
+def _rows_and_mode(table: Tensor, quantizer: Quantizer) -> tuple[np.ndarray, tuple]:
+    """A table as kernels read it, and what they make of a row."""
+    rows = table.detach().contiguous()
+    if rows.dtype not in (torch.int8, torch.int16):
+        rows = rows.float()
+    elif quantizer.mode == "round":
+        quantizer = PLAIN
+    return rows.numpy(), (_MODES[quantizer.mode], np.uint32(quantizer.seed))
+
+
+def _rays(origins: Tensor, directions: Tensor, settings: MarchSettings) -> tuple[np.ndarray, ...]:
+    """Origins, directions, the spacing where rays begin, where they end, and their numbers of
+    steps; in double precision."""
+    o, d = origins.double(), directions.double()
+    t_min, t_max = ray_bounds(o, d, settings)
+    u_min, u_max = spacing(t_min, settings.knee), spacing(t_max, settings.knee)
+    num_steps = ((u_max - u_min) / settings.step_size).ceil().clamp_min(0)
+    num_steps = torch.where(t_max > t_min, num_steps, 0)
+    rays = (_array(v, torch.float64) for v in (o, d, u_min, t_max))
+    return (*rays, _array(num_steps, torch.int64))
+
+
 class _Interpolate(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -70,15 +97,10 @@ class _Interpolate(torch.autograd.Function):
         if values is not None:
             return values.view_as(values)
         positions = _array(x.t())
-        rows = table.detach().contiguous()
-        if rows.dtype not in (torch.int8, torch.int16):
-            rows = rows.float()
-        elif quantizer.mode == "round":
-            quantizer = PLAIN
-        num_samples = len(x)
+        num_samples, offsets = len(x), grid.offsets
         out = np.empty((grid.num_levels, table.shape[1], num_samples), np.float32)
-        rows, offsets = rows.numpy(), grid.offsets
-        how = _MODES[quantizer.mode], np.uint32(quantizer.seed)
+        rows, (mode, seed) = _rows_and_mode(table, quantizer)
+        flat = rows.ravel()
         wanted = list(range(grid.num_levels))
         if rows.dtype != np.float32:
             # The finest levels of a file often hold nothing.
@@ -90,11 +112,13 @@ class _Interpolate(torch.autograd.Function):
             for level in wanted:
                 interpolate_kernels.interpolate_forward(
                     positions,
-                    rows[offsets[level] : offsets[level + 1]],
+                    flat,
+                    offsets[level],
                     grid.resolutions[level],
                     grid.table_sizes[level],
-                    *how,
-                    offsets[level],
+                    rows.shape[1],
+                    mode,
+                    seed,
                     out[level],
                     begin,
                     end,
@@ -195,6 +219,7 @@ class CpuNumbaBackend:
     def __init__(self, num_threads: int | None = None) -> None:
         self.num_threads = default_num_threads() if num_threads is None else num_threads
         self._known_occupancy: Any = None
+        self._known_levels: Any = None
 
     def raw_density(self, latents: Tensor, weights: Weights) -> Tensor:
         return raw_density(latents, weights, self.num_threads)
@@ -239,12 +264,22 @@ class CpuNumbaBackend:
         first_table: Sequence[int],
         grid: GridSpec,
         *,
+        letters_per_unit: int = 1,
         first: int = 0,
         stride: int = 1,
         gradient: RowGradient | None = None,
     ) -> Tensor:
         return CodedBits.apply(  # pyright: ignore[reportReturnType]
-            latents, lengths, classes, first_table, grid, first, stride, gradient, self.num_threads
+            latents,
+            lengths,
+            classes,
+            first_table,
+            grid,
+            letters_per_unit,
+            first,
+            stride,
+            gradient,
+            self.num_threads,
         )
 
     @torch.no_grad()
@@ -284,27 +319,69 @@ class CpuNumbaBackend:
         first_step: Tensor | None = None,
         max_samples: int = 0,
     ) -> Samples:
-        o, d = origins.double(), directions.double()
-        t_min, t_max = ray_bounds(o, d, settings)
-        u_min, u_max = spacing(t_min, settings.knee), spacing(t_max, settings.knee)
-        num_steps = ((u_max - u_min) / settings.step_size).ceil().clamp_min(0)
-        num_steps = torch.where(t_max > t_min, num_steps, 0).long()
-        first = first_step if first_step is not None else torch.zeros(len(o), dtype=torch.long)
-        begin = jitter if jitter is not None else torch.zeros(len(o))
-        gaps, filled = self._gaps(occupancy)
-        low, high = np.array(settings.box[0], np.float64), np.array(settings.box[1], np.float64)
-        f64 = torch.float64
-        rays = [_array(v, f64) for v in (o, d, t_min, u_min, t_max)]
-        rays += [_array(num_steps, torch.int64), _array(begin, f64), _array(first, torch.int64)]
-        common = (gaps, filled, settings.contraction == "contracted", low, high - low)
-        common += (settings.step_size, settings.knee, max_samples)
-        kernel: Any = render_kernels.march
+        first = first_step if first_step is not None else torch.zeros(len(origins)).long()
+        begin = jitter if jitter is not None else torch.zeros(len(origins))
+        rays = (*_rays(origins, directions, settings), _array(begin, torch.float64))
+        rays += (_array(first, torch.int64),)
+        common = (*self._march_arguments(occupancy, settings), max_samples)
+        kernel: Any = march_kernels.march
         parts = run(
             lambda b, e: kernel(*rays, *common, b, e),
-            blocks(len(o), RAY_BLOCK),
+            blocks(len(origins), RAY_BLOCK),
             self.num_threads,
         )
         return _join(parts, origins.dtype)
+
+    @torch.no_grad()
+    def render(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: Tensor,
+        settings: MarchSettings,
+        table: Tensor,
+        grid: GridSpec,
+        weights: Weights,
+        ray_features: Tensor,
+        *,
+        quantizer: Quantizer = PLAIN,
+        num_levels: int,
+        early_stop: float,
+        min_weight: float,
+    ) -> Rendering:
+        rows, how = _rows_and_mode(table, quantizer)
+        rendering = views.render(
+            _rays(origins, directions, settings),
+            ray_features,
+            self._march_arguments(occupancy, settings),
+            rows,
+            grid,
+            self._read_levels(table, rows, grid, num_levels),
+            how,
+            weights,
+            early_stop=early_stop,
+            min_weight=min_weight,
+            num_threads=self.num_threads,
+        )
+        return rendering.to(origins.dtype)
+
+    def _march_arguments(self, occupancy: Tensor, settings: MarchSettings) -> tuple[Any, ...]:
+        """What kernels want to know of occupancy and settings."""
+        low, high = (np.array(corner, np.float64) for corner in settings.box)
+        about = (*self._gaps(occupancy), settings.contraction == "contracted", low, high - low)
+        return (*about, settings.step_size, settings.knee)
+
+    def _read_levels(
+        self, table: Tensor, rows: np.ndarray, grid: GridSpec, num_levels: int
+    ) -> np.ndarray:
+        """See :func:`views.read_levels`; kept for the next call with the same table."""
+        if rows.dtype == np.float32:
+            return np.arange(num_levels)
+        known, key = self._known_levels, (table._version, num_levels)
+        if known is None or known[0] is not table or known[1] != key:
+            levels = views.read_levels(rows, grid, num_levels)
+            known = self._known_levels = (table, key, levels)
+        return known[2]
 
     def _gaps(self, occupancy: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """See :func:`empty_gaps` and :func:`filled_bounds`; kept for the next call with the same
@@ -414,14 +491,14 @@ def _join(parts: list, dtype: torch.dtype) -> Samples:
     """Concatenates what the blocks of rays returned."""
     if not parts:
         empty, none = torch.zeros(0, dtype=dtype), torch.zeros(0, dtype=torch.long)
-        return Samples(empty, empty, torch.zeros(0, 3, dtype=dtype), none.view(0, 2), none)
+        return Samples(empty, empty, torch.zeros(3, 0, dtype=dtype).t(), none.view(0, 2), none)
     t_starts, t_ends, positions, counts, next_step = (
-        torch.from_numpy(np.concatenate(column)) for column in zip(*parts, strict=True)
+        torch.from_numpy(np.concatenate(column, axis=-1)) for column in zip(*parts, strict=True)
     )
     return Samples(
         t_starts=t_starts.to(dtype),
         t_ends=t_ends.to(dtype),
-        positions=positions.to(dtype),
+        positions=positions.t().to(dtype),
         packed_info=torch.stack([counts.cumsum(0) - counts, counts], 1),
         next_step=next_step,
     )

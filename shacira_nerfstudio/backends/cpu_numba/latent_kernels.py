@@ -171,20 +171,21 @@ def logistic_bits(latents, first, stride, scale, shift, seed, origin, rows, grad
 
 @numba.njit(inline="always", **_COMPILE)
 def _cost(table, q, middle):
-    """Code lengths, linear between letters and beyond the last two; q counts from the first."""
+    """Code lengths, linear between letters and beyond the last two; q counts letters from the
+    first."""
     below = min(max(np.int32(math.floor(q)), np.int32(0)), np.int32(2 * middle - 1))
     low = table[below]
     return low + (q - np.float32(below)) * (table[below + 1] - low)
 
 
 @numba.njit(**_COMPILE)
-def coded_bits(latents, classes, first, stride, lengths, origin, rows, grad, total):
+def coded_bits(latents, classes, first, stride, lengths, density, origin, rows, grad, total):
     """Bits of some rows of one level under tables of code lengths, and their gradients.
 
     Args:
         latents: float32 [size, d], of this level; ``classes`` int16 [size, d], -1 costs nothing.
         first, stride: Of the blocks of 16 rows of the whole table that count.
-        lengths: float32 [K, W], the tables of this level.
+        lengths: float32 [K, W], the tables of this level; ``density`` float32, letters per unit.
         origin: The level's first row in the whole table.
         rows: int32; receives the rows whose gradient is not 0, within the level.
         grad: float32 [len(rows), d]; receives d bits / d latent.
@@ -195,7 +196,7 @@ def coded_bits(latents, classes, first, stride, lengths, origin, rows, grad, tot
     """
     size, num_channels = latents.shape
     middle = lengths.shape[1] // 2
-    shift = np.float32(middle)
+    shift, half = np.float32(middle), _HALF * density
     count = 0
     bits = 0.0
     block = origin // RATE_BLOCK
@@ -209,9 +210,10 @@ def coded_bits(latents, classes, first, stride, lengths, origin, rows, grad, tot
                 grad[count, c] = np.float32(0)
                 kind = classes[row, c]
                 if kind >= 0:
-                    table, q = lengths[kind], latents[row, c] + shift
-                    bits += _cost(table, np.float32(np.rint(q)), middle)
-                    slope = _cost(table, q + _HALF, middle) - _cost(table, q - _HALF, middle)
+                    table, q = lengths[kind], latents[row, c] * density + shift
+                    letter = np.float32(np.rint(latents[row, c])) * density + shift
+                    bits += _cost(table, letter, middle)
+                    slope = _cost(table, q + half, middle) - _cost(table, q - half, middle)
                     grad[count, c] = slope
                     is_moved = is_moved or slope != 0
             rows[count] = row

@@ -89,6 +89,7 @@ class CodedBits(torch.autograd.Function):
         classes: Tensor,
         first_table: Sequence[int],
         grid: GridSpec,
+        letters_per_unit: int,
         first: int,
         stride: int,
         gradient: RowGradient | None,
@@ -97,14 +98,14 @@ class CodedBits(torch.autograd.Function):
         table = latents.detach().float().contiguous().numpy()
         kinds, bits = classes.contiguous().numpy(), lengths.float().contiguous().numpy()
         totals = np.zeros((grid.num_levels, 1))
-        tables = [*first_table, len(bits)]
+        tables, density = [*first_table, len(bits)], np.float32(letters_per_unit)
         tasks, ctx.parts = [], []
         for level, begin in enumerate(grid.offsets[:-1]):
             end = grid.offsets[level + 1]
             rows, grad = _room(end - begin, stride, table.shape[1])
             part = (table[begin:end], kinds[begin:end], first, stride)
             own = bits[tables[level] : tables[level + 1]]
-            tasks.append((*part, own, begin, rows, grad, totals[level]))
+            tasks.append((*part, own, density, begin, rows, grad, totals[level]))
         # Fine levels are the largest; they start first so that threads finish together.
         counts = run(latent_kernels.coded_bits, tasks[::-1], num_threads)[::-1]
         for count, task in zip(counts, tasks, strict=True):
@@ -116,7 +117,7 @@ class CodedBits(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_bits: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         own = _add_parts(ctx.parts, grad_bits.item(), ctx.shape, ctx.gradient, ctx.num_threads)
-        return own, *([None] * 8)
+        return own, *([None] * 9)
 
 
 def _room(size: int, stride: int, num_channels: int) -> tuple[np.ndarray, np.ndarray]:

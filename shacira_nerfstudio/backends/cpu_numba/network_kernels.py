@@ -189,11 +189,12 @@ def load_color_input(features, rays, raw, s, n, tile, columns):
 
 
 @numba.njit(**_COMPILE)
-def _widest(layers):
-    widest = 0
+def widest(layers):
+    """Rows or columns of the largest layer."""
+    most = 0
     for index in range(len(layers)):
-        widest = max(widest, layers[index, ROWS], layers[index, COLUMNS])
-    return widest
+        most = max(most, layers[index, ROWS], layers[index, COLUMNS])
+    return most
 
 
 @numba.njit(**_COMPILE)
@@ -205,8 +206,8 @@ def color_forward(raw, features, rays, params, layers, sigma, rgb, begin, end):
         features: [R, A]; ``rays`` int64 [S] says which row is a sample's.
         layers: int64 [colour layers, 5].
     """
-    widest = _widest(layers)
-    x, y = np.empty(widest * TILE, np.float32), np.empty(widest * TILE, np.float32)
+    size = widest(layers) * TILE
+    x, y = np.empty(size, np.float32), np.empty(size, np.float32)
     limit = np.float32(MAX_LOG_DENSITY)
     for s in range(begin, end, TILE):
         n = min(TILE, end - s)
@@ -234,8 +235,8 @@ def shade_backward(
         grad_z: [K, S], written.
         grad_inputs: [S, A] of the ray features, written; [0, A] if nobody wants it.
     """
-    num_layers, widest = len(color_layers), max(_widest(density_layers), _widest(color_layers))
-    size = widest * TILE
+    num_layers = len(color_layers)
+    size = max(widest(density_layers), widest(color_layers)) * TILE
     activations = np.empty((num_layers + 1, size), np.float32)
     d, dx = np.zeros(size, np.float32), np.empty(size, np.float32)
     hidden, width = np.empty(size, np.float32), features.shape[1]

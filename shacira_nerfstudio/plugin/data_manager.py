@@ -1,0 +1,77 @@
+"""Training images in the memory that their files are worth.
+
+Nerfstudio keeps all training images as floats, and while it joins them, twice: an image of 8 bits
+and four channels takes 4 bytes per pixel in its file's own numbers, 12 as three floats, 24 while
+they are joined. Here the cache of images holds bytes, and the pixels of a batch become floats, by
+the very operations that Nerfstudio applies to whole images.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+import torch
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
+from torch import Tensor
+
+from shacira_nerfstudio.plugin.rtmv_dataparser import ShaciraDataset
+
+
+class EightBitDataset(ShaciraDataset):
+    """Images as they stand in files of 8 bits; where that would lose something, as floats.
+
+    With a background colour all images have four channels and are not yet put on it.
+    """
+
+    @cached_property
+    def is_eight_bit(self) -> bool:
+        """Whether all images are handed out as bytes; all are alike, since they are joined."""
+        linear = any(self.is_linear(index) for index in range(len(self)))
+        return not linear and not self.mask_color
+
+    def get_image_uint8(self, image_idx: int) -> Tensor:
+        """uint8 [H, W, 3 or 4]."""
+        image = torch.from_numpy(self.get_numpy_image(image_idx))
+        if self._dataparser_outputs.alpha_color is not None and image.shape[-1] == 3:
+            image = torch.cat([image, torch.full_like(image[..., :1], 255)], -1)
+        return image
+
+    def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict:
+        """As the host's; float32 becomes uint8 if :attr:`is_eight_bit`."""
+        return super().get_data(image_idx, "uint8" if self.is_eight_bit else image_type)
+
+    def to_float(self, pixels: Tensor) -> Tensor:
+        """What the host makes of such pixels, uint8 [..., 3 or 4] to float32 in [0, 1]; floats stay
+        as they are."""
+        if pixels.dtype != torch.uint8:
+            return pixels
+        values = pixels.float() / 255.0
+        color = self._dataparser_outputs.alpha_color
+        if color is None:
+            return values
+        rgb, alpha = values[..., :3], values[..., -1:]
+        return rgb * alpha + color.to(values) * (1.0 - alpha)
+
+
+class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
+    """The host's data manager, but for what it keeps of training images."""
+
+    def setup_train(self) -> None:
+        """As the host's, with a cache of :class:`EightBitDataset`."""
+        whole = self.train_dataset
+        self.eight_bit = EightBitDataset(
+            self.train_dataparser_outputs, self.config.camera_res_scale_factor
+        )
+        self.train_dataset = self.eight_bit
+        try:
+            super().setup_train()
+        finally:
+            self.train_dataset = whole
+
+    def next_train(self, step: int) -> tuple[RayBundle, dict]:
+        """Rays and pixels of a batch; ``image`` float32 as ever."""
+        bundle, batch = super().next_train(step)
+        batch["image"] = self.eight_bit.to_float(batch["image"])
+        return bundle, batch

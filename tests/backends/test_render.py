@@ -1,0 +1,241 @@
+"""Rendering for looking, all in one: what `reference` makes of the same rays."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from shacira_nerfstudio.backends import MarchSettings, Quantizer
+from shacira_nerfstudio.grid import GridSpec
+
+BOX = ((-1.0, -0.5, -1.5), (1.0, 1.5, 0.5))
+SETTINGS = {
+    "affine": MarchSettings("affine", BOX, near=0.05, far=30.0, step_size=0.031),
+    "affine_knee": MarchSettings("affine", BOX, near=0.0, far=30.0, step_size=0.03, knee=3.0),
+    "contracted": MarchSettings("contracted", BOX, near=0.05, far=50.0, step_size=0.043, knee=2.0),
+}
+WIDTH, GEOMETRY, FEATURES = 16, 5, 4
+# Weights of up to 200 samples add up to 1 in single precision, behind two networks.
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def make_rays(count):
+    """Rays towards the box, from outside and from inside; every seventh looks away."""
+    centre = torch.tensor(BOX).mean(0)
+    origins = centre + F.normalize(torch.randn(count, 3), dim=-1) * 4
+    origins[::5] = centre + (torch.rand(len(origins[::5]), 3) - 0.5)
+    directions = F.normalize(centre + torch.randn(count, 3) * 0.4 - origins, dim=-1)
+    directions[::7] *= -1
+    axes = torch.cat([torch.eye(3), -torch.eye(3)])  # along the borders of cells, too
+    return torch.cat([origins, centre - 3 * axes]), torch.cat([directions, axes])
+
+
+def make_weights(num_inputs, density=1.0):
+    """Both networks; ``density`` moves the log density, and how much of a ray is seen with it."""
+    sizes = {
+        "density_mlp": [num_inputs, WIDTH, 1 + GEOMETRY],
+        "color_mlp": [FEATURES + GEOMETRY, WIDTH, 3],
+    }
+    weights = {}
+    for network, widths in sizes.items():
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+            weights[f"{network}.{index}.weight"] = torch.randn(outputs, inputs) / inputs**0.5
+            weights[f"{network}.{index}.bias"] = torch.randn(outputs) * 0.3
+    weights["density_mlp.1.weight"][0] *= 2
+    weights["density_mlp.1.bias"][0] = density
+    return weights
+
+
+class Scene:
+    """All that `render` takes."""
+
+    def __init__(self, grid, *, channels=1, dtype=torch.int8, share=0.3, density=1.0, count=300):
+        self.grid = grid
+        table = torch.randint(-2, 3, (grid.num_entries, channels))
+        self.table = table.to(dtype)
+        self.rays = make_rays(count)
+        self.cells = torch.rand(16, 16, 16) < share
+        self.weights = make_weights(grid.num_levels * channels, density)
+        self.features = torch.randn(len(self.rays[0]), FEATURES)
+
+    def render(self, backend, settings, *, dtype=None, **options):
+        options = {
+            "num_levels": self.grid.num_levels,
+            "early_stop": 0.0,
+            "min_weight": 0.0,
+            **options,
+        }
+        rays, features, table = self.rays, self.features, self.table
+        weights = self.weights
+        if dtype is not None:
+            rays, features = [v.to(dtype) for v in rays], features.to(dtype)
+            table, weights = table.to(dtype), {name: w.to(dtype) for name, w in weights.items()}
+        return backend.render(
+            *rays, self.cells, settings, table, self.grid, weights, features, **options
+        )
+
+
+def assert_close(found, expected):
+    for name in ("color", "transmittance", "last_color"):
+        values = getattr(found, name), getattr(expected, name)
+        torch.testing.assert_close(values[0].double(), values[1].double(), **CLOSE)
+    # Distances of up to 50.
+    distances = found.distance.double(), expected.distance.double()
+    torch.testing.assert_close(*distances, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_render(rival, reference, tiny_grid_3d, settings, share):
+    scene = Scene(tiny_grid_3d, share=share)
+    found = scene.render(rival, SETTINGS[settings])
+    expected = scene.render(reference, SETTINGS[settings], dtype=torch.float64)
+    assert_close(found, expected)
+    assert found.num_samples == expected.num_samples > 0
+    assert found.color.dtype == torch.float32
+    assert 0.05 < float(1 - expected.transmittance.mean()) < 1
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.float32])
+def test_render_tables_of_all_types(rival, reference, tiny_grid_3d, dtype, channels):
+    scene = Scene(tiny_grid_3d, channels=channels, dtype=dtype)
+    settings = SETTINGS["affine"]
+    expected = scene.render(reference, settings, dtype=torch.float64)
+    assert_close(scene.render(rival, settings), expected)
+
+
+def test_render_with_a_quantizer(rival, reference, tiny_grid_3d):
+    scene = Scene(tiny_grid_3d, dtype=torch.float32)
+    scene.table += torch.rand(scene.table.shape) * 0.8 - 0.4
+    for quantizer in (Quantizer("round"), Quantizer("noise", 5)):
+        found, expected = (
+            scene.render(backend, SETTINGS["affine"], quantizer=quantizer)
+            for backend in (rival, reference)
+        )
+        assert_close(found, expected)
+
+
+@pytest.mark.parametrize("num_levels", [0, 1, 3])
+def test_render_reads_the_first_levels_alone(rival, reference, tiny_grid_3d, num_levels):
+    scene = Scene(tiny_grid_3d)
+    for dtype in (torch.int8, torch.float32):
+        scene.table = scene.table.to(dtype)
+        found, expected = (
+            scene.render(backend, SETTINGS["affine"], num_levels=num_levels)
+            for backend in (rival, reference)
+        )
+        assert_close(found, expected)
+
+
+def test_render_levels_of_zeros(rival, reference, tiny_grid_3d):
+    scene, offsets = Scene(tiny_grid_3d), tiny_grid_3d.offsets
+    for begin, end in ((offsets[1], offsets[2]), (offsets[4], offsets[5]), (0, offsets[-1])):
+        scene.table[begin:end] = 0
+        expected = scene.render(reference, SETTINGS["affine"])
+        assert_close(scene.render(rival, SETTINGS["affine"]), expected)
+
+
+def test_render_a_table_that_changes_in_place(rival, reference, tiny_grid_3d):
+    # What is known of a table for the next call must not outlive it.
+    scene = Scene(tiny_grid_3d)
+    values = scene.table.clone()
+    for table in (torch.zeros_like(values), values):
+        scene.table.copy_(table)
+        expected = scene.render(reference, SETTINGS["affine"])
+        assert_close(scene.render(rival, SETTINGS["affine"]), expected)
+
+
+def test_render_one_level_one_ray_no_ray_nothing_there(rival, reference):
+    scene = Scene(GridSpec(3, (6,), (216,)), count=1)
+    settings = SETTINGS["affine"]
+    assert_close(scene.render(rival, settings), scene.render(reference, settings))
+    scene.rays, features = [v[:1] for v in scene.rays], scene.features
+    scene.features = features[:1]
+    assert_close(scene.render(rival, settings), scene.render(reference, settings))
+    scene.cells[:] = False
+    nothing = scene.render(rival, settings)
+    assert nothing.num_samples == 0
+    assert not nothing.color.any()
+    assert not nothing.last_color.any()
+    assert (nothing.transmittance == 1).all()
+    scene.rays, scene.features = [torch.zeros(0, 3)] * 2, features[:0]
+    none = scene.render(rival, settings)
+    assert none.color.shape == none.last_color.shape == (0, 3)
+    assert none.transmittance.shape == none.distance.shape == (0,)
+
+
+@pytest.mark.parametrize("density", [-6.0, -2.0, 2.0])
+@pytest.mark.parametrize("min_weight", [1e-3, 1e-2, 0.1])
+def test_small_weights_get_the_colour_of_a_neighbour(rival, tiny_grid_3d, min_weight, density):
+    scene = Scene(tiny_grid_3d, density=density, share=1.0)
+    exact, found = (
+        scene.render(rival, SETTINGS["affine"], min_weight=value) for value in (0.0, min_weight)
+    )
+    # Nothing but colours changes, and all of the weight has some: grey stays grey.
+    assert torch.equal(found.transmittance, exact.transmittance)
+    assert torch.equal(found.distance, exact.distance)
+    assert found.num_samples == exact.num_samples
+    error = (found.color - exact.color).abs()
+    assert error.max() < 1 - float(exact.transmittance.min()) + 1e-6
+    # Colours of neighbours differ by less than 1, and weights above the limit have their own.
+    assert error.mean() < 3 * min_weight
+    for name in ("color_mlp.1.weight", "color_mlp.1.bias"):
+        scene.weights[name].zero_()
+    grey = scene.render(rival, SETTINGS["affine"], min_weight=min_weight)
+    expected = 0.5 * (1 - grey.transmittance)[:, None].expand(-1, 3)
+    torch.testing.assert_close(grey.color, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("early_stop", [1e-4, 1e-2, 0.3])
+def test_early_stop_leaves_out_less_than_its_value(rival, tiny_grid_3d, early_stop):
+    scene = Scene(tiny_grid_3d, density=4.0, share=0.5)
+    exact, found = (
+        scene.render(rival, SETTINGS["affine"], early_stop=value) for value in (0.0, early_stop)
+    )
+    assert found.num_samples < exact.num_samples
+    assert ((found.color - exact.color).abs() <= early_stop + 1e-5).all()
+    missing = found.transmittance - exact.transmittance
+    assert ((missing >= -1e-6) & (missing <= early_stop)).all()
+
+
+def test_threads_and_bundles_do_not_change_a_picture(tiny_grid_3d):
+    backends = pytest.importorskip("shacira_nerfstudio.backends.cpu_numba.backend")
+    scene = Scene(tiny_grid_3d, count=2500)
+    options = {"early_stop": 1e-4, "min_weight": 1e-3}
+    one, two = (
+        scene.render(backends.CpuNumbaBackend(threads), SETTINGS["affine"], **options)
+        for threads in (1, 2)
+    )
+    rays, features = scene.rays, scene.features
+    scene.rays, scene.features = [v[700:] for v in rays], features[700:]
+    some = scene.render(backends.CpuNumbaBackend(2), SETTINGS["affine"], **options)
+    for name in ("color", "transmittance", "distance", "last_color"):
+        assert torch.equal(getattr(one, name), getattr(two, name))
+        torch.testing.assert_close(getattr(some, name), getattr(one, name)[700:], **CLOSE)
+
+
+# ── searching ──
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0005, 0.02, 1.0])
+def test_many_rays_search_as_each_walks(share):
+    backend = pytest.importorskip("shacira_nerfstudio.backends.cpu_numba.backend")
+    from shacira_nerfstudio.backends.cpu_numba import search_kernels
+
+    rays, settings = make_rays(400), SETTINGS["affine"]
+    cells = torch.rand(32, 32, 32) < share
+    ours = backend.CpuNumbaBackend(1)
+    gaps, filled, _, low, extent, step_size, knee = ours._march_arguments(cells, settings)
+    known = backend._rays(*rays, settings)
+    where = (filled, False, low, extent, step_size, knee)
+    state = search_kernels.start(*known, *where, 0, len(rays[0]))
+    active = torch.randperm(len(rays[0])).numpy()
+    search_kernels.search(state, active, len(active), gaps.reshape(-1), 32, step_size)
+    # A march without room says which step is the next one.
+    samples = ours.march(*rays, cells, settings, max_samples=1)
+    first = torch.from_numpy(state[search_kernels.STEP].astype(int))
+    assert torch.equal(first >= 0, samples.packed_info[:, 1] > 0)
+    begin = torch.from_numpy(known[2])[first >= 0] + first[first >= 0] * step_size
+    torch.testing.assert_close(samples.t_starts, begin.float())
