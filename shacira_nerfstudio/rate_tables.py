@@ -70,7 +70,8 @@ def code_lengths(
         size = (last - first) * counts.shape[1]
         cells = np.bincount(index * counts.shape[1] + bins, minlength=size)
         counts[first:last] = cells.reshape(-1, counts.shape[1])
-    counts = sum(counts[:, k : k + num_letters] for k in range(density))
+    windows = [counts[:, k : k + num_letters] for k in range(density)]
+    counts = np.sum(windows, axis=0)
     letters = np.arange(-middle, middle + 1) / density
     return CodeLengths(_lengths(counts, letters, _SOFT_PRIOR if is_soft else 0.0), density)
 

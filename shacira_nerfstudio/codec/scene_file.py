@@ -275,14 +275,24 @@ class KnownLevels:
                 entries = np.flatnonzero(features.support)
                 features = features[entries]
         if self._has_neighbours[level]:
-
-            def neighbours(numbers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-                table = np.zeros(grid.table_sizes[level], dtype=np.uint8)
-                table[numbers] = sizes
-                return neighbour_sizes(grid, level, touched, table, fast=fast)
-
+            neighbours = partial(_neighbours_of, grid, level, touched, fast)
         rows = LevelRows(features, entries, version=self._version, neighbours=neighbours)
         return entries, rows
+
+
+def _neighbours_of(
+    grid: GridSpec,
+    level: int,
+    touched: TouchedSlabs,
+    fast: bool | None,
+    numbers: np.ndarray,
+    sizes: np.ndarray,
+) -> np.ndarray:
+    """:func:`neighbour_sizes` when some entries, by their numbers, have these sizes and others are
+    0."""
+    table = np.zeros(grid.table_sizes[level], dtype=np.uint8)
+    table[numbers] = sizes
+    return neighbour_sizes(grid, level, touched, table, fast=fast)
 
 
 def _most(limit: tuple[int, int], file_bytes: int) -> int:

@@ -120,6 +120,14 @@ class ShaciraModel(Model):
         return _IncompatibleKeys([], [])
 
     @property
+    def charges_by_tables(self) -> bool:
+        """Whether latents cost what the file's tables say; signs have no such tables."""
+        return self.config.rate_model == "tables" and self.config.quantizer not in (
+            "none",
+            "binary",
+        )
+
+    @property
     def march_settings(self) -> MarchSettings:
         return self.settings.march
 
@@ -134,7 +142,7 @@ class ShaciraModel(Model):
             "entropy_model": list(encoding.entropy_model.parameters()),
             "fields": fields,
         }
-        if not encoding.is_quantized:
+        if not encoding.is_quantized or self.charges_by_tables:
             del groups["entropy_model"]
         return {name: parameters for name, parameters in groups.items() if parameters}
 

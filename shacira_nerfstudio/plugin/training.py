@@ -97,9 +97,8 @@ class TrainingLoop:
     def _look_at_file(self, *, is_due: bool) -> None:
         """Charges latents from now on by the tables that the file would have, and measures the rest
         of it. What there is nothing of yet is looked at in any case."""
-        config, encoding = self.config, self._model.field.encoding
-        has_tables = config.rate_model == "tables" and config.quantizer != "binary"
-        if has_tables and (is_due or not len(encoding.code_lengths)):
+        has_some = len(self._model.field.encoding.code_lengths) > 0
+        if self._model.charges_by_tables and (is_due or not has_some):
             self._model.update_tables()
         if self.side_bytes and not is_due:
             return

@@ -92,7 +92,8 @@ def test_eval_outputs_have_one_row_per_ray(trained):
 def test_appearance_codes_and_baseline_train(scene, tmp_path):
     baseline = {"quantizer": "none", "rate_lambda": 0.0, "latent_dim": 2, "features_per_level": 2}
     codes, binary = {"appearance_dim": 4}, {"quantizer": "binary", "latent_dim": 4}
-    for index, options in enumerate((codes, {"quantizer": "sga"}, binary, baseline)):
+    learned = {"rate_model": "learned"}
+    for index, options in enumerate((codes, {"quantizer": "sga"}, binary, baseline, learned)):
         trainer = make_trainer(make_config(scene, tmp_path / str(index), **options))
         field = trainer.pipeline.model.field
         before = {name: p.detach().clone() for name, p in field.named_parameters()}
@@ -100,9 +101,11 @@ def test_appearance_codes_and_baseline_train(scene, tmp_path):
         steps(trainer, 0, 4)
         model = trainer.pipeline.model
         still = [n for n, p in field.named_parameters() if p.numel() and torch.equal(p, before[n])]
-        # Without integers there is nothing to rate; a Bernoulli of signs has one parameter.
-        idle = {"none": "entropy_model", "binary": "entropy_model.scale"}
-        unused = idle.get(options.get("quantizer", ""))
+        # Without integers there is nothing to rate, and tables are not learned; a Bernoulli of
+        # signs has one parameter.
+        kind = options.get("quantizer", "noise")
+        unused = "entropy_model.scale" if kind == "binary" else "entropy_model"
+        unused = None if options == learned else unused
         assert all(unused and unused in name for name in still), still
         assert torch.equal(appearance, model.appearance) == (not options.get("appearance_dim"))
 

@@ -123,8 +123,9 @@ def rate(setting: Setting) -> Row:
     first_table = range(0, len(lengths), num_tables)
 
     def run(which: Backend) -> tuple[Tensor, ...]:
-        options = {"first": stride // 2, "stride": stride}
-        bits = which.coded_bits(latents, lengths, classes, first_table, grid, **options)
+        bits = which.coded_bits(
+            latents, lengths, classes, first_table, grid, first=stride // 2, stride=stride
+        )
         return bits.detach()[None], *torch.autograd.grad(bits, latents)
 
     found, expected = run(backend), run(get_backend("reference", "cpu"))
