@@ -6,6 +6,7 @@ FORMAT.md is the specification; this module is its table of contents in code.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
