@@ -121,16 +121,16 @@ def check_targets(config: ShaciraModelConfig) -> None:
 
 
 @torch.no_grad()
-def described_bytes(model: ShaciraModel, trainer: Trainer) -> dict[str, int]:
+def described_bytes(model: ShaciraModel, trainer: Trainer, step: int) -> dict[str, int]:
     """Bytes by part of the file that `shacira export` would write now without choices of its
     own."""
     # The exporter imports scripts of the host that are not importable when plugins load.
     from shacira_nerfstudio.plugin.export_folder import pack_run
 
-    scene = pack_run(model, trainer.config, trainer.pipeline, trainer.step)
+    scene = pack_run(model, trainer.config, trainer.pipeline, step)
     return describe(encode_scene(scene))["bytes_by_part"]
 
 
 def file_bytes(model: ShaciraModel, trainer: Trainer) -> int:
     """Length of that file."""
-    return sum(described_bytes(model, trainer).values())
+    return sum(described_bytes(model, trainer, trainer.step).values())

@@ -81,7 +81,7 @@ class TrainingLoop:
         )
         self._model.field.quantize_weights = self._schedule.quantizes_weights(step)
         if encoding.is_quantized:
-            self._look_at_file(is_due=self._schedule.looks_at_file(step))
+            self._look_at_file(step, is_due=self._schedule.looks_at_file(step))
         if step == self._schedule.rdo_step:
             rdo_stage.optimise(self._model, self._trainer)
         self._model.field.encoding.latents.requires_grad_(not self._schedule.freezes_latents(step))
@@ -94,7 +94,7 @@ class TrainingLoop:
         if self.config.target_num_samples and self._sampler is not None:
             self._sampler.set_num_rays_per_batch(self.num_rays)
 
-    def _look_at_file(self, *, is_due: bool) -> None:
+    def _look_at_file(self, step: int, *, is_due: bool) -> None:
         """Charges latents from now on by the tables that the file would have, and measures the rest
         of it. What there is nothing of yet is looked at in any case."""
         has_some = len(self._model.field.encoding.code_lengths) > 0
@@ -105,7 +105,7 @@ class TrainingLoop:
         sides = side_bytes(self._model)
         if self._other_bytes is None:
             # Cameras and the head stay as they are: once is enough.
-            parts = described_bytes(self._model, self._trainer)
+            parts = described_bytes(self._model, self._trainer, step)
             known = "weights", "occupancy", "latents", "tables"
             self._other_bytes = sum(parts.values()) - sum(parts.get(name, 0) for name in known)
         self.side_bytes = {**sides, "other": self._other_bytes}

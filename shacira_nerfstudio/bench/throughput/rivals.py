@@ -72,19 +72,26 @@ def _torchac(letters: np.ndarray, freqs: np.ndarray, precision: int) -> RivalCod
     import torch
     import torchac  # pyright: ignore[reportMissingImports]
 
-    # A row of 16-bit sums for each symbol is what its interface takes; 2^16 wraps to 0. Its search
-    # needs sums that rise, so letters that do not occur are taken out.
+    # A row of 16-bit sums for each symbol is what its interface takes, so making the rows is part
+    # of coding integers with it; 2^16 wraps to 0. Its search needs sums that rise, so letters that
+    # do not occur are taken out.
     occurring = np.flatnonzero(freqs)
     rank = np.cumsum(freqs > 0) - 1
     sums = np.concatenate([[0], np.cumsum(freqs[occurring].astype(np.int64))]) << (16 - precision)
     row = torch.from_numpy(sums.astype(np.uint16).view(np.int16).copy())
-    rows = row.expand(len(letters), len(row)).contiguous()
-    symbols = torch.from_numpy(rank[letters].astype(np.int16))
-    return RivalCoder(
-        "torchac, a CDF row per symbol",
-        lambda: torchac.encode_int16_normalized_cdf(rows, symbols),
-        lambda data: occurring[torchac.decode_int16_normalized_cdf(rows, data).numpy()],
-    )
+    rank = rank.astype(np.int16)
+
+    def rows() -> torch.Tensor:
+        return row.expand(len(letters), len(row)).contiguous()
+
+    def encode() -> bytes:
+        symbols = torch.from_numpy(rank[letters])
+        return torchac.encode_int16_normalized_cdf(rows(), symbols)
+
+    def decode(data: bytes) -> np.ndarray:
+        return occurring[torchac.decode_int16_normalized_cdf(rows(), data).numpy()]
+
+    return RivalCoder("torchac, with its CDF rows, one per symbol", encode, decode)
 
 
 def compressed_bytes(name: str, data: bytes) -> int | str:
