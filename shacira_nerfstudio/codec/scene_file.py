@@ -71,21 +71,11 @@ MAX_OCCUPANCY = 1 << 21, 128
 """Likewise for cells of the occupancy grid."""
 
 
-def encode_scene(
-    scene: PackedScene,
-    *,
-    use_contexts: bool = True,
-    version: int = VERSION,
-    fast: bool | None = None,
-) -> bytes:
-    """The bytes of a scene; the same scene always gives the same bytes.
+def encode_sides(scene: PackedScene, *, fast: bool | None = None) -> dict[str, bytes]:
+    """The sections of a scene beside its latents, by tag.
 
     Args:
-        use_contexts: False gives each level and channel one frequency table, to see what contexts
-            are worth. Such a file decodes like any other, but is not the canonical one.
-        version: Of the format, to encode what an older file holds as that file does.
-        fast: True demands numba, False forbids it, None uses it where it can be imported. The bytes
-            are the same.
+        fast: As in :func:`encode_scene`.
     """
     parts = {
         "HEAD": encode_head(scene),
@@ -102,6 +92,26 @@ def encode_scene(
         parts["meta"] = canonical_json(scene.meta)
     if scene.prefix_psnr is not None:
         parts["psnr"] = encode_prefix_psnr(scene.prefix_psnr)
+    return parts
+
+
+def encode_scene(
+    scene: PackedScene,
+    *,
+    use_contexts: bool = True,
+    version: int = VERSION,
+    fast: bool | None = None,
+) -> bytes:
+    """The bytes of a scene; the same scene always gives the same bytes.
+
+    Args:
+        use_contexts: False gives each level and channel one frequency table, to see what contexts
+            are worth. Such a file decodes like any other, but is not the canonical one.
+        version: Of the format, to encode what an older file holds as that file does.
+        fast: True demands numba, False forbids it, None uses it where it can be imported. The bytes
+            are the same.
+    """
+    parts = encode_sides(scene, fast=fast)
     sections = [(tag, parts[tag]) for tag in ORDER if tag in parts]
     known = KnownLevels(scene.grid, scene.occupancy, scene.latent_dim, version=version, fast=fast)
     coarser = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from shacira_nerfstudio.codec import describe, encode_scene
+from shacira_nerfstudio.codec import PackedScene, encode_scene
 from shacira_nerfstudio.model.rate_control import (
     ControlState,
     Gains,
@@ -121,16 +121,15 @@ def check_targets(config: ShaciraModelConfig) -> None:
 
 
 @torch.no_grad()
-def described_bytes(model: ShaciraModel, trainer: Trainer, step: int) -> dict[str, int]:
-    """Bytes by part of the file that `shacira export` would write now without choices of its
-    own."""
+def file_bytes(model: ShaciraModel, trainer: Trainer) -> int:
+    """Length of the file that `shacira export` would write now with its defaults."""
+    return len(encode_scene(packed_run(model, trainer, trainer.step)))
+
+
+@torch.no_grad()
+def packed_run(model: ShaciraModel, trainer: Trainer, step: int) -> PackedScene:
+    """What that file would hold after a step."""
     # The exporter imports scripts of the host that are not importable when plugins load.
     from shacira_nerfstudio.plugin.export_folder import pack_run
 
-    scene = pack_run(model, trainer.config, trainer.pipeline, step)
-    return describe(encode_scene(scene))["bytes_by_part"]
-
-
-def file_bytes(model: ShaciraModel, trainer: Trainer) -> int:
-    """Length of that file."""
-    return sum(described_bytes(model, trainer, trainer.step).values())
+    return pack_run(model, trainer.config, trainer.pipeline, step)

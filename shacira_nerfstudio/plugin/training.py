@@ -8,10 +8,11 @@ import torch
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes
 
+from shacira_nerfstudio.codec.scene_file import encode_sides
 from shacira_nerfstudio.model.occupancy import seen_cells
 from shacira_nerfstudio.plugin import rdo_stage
 from shacira_nerfstudio.plugin.metrics import side_bytes
-from shacira_nerfstudio.plugin.rate_steering import described_bytes
+from shacira_nerfstudio.plugin.rate_steering import packed_run
 
 if TYPE_CHECKING:
     from shacira_nerfstudio.plugin.model import ShaciraModel
@@ -105,9 +106,9 @@ class TrainingLoop:
         sides = side_bytes(self._model)
         if self._other_bytes is None:
             # Cameras and the head stay as they are: once is enough.
-            parts = described_bytes(self._model, self._trainer, step)
-            known = "weights", "occupancy", "latents", "tables"
-            self._other_bytes = sum(parts.values()) - sum(parts.get(name, 0) for name in known)
+            scene = packed_run(self._model, self._trainer, step)
+            sections = [s for tag, s in encode_sides(scene).items() if tag not in ("WGTS", "OCCU")]
+            self._other_bytes = sum(map(len, sections))
         self.side_bytes = {**sides, "other": self._other_bytes}
 
     def after_step(self, step: int) -> None:
