@@ -46,6 +46,10 @@ from shacira_nerfstudio.plugin.training import TrainingLoop
 from shacira_nerfstudio.plugin.viewer_panel import ViewerPanel
 from shacira_nerfstudio.rate_tables import code_lengths
 
+_ENTRIES_PER_LOOK = 1 << 23
+"""Up to so many entries the file is looked at as often as configured; a table of twice as many
+half as often."""
+
 
 class ShaciraModel(Model):
     """Compressed radiance field (Girish et al., "SHACIRA", ICCV 2023) over an occupancy grid."""
@@ -176,9 +180,15 @@ class ShaciraModel(Model):
             final_lr_factor=config.final_lr_factor,
             weight_qat_start=config.weight_qat_start,
             level_dropout=config.level_dropout,
-            tables_every=config.tables_every,
+            tables_every=config.tables_every * self._looks_apart,
             rdo_start=config.rdo_start if self._can_optimise else 1.0,
         )
+
+    @property
+    def _looks_apart(self) -> int:
+        """A look at the file makes a pass over the table: what looks cost per step does not grow
+        with it."""
+        return -(-self.field.encoding.grid.num_entries // _ENTRIES_PER_LOOK)
 
     @property
     def _can_optimise(self) -> bool:

@@ -72,7 +72,8 @@ class ShaciraModelConfig(ModelConfig):
     """What a latent costs: tables charges by the frequency tables that the file would have now;
     learned by densities that are trained along, as in the paper."""
     tables_every: int = 250
-    """Steps between looks at these tables, and at what the rest of the file takes."""
+    """Steps between looks at these tables, and at what the rest of the file takes; more for grids
+    of more than 2^23 entries, in proportion."""
 
     # Grid and networks
     num_levels: int = 16

@@ -50,7 +50,7 @@ class TrainingSchedule:
     def looks_at_file(self, step: int) -> bool:
         """Whether what the file would be is looked at before this step: often at first, when
         latents move fast, and when the quantiser changes."""
-        early = (16, 32, 64, 128)
+        early = [self.tables_every >> k for k in (4, 3, 2, 1)]
         is_due = step % self.tables_every == 0 or step in early
         return is_due or (step > 0 and self.quantizer_at(step)[0] != self.quantizer_at(step - 1)[0])
 

@@ -143,3 +143,11 @@ def test_a_file_of_signs_holds_signs_and_looks_the_same(scene, tmp_path):
     model.eval()
     ours, theirs = (m.get_outputs_for_camera(camera)["rgb"] for m in (model, decoded))
     assert (ours - theirs).abs().mean() < 0.02  # weights at eight bits
+
+
+def test_looks_at_the_file_do_not_grow_with_the_table(scene, tmp_path, monkeypatch):
+    model = make_trainer(make_config(scene, tmp_path)).pipeline.model
+    assert model.make_schedule(NUM_STEPS).tables_every == 250
+    entries = model.field.encoding.grid.num_entries
+    monkeypatch.setattr("shacira_nerfstudio.plugin.model._ENTRIES_PER_LOOK", entries // 3)
+    assert model.make_schedule(NUM_STEPS).tables_every == 4 * 250

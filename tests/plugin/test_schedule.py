@@ -68,7 +68,7 @@ def test_quantiser_is_that_of_its_schedule():
 def test_the_file_is_looked_at_regularly_and_when_rounding_begins():
     schedule = make_schedule(tables_every=250)
     looks = [step for step in range(1000) if schedule.looks_at_file(step)]
-    assert looks == [0, 16, 32, 64, 128, 250, 500, 700, 750]
+    assert looks == [0, 15, 31, 62, 125, 250, 500, 700, 750]
 
 
 def test_level_dropout_follows_from_step_and_seed():
