@@ -96,14 +96,7 @@ def crowded_levels(grid: GridSpec, occupancy: np.ndarray | None) -> tuple[bool, 
     more than 2^28 vertices, (N + 1)^D each, or when the sum over occupied cells of
     Π_axes (lo(c + 1) - lo(c) + 2), the vertices each of them touches, exceeds 24 T.
     """
-    vertices = _vertices(grid)
-    loads = _loads(grid, occupancy, [n <= MAX_WALKED for n in vertices])
-    result, walked = [], 0
-    for level, count in enumerate(vertices):
-        is_full = walked + count > MAX_WALKED or loads[level] > MAX_LOAD * grid.table_sizes[level]
-        result.append(not grid.is_dense(level) and is_full)
-        walked += 0 if result[-1] or grid.is_dense(level) else count
-    return tuple(result)
+    return level_kinds(grid, occupancy)[0]
 
 
 def described_levels(grid: GridSpec, occupancy: np.ndarray | None) -> tuple[bool, ...]:
@@ -112,15 +105,27 @@ def described_levels(grid: GridSpec, occupancy: np.ndarray | None) -> tuple[bool
     Those that are not crowded, and coarse to fine crowded ones of a load of at most 64 T while
     they have at most 2^26 vertices together.
     """
+    return level_kinds(grid, occupancy)[1]
+
+
+def level_kinds(
+    grid: GridSpec, occupancy: np.ndarray | None
+) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    """:func:`crowded_levels` and :func:`described_levels`, for one count of loads."""
     vertices = _vertices(grid)
-    loads = _loads(grid, occupancy, [n <= MAX_DESCRIBED for n in vertices])
-    result, described = [], 0
-    for level, is_crowded in enumerate(crowded_levels(grid, occupancy)):
-        most = MAX_DESCRIBED_LOAD * grid.table_sizes[level]
-        has_room = described + vertices[level] <= MAX_DESCRIBED and loads[level] <= most
-        result.append(not is_crowded or has_room)
-        described += vertices[level] if is_crowded and has_room else 0
-    return tuple(result)
+    loads = _loads(grid, occupancy, [n <= MAX_WALKED for n in vertices])
+    crowded, walked = [], 0
+    described, num_described = [], 0
+    for level, count in enumerate(vertices):
+        size, load = grid.table_sizes[level], loads[level]
+        is_full = walked + count > MAX_WALKED or load > MAX_LOAD * size
+        is_crowded = not grid.is_dense(level) and is_full
+        crowded.append(is_crowded)
+        walked += 0 if is_crowded or grid.is_dense(level) else count
+        has_room = num_described + count <= MAX_DESCRIBED and load <= MAX_DESCRIBED_LOAD * size
+        described.append(not is_crowded or has_room)
+        num_described += count if is_crowded and has_room else 0
+    return tuple(crowded), tuple(described)
 
 
 def neighbour_levels(

@@ -98,7 +98,7 @@ def _passes(
             is_split = len(passes) > 1
             for number, model in enumerate(passes):
                 chosen = rows.passes(is_split)[number]
-                classes = model.classes(rows.known(by_channel, channel, number, is_split=is_split))
+                classes = rows.classes(model, by_channel, channel, number, is_split=is_split)
                 yield level, channel, begin + entries[chosen], classes, model.num_classes
 
 

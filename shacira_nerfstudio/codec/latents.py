@@ -63,14 +63,7 @@ def encode_level(
         writer.bits(int(is_split), 1)
         for number, model in enumerate(passes):
             model.write(writer, version=rows.version)
-            known = rows.known(
-                by_channel,
-                channel,
-                number,
-                is_split=is_split,
-                with_neighbours=model.neighbour_weight > 0,
-            )
-            classes = model.classes(known)
+            classes = rows.classes(model, by_channel, channel, number, is_split=is_split)
             values = by_channel[channel][rows.passes(is_split)[number]].astype(np.int64)
             tables, index, bits = _write_tables(writer, values, classes, model.num_classes)
             cost += bits
@@ -174,14 +167,8 @@ class _Parts:
                 tables, position = _read_tables(
                     self._bits, model.num_classes, self._section, self._precision
                 )
-                known = rows.known(
-                    symbols,
-                    channel,
-                    number,
-                    is_split=is_split,
-                    with_neighbours=model.neighbour_weight > 0,
-                )
-                index = position[model.classes(known)]
+                classes = rows.classes(model, symbols, channel, number, is_split=is_split)
+                index = position[classes]
                 if (index < 0).any():
                     raise SceneFormatError(
                         self._section, "a table for every class that occurs", "none"

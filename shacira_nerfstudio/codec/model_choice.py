@@ -66,24 +66,20 @@ def _choose_passes(
         values = symbols[channel][chosen]
         stride = -(-max(len(values), 1) // _MAX_SAMPLES)
         sample = _Sample(values[::stride], known[::stride], stride)
-        model = _best_weights(
-            sample, rows.version, has_previous=channel > 0, has_partner=number > 0
-        )
+        model = _best_weights(sample, has_previous=channel > 0, has_partner=number > 0)
         bits, thresholds = _Sample(values, known, 1).plan(model, _NUM_BINS)
         total += bits + _PASS_BITS
         models.append(replace(model, thresholds=thresholds))
     return total, tuple(models)
 
 
-def _best_weights(
-    sample: _Sample, version: int, *, has_previous: bool, has_partner: bool
-) -> PassModel:
+def _best_weights(sample: _Sample, *, has_previous: bool, has_partner: bool) -> PassModel:
     """Weights and reaches, one kind after the other; thresholds are left out."""
     weights = _SUPPORT_AND_MAGNITUDE if sample.has_features else _SUPPORT_AND_MAGNITUDE[:1]
     best = sample.best([PassModel(support, magnitude) for support, magnitude in weights])
-    if version > 1 and sample.has_ancestry:
+    if sample.has_ancestry:
         best = sample.best([replace(best, ancestry_weight=w) for w in _ANCESTRY])
-    if version > 1 and sample.has_neighbours:
+    if sample.has_neighbours:
         best = sample.best([replace(best, neighbour_weight=w) for w in _WEIGHTS])
     for name, is_there in (("previous", has_previous), ("partner", has_partner)):
         if not is_there:

@@ -204,6 +204,16 @@ class LevelRows:
         """Rows of each pass over a channel."""
         return self._halves if is_split else (slice(None),)
 
+    def classes(
+        self, model: PassModel, symbols: np.ndarray, channel: int, number: int, *, is_split: bool
+    ) -> np.ndarray:
+        """Class under a model of each entry of pass ``number`` over a channel, int32; see
+        :meth:`known`."""
+        wanted = model.neighbour_weight > 0
+        return model.classes(
+            self.known(symbols, channel, number, is_split=is_split, with_neighbours=wanted)
+        )
+
     def known(
         self,
         symbols: np.ndarray,

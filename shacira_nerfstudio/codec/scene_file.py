@@ -20,10 +20,9 @@ from shacira_nerfstudio.codec.container import (
 from shacira_nerfstudio.codec.contexts import (
     Features,
     TouchedSlabs,
-    crowded_levels,
-    described_levels,
     entry_magnitudes,
     level_features,
+    level_kinds,
     neighbour_levels,
     neighbour_sizes,
 )
@@ -252,9 +251,8 @@ class KnownLevels:
     ) -> None:
         self._grid, self._occupancy = grid, occupancy
         self._version, self._fast = version, fast
-        self._is_crowded = crowded_levels(grid, occupancy)
+        self._is_crowded, self._is_described = level_kinds(grid, occupancy)
         if version > 1:
-            self._is_described = described_levels(grid, occupancy)
             self._has_neighbours = neighbour_levels(grid, self._is_described, latent_dim)
         else:
             self._is_described = tuple(not crowded for crowded in self._is_crowded)
