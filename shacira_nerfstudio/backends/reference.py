@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shacira_nerfstudio.backends.base import MarchSettings, Rendering, Samples, Weights
+from shacira_nerfstudio.backends.base import MarchSettings, Samples, Weights
 from shacira_nerfstudio.backends.rounds import render_in_rounds
 from shacira_nerfstudio.backends.rows import (
     PLAIN,
@@ -366,27 +366,7 @@ class ReferenceBackend:
         inputs = torch.cat([ray_features[rays], raw[:, 1:]], 1)
         return density_of(raw), color_network(inputs, weights)
 
-    def render(
-        self,
-        origins: Tensor,
-        directions: Tensor,
-        occupancy: Tensor,
-        settings: MarchSettings,
-        table: Tensor,
-        grid: GridSpec,
-        weights: Weights,
-        ray_features: Tensor,
-        *,
-        quantizer: Quantizer = PLAIN,
-        num_levels: int,
-        early_stop: float,
-        min_weight: float,
-    ) -> Rendering:
-        del min_weight  # each sample has its own colour here
-        return render_in_rounds(
-            self, origins, directions, occupancy, settings, table, grid, weights, ray_features,
-            quantizer=quantizer, num_levels=num_levels, early_stop=early_stop,
-        )  # fmt: skip
+    render = render_in_rounds
 
 
 def create(device: torch.device) -> ReferenceBackend:

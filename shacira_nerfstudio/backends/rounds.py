@@ -30,9 +30,12 @@ def render_in_rounds(
     quantizer: Quantizer = PLAIN,
     num_levels: int,
     early_stop: float,
+    min_weight: float,
 ) -> Rendering:
-    """See :meth:`Backend.render`. All rays take a few samples each, until all are opaque or at
-    their end; every sample gets its colour."""
+    """See :meth:`Backend.render`, which this is for a class of backends. All rays take a few
+    samples each, until all are opaque or at their end; every sample gets its colour, whatever it
+    weighs."""
+    del min_weight
     color, last = torch.zeros(len(origins), 3).to(origins), torch.zeros(len(origins), 3).to(origins)
     distance, transmittance = torch.zeros_like(origins[:, 0]), torch.ones_like(origins[:, 0])
     active = torch.arange(len(origins), device=origins.device)

@@ -9,7 +9,6 @@ on the number of threads.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -101,12 +100,8 @@ class _Interpolate(torch.autograd.Function):
         out = np.empty((grid.num_levels, table.shape[1], num_samples), np.float32)
         rows, (mode, seed) = _rows_and_mode(table, quantizer)
         flat = rows.ravel()
-        wanted = list(range(grid.num_levels))
-        if rows.dtype != np.float32:
-            # The finest levels of a file often hold nothing.
-            spans = list(itertools.pairwise(offsets))
-            wanted = [level for level in wanted if rows[slice(*spans[level])].any()]
-            out[[level for level in range(grid.num_levels) if level not in wanted]] = 0
+        wanted = views.read_levels(rows, grid, grid.num_levels)
+        out[np.setdiff1d(np.arange(grid.num_levels), wanted)] = 0
 
         def levels(begin: int, end: int) -> None:
             for level in wanted:
@@ -375,8 +370,6 @@ class CpuNumbaBackend:
         self, table: Tensor, rows: np.ndarray, grid: GridSpec, num_levels: int
     ) -> np.ndarray:
         """See :func:`views.read_levels`; kept for the next call with the same table."""
-        if rows.dtype == np.float32:
-            return np.arange(num_levels)
         known, key = self._known_levels, (table._version, num_levels)
         if known is None or known[0] is not table or known[1] != key:
             levels = views.read_levels(rows, grid, num_levels)

@@ -119,6 +119,24 @@ def _rate(v, a, b, q, bits, slope_v, slope_a, slope_b, work, ints, floats, count
 
 
 @numba.njit(**_COMPILE)
+def _rated_rows(size, first, stride, origin, rows):
+    """Writes to ``rows``, int32, which rows of a level are rated, and returns how many: those of
+    the blocks ``first::stride`` of 16 rows of the whole table, where the level begins at
+    ``origin``."""
+    count = 0
+    block = origin // RATE_BLOCK
+    block += (first - block) % stride
+    last = (origin + size + RATE_BLOCK - 1) // RATE_BLOCK
+    while block < last:
+        begin = max(block * RATE_BLOCK - origin, 0)
+        for row in range(begin, min((block + 1) * RATE_BLOCK - origin, size)):
+            rows[count] = row
+            count += 1
+        block += stride
+    return count
+
+
+@numba.njit(**_COMPILE)
 def logistic_bits(latents, first, stride, scale, shift, seed, origin, rows, grad, totals):
     """Bits of some rows of one level under logistic densities, and their gradients.
 
@@ -135,17 +153,8 @@ def logistic_bits(latents, first, stride, scale, shift, seed, origin, rows, grad
     Returns:
         How many rows were rated.
     """
-    size, num_channels = latents.shape
-    count = 0
-    block = origin // RATE_BLOCK
-    block += (first - block) % stride
-    last = (origin + size + RATE_BLOCK - 1) // RATE_BLOCK
-    while block < last:
-        begin = max(block * RATE_BLOCK - origin, 0)
-        for row in range(begin, min((block + 1) * RATE_BLOCK - origin, size)):
-            rows[count] = row
-            count += 1
-        block += stride
+    num_channels = latents.shape[1]
+    count = _rated_rows(len(latents), first, stride, origin, rows)
     scratch = np.empty((9, BATCH), np.float32)
     v, a, b, q, bits = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     slope_v, slope_a, slope_b, work = scratch[5], scratch[6], scratch[7], scratch[8]
@@ -194,31 +203,23 @@ def coded_bits(latents, classes, first, stride, lengths, density, origin, rows, 
     Returns:
         How many rows have a gradient.
     """
-    size, num_channels = latents.shape
-    middle = lengths.shape[1] // 2
+    num_channels, middle = latents.shape[1], lengths.shape[1] // 2
     shift, half = np.float32(middle), _HALF * density
-    count = 0
-    bits = 0.0
-    block = origin // RATE_BLOCK
-    block += (first - block) % stride
-    last = (origin + size + RATE_BLOCK - 1) // RATE_BLOCK
-    while block < last:
-        begin = max(block * RATE_BLOCK - origin, 0)
-        for row in range(begin, min((block + 1) * RATE_BLOCK - origin, size)):
-            is_moved = False
-            for c in range(num_channels):
-                grad[count, c] = np.float32(0)
-                kind = classes[row, c]
-                if kind >= 0:
-                    table, q = lengths[kind], latents[row, c] * density + shift
-                    letter = np.float32(np.rint(latents[row, c])) * density + shift
-                    bits += _cost(table, letter, middle)
-                    slope = _cost(table, q + half, middle) - _cost(table, q - half, middle)
-                    grad[count, c] = slope
-                    is_moved = is_moved or slope != 0
-            rows[count] = row
-            count += is_moved
-        block += stride
+    bits, count = 0.0, 0
+    for index in range(_rated_rows(len(latents), first, stride, origin, rows)):
+        row, is_moved = rows[index], False
+        for c in range(num_channels):
+            grad[count, c] = np.float32(0)
+            kind = classes[row, c]
+            if kind >= 0:
+                table, q = lengths[kind], latents[row, c] * density + shift
+                letter = np.float32(np.rint(latents[row, c])) * density + shift
+                bits += _cost(table, letter, middle)
+                slope = _cost(table, q + half, middle) - _cost(table, q - half, middle)
+                grad[count, c] = slope
+                is_moved = is_moved or slope != 0
+        rows[count] = row  # not beyond those that were read
+        count += is_moved
     total[0] = bits
     return count
 

@@ -50,18 +50,14 @@ class LogisticBits(torch.autograd.Function):
         table = latents.detach().float().contiguous().numpy()
         a, b = (v.detach().float().contiguous().numpy() for v in (scale, shift))
         totals = np.zeros((grid.num_levels, *a.shape[1:], 3))
-        tasks, ctx.parts = [], []
+        tasks = []
         for level, begin in enumerate(grid.offsets[:-1]):
             end = grid.offsets[level + 1]
             rows, grad = _room(end - begin, stride, table.shape[1])
             row = min(level, len(a) - 1)  # one row serves all levels if the density is pooled
             kernel_arguments = (table[begin:end], first, stride, a[row], b[row])
             tasks.append((*kernel_arguments, np.uint32(seed), begin, rows, grad, totals[level]))
-        # Fine levels are the largest; they start first so that threads finish together.
-        counts = run(latent_kernels.logistic_bits, tasks[::-1], num_threads)[::-1]
-        for count, task in zip(counts, tasks, strict=True):
-            origin, rows, grad = task[-4:-1]
-            ctx.parts.append((origin, rows[:count], grad[:count]))
+        ctx.parts = _rate_levels(latent_kernels.logistic_bits, tasks, num_threads)
         ctx.shapes, ctx.totals, ctx.gradient = (latents.shape, len(a)), totals, gradient
         ctx.num_threads = num_threads
         return latents.new_tensor(totals[..., 0].sum())
@@ -99,18 +95,14 @@ class CodedBits(torch.autograd.Function):
         kinds, bits = classes.contiguous().numpy(), lengths.float().contiguous().numpy()
         totals = np.zeros((grid.num_levels, 1))
         tables, density = [*first_table, len(bits)], np.float32(letters_per_unit)
-        tasks, ctx.parts = [], []
+        tasks = []
         for level, begin in enumerate(grid.offsets[:-1]):
             end = grid.offsets[level + 1]
             rows, grad = _room(end - begin, stride, table.shape[1])
             part = (table[begin:end], kinds[begin:end], first, stride)
             own = bits[tables[level] : tables[level + 1]]
             tasks.append((*part, own, density, begin, rows, grad, totals[level]))
-        # Fine levels are the largest; they start first so that threads finish together.
-        counts = run(latent_kernels.coded_bits, tasks[::-1], num_threads)[::-1]
-        for count, task in zip(counts, tasks, strict=True):
-            origin, rows, grad = task[-4:-1]
-            ctx.parts.append((origin, rows[:count], grad[:count]))
+        ctx.parts = _rate_levels(latent_kernels.coded_bits, tasks, num_threads)
         ctx.shape, ctx.gradient, ctx.num_threads = latents.shape, gradient, num_threads
         return latents.new_tensor(totals.sum())
 
@@ -121,13 +113,33 @@ class CodedBits(torch.autograd.Function):
 
 
 def _room(size: int, stride: int, num_channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """For the rated rows of one level and their gradients, with one row to spare."""
-    room = (-(-size // (RATE_BLOCK * stride)) + 1) * RATE_BLOCK + 1
+    """For the rated rows of one level and their gradients."""
+    room = (-(-size // (RATE_BLOCK * stride)) + 1) * RATE_BLOCK
     return np.empty(room, np.int32), np.empty((room, num_channels), np.float32)
 
 
+_Part = tuple[int, np.ndarray, np.ndarray]
+"""First row of a level, its rows that have a gradient, and that gradient."""
+
+
+def _rate_levels(kernel: Any, tasks: list[tuple], num_threads: int) -> list[_Part]:
+    """Runs a kernel on each level.
+
+    Args:
+        tasks: Arguments for each level; the last four are its first row, room for rows and for
+            gradients, and where totals go.
+    """
+    # Fine levels are the largest; they start first so that threads finish together.
+    counts = run(kernel, tasks[::-1], num_threads)[::-1]
+    parts = []
+    for count, task in zip(counts, tasks, strict=True):
+        origin, rows, grad = task[-4:-1]
+        parts.append((origin, rows[:count], grad[:count]))
+    return parts
+
+
 def _add_parts(
-    parts: list[tuple[int, np.ndarray, np.ndarray]],
+    parts: list[_Part],
     factor: float,
     shape: tuple[int, int],
     gradient: RowGradient | None,

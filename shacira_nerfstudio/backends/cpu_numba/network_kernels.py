@@ -198,6 +198,18 @@ def widest(layers):
 
 
 @numba.njit(**_COMPILE)
+def apply_layers(params, layers, x, y):
+    """Takes a tile x through all layers, with rectified linear units between them; y is of the same
+    size, to work in. Returns the two, the one with the outputs first."""
+    for index in range(len(layers)):
+        linear(params, layers[index], x, y)
+        if index + 1 < len(layers):
+            relu(y, layers[index, ROWS])
+        x, y = y, x
+    return x, y
+
+
+@numba.njit(**_COMPILE)
 def color_forward(raw, features, rays, params, layers, sigma, rgb, begin, end):
     """Writes sigma [S] and rgb [S, 3] for samples begin:end.
 
@@ -212,11 +224,7 @@ def color_forward(raw, features, rays, params, layers, sigma, rgb, begin, end):
     for s in range(begin, end, TILE):
         n = min(TILE, end - s)
         load_color_input(features, rays, raw, s, n, x, layers[0, COLUMNS])
-        for index in range(len(layers)):
-            linear(params, layers[index], x, y)
-            if index + 1 < len(layers):
-                relu(y, layers[index, ROWS])
-            x, y = y, x
+        x, y = apply_layers(params, layers, x, y)
         for i in range(n):
             sigma[s + i] = math.exp(min(raw[0, s + i], limit))
             for c in range(3):

@@ -21,12 +21,10 @@ from shacira_nerfstudio.backends.cpu_numba.interpolate_kernels import interpolat
 from shacira_nerfstudio.backends.cpu_numba.march_kernels import walk
 from shacira_nerfstudio.backends.cpu_numba.network_kernels import (
     COLUMNS,
-    ROWS,
     TILE,
+    apply_layers,
     clear,
     density_forward,
-    linear,
-    relu,
     widest,
 )
 from shacira_nerfstudio.backends.cpu_numba.search_kernels import (
@@ -137,11 +135,7 @@ def _paint(raw, features, rays, params, layers, picked, shares, count, color, la
                 x[a * TILE + i] = features[ray, a]
             for g in range(geometry):
                 x[(width + g) * TILE + i] = raw[1 + g, sample]
-        for index in range(len(layers)):
-            linear(params, layers[index], x, y)
-            if index + 1 < len(layers):
-                relu(y, layers[index, ROWS])
-            x, y = y, x
+        x, y = apply_layers(params, layers, x, y)
         for i in range(n):
             ray, share = rays[picked[begin + i]], shares[begin + i]
             for c in range(3):

@@ -22,7 +22,10 @@ RAY_BLOCK = 1024
 
 
 def read_levels(table: np.ndarray, grid: GridSpec, num_levels: int) -> np.ndarray:
-    """Which levels hold anything: indices, int64. The finest levels of a file often do not."""
+    """Which levels hold anything: indices, int64. The finest levels of a file often do not; those
+    of a float table always do."""
+    if table.dtype == np.float32:
+        return np.arange(num_levels)
     spans = list(itertools.pairwise(grid.offsets))[:num_levels]
     return np.array([i for i, span in enumerate(spans) if table[slice(*span)].any()], np.int64)
 
