@@ -72,20 +72,20 @@ def code_lengths(
         counts[first:last] = cells.reshape(-1, counts.shape[1])
     windows = [counts[:, k : k + num_letters] for k in range(density)]
     counts = np.sum(windows, axis=0)
-    letters = np.arange(-middle, middle + 1) / density
-    return CodeLengths(_lengths(counts, letters, _SOFT_PRIOR if is_soft else 0.0), density)
+    return CodeLengths(_lengths(counts, density, _SOFT_PRIOR if is_soft else 0.0), density)
 
 
-def _lengths(counts: np.ndarray, letters: np.ndarray, extra: float) -> np.ndarray:
+def _lengths(counts: np.ndarray, density: int, extra: float) -> np.ndarray:
     """``-log2`` of the shares of counts [T, W], mixed with a two-sided geometric distribution of
     the same centre and mean distance from it.
 
     Args:
-        counts: Symbols within 1/2 of each letter.
-        letters: [W]; those that are integers count each symbol once.
+        counts: Symbols within 1/2 of each letter; each counts at ``density`` letters, those of a
+            unit.
         extra: Weight of that distribution beside the usual, as a share of the symbols.
     """
-    density = round(1 / (letters[1] - letters[0]))
+    middle = counts.shape[1] // 2
+    letters = np.arange(-middle, middle + 1) / density
     total = counts.sum(1, keepdims=True) / density
     some = np.maximum(total * density, 1e-9)
     centre = np.rint(counts @ letters[:, None] / some)

@@ -28,6 +28,10 @@ _LOOK_UPS: dict[QuantizeMode, Literal["none", "round", "noise"]] = {
 own."""
 
 
+_TABLES = "code_lengths", "classes", "first_table"
+"""Buffers whose shapes are those of the file that training would write now."""
+
+
 @dataclass(frozen=True)
 class TableView:
     """A table as one training step, or one view, reads it."""
@@ -116,16 +120,12 @@ class LatentHashEncoding(nn.Module):
     ) -> None:
         """From now on latents cost what these tables say, see :meth:`Backend.coded_bits`."""
         self.letters_per_unit.fill_(letters_per_unit)
-        for name, value in (
-            ("code_lengths", code_lengths),
-            ("classes", classes),
-            ("first_table", first_table),
-        ):
+        for name, value in zip(_TABLES, (code_lengths, classes, first_table), strict=True):
             setattr(self, name, value.to(self.latents.device))
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         # The number of tables is the checkpoint's.
-        for name in ("code_lengths", "classes", "first_table"):
+        for name in _TABLES:
             if prefix + name in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name]))
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -217,12 +217,13 @@ class LatentHashEncoding(nn.Module):
         return latents
 
     def bits(self, *, fraction: float = 1.0) -> Float[Tensor, ""]:
-        """Estimated bits of the whole table, differentiable in the latents and the entropy model.
+        """Estimated bits of the whole table, differentiable in the latents.
 
-        The estimate looks at ``latents + noise`` (SHACIRA, Eq. 4), which gives the latents a
-        gradient that rounding would not. Of the blocks of 16 rows it reads every k-th from a random
-        one on, k = round(1 / fraction): each row is read with probability 1/k, so the estimate is
-        unbiased. Entries that nothing reaches cost nothing.
+        With tables it is what they say, and entries that nothing reaches cost nothing. Without, it
+        is the entropy model's word on ``latents + noise`` (SHACIRA, Eq. 4), which gives the latents
+        a gradient that rounding would not, and differentiable in the model, too. Of the blocks of
+        16 rows it reads every k-th from a random one on, k = round(1 / fraction): each row is read
+        with probability 1/k, so the estimate is unbiased.
         """
         if not 0 < fraction <= 1:
             raise ValueError(f"expected a fraction in (0, 1], got {fraction}")

@@ -80,8 +80,7 @@ def has_lpips_weights() -> bool:
 
 def side_bytes(model: ShaciraModel) -> dict[str, int]:
     """Bytes of networks and occupancy as they are, by part, as the file holds them."""
-    codes = model.appearance if model.config.appearance_dim else None
-    weights = pack_weights(model.field, None if codes is None else mean_appearance(codes))
+    weights = pack_weights(model.field, mean_appearance(model.appearance))
     return {
         "weights": len(encode_weights(weights)),
         "occupancy": len(encode_occupancy(model.occupancy.occupied.cpu().numpy())),

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from shacira_nerfstudio.codec import PackedScene, encode_scene
+from shacira_nerfstudio.codec import encode_scene
 from shacira_nerfstudio.codec.costs import symbol_costs
 from shacira_nerfstudio.model.rdo import Bits, best_moves, find_price, probe_curvature
+from shacira_nerfstudio.plugin.rate_steering import packed_run
 
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import Trainer
@@ -46,20 +47,13 @@ class RdoStage:
 
     def __init__(self, model: ShaciraModel, trainer: Trainer) -> None:
         self._model, self._trainer = model, trainer
-        self._scene = self._pack()
+        self._scene = packed_run(model, trainer, trainer.step)
         self._start = torch.from_numpy(self._scene.symbols).float()
         self._bits_at_start = self._bits(self._start)
 
     @cached_property
     def _curvature(self) -> Tensor:
         return _measure_curvature(self._model, self._trainer)
-
-    def _pack(self) -> PackedScene:
-        # The exporter imports scripts of the host that are not importable when plugins load.
-        from shacira_nerfstudio.plugin.export_folder import pack_run
-
-        trainer = self._trainer
-        return pack_run(self._model, trainer.config, trainer.pipeline, trainer.step)
 
     @property
     def fair_price(self) -> float:
