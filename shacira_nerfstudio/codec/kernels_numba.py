@@ -16,6 +16,15 @@ _jit = numba.njit(cache=True, nogil=True)
 def find_letters(values, table_index, first, minimums, freqs):
     """Twin of ``rans._find_letters``."""
     letters = np.empty(len(values), dtype=np.int32)
+    if len(first) == 2 and first[1] > 1 and np.all(freqs > 0):
+        # One table without gaps, as in small levels: nothing to look up, so this is vectorised.
+        low, num_letters = np.int64(minimums[0]), np.uint64(first[1])
+        are_outside = False
+        for i in range(len(values)):
+            letter = np.int64(values[i]) - low
+            letters[i] = letter
+            are_outside |= np.uint64(letter) >= num_letters
+        return letters[: 0 if are_outside else len(letters)], not are_outside
     count, all_occur = 0, True
     for i in range(len(values)):
         table = np.uint64(table_index[i])
@@ -26,7 +35,7 @@ def find_letters(values, table_index, first, minimums, freqs):
             break
         letters[count] = letter
         count += end - begin > 1
-    return letters[:count] if all_occur else letters[:0], all_occur
+    return letters[: count if all_occur else 0], all_occur
 
 
 @_jit

@@ -148,17 +148,31 @@ def _push(
     """Encodes one segment onto ``states`` [K], in place; returns its words in a decoder's order."""
     num_lanes = len(states)
     f, c = freqs.astype(np.uint64)[letters], starts.astype(np.uint64)[letters]
-    bound = f << np.uint64(32 - precision)
+    # Rows are short: what can be done once for all of them is not done in the loop.
+    rows = (_rows(part, num_lanes) for part in (f << np.uint64(32 - precision), f, c))
+    whole, word_bits = np.uint64(1 << precision), np.uint64(16)
     words = [np.zeros(0, dtype=np.uint64)]
-    for begin in range((len(f) - 1) // num_lanes * num_lanes, -1, -num_lanes):
-        step = slice(begin, begin + num_lanes)
-        x = states[: len(f[step])]
-        full = x >= bound[step]
-        words.append(x[full] & np.uint64(0xFFFF))
-        x[full] >>= np.uint64(16)
-        quotient = x // f[step]
-        x[:] = (quotient << np.uint64(precision)) + (x - quotient * f[step]) + c[step]
+    for bound, f, c in reversed(list(zip(*rows, strict=True))):
+        x = states[: len(f)]
+        full = (x >= bound).nonzero()[0]
+        if len(full):
+            moved = x[full]
+            words.append(moved)  # its low 16 bits
+            x[full] = moved >> word_bits
+        # x' = 2^p quotient + (x - quotient f) + c
+        quotient = x // f
+        quotient *= whole - f
+        x += quotient
+        x += c
     return np.concatenate(words[::-1]).astype(np.uint16)
+
+
+def _rows(values: np.ndarray, num_lanes: int) -> list[np.ndarray]:
+    """One array per row of lanes; the last may be shorter."""
+    num_whole = len(values) // num_lanes
+    whole = values[: num_whole * num_lanes].reshape(num_whole, num_lanes)
+    rest = values[num_whole * num_lanes :]
+    return [*whole, *([rest] if len(rest) else [])]
 
 
 class Decoder:
@@ -257,20 +271,20 @@ def _pull(
     else:
         symbols, coded = np.zeros(len(table_index), dtype=np.int16), slice(None)
     num_lanes = len(states)
-    letters = np.zeros(len(table_index), dtype=np.int32)
     mask, shift = np.uint64((1 << precision) - 1), np.uint64(precision)
     # Rows are short: what can be done once for all of them is not done in the loop.
     freqs, starts = freqs.astype(np.uint64), starts.astype(np.uint64)
-    begins, bases = first[table_index], table_index.astype(np.int64) << precision
-    for begin in range(0, len(table_index), num_lanes):
-        base = bases[begin : begin + num_lanes]
+    begins = first[table_index]
+    letters = begins.astype(np.int64)
+    bases = table_index.astype(np.int64) << precision
+    for letter, base in zip(_rows(letters, num_lanes), _rows(bases, num_lanes), strict=True):
         x = states[: len(base)]
         slot = x & mask
-        letter = begins[begin : begin + num_lanes] + lookup[base + slot.view(np.int64)]
-        letters[begin : begin + num_lanes] = letter
+        base += slot.view(np.int64)
+        letter += lookup.take(base)
         x >>= shift
-        x *= freqs[letter]
-        slot -= starts[letter]  # from 0 on: the letter was found by its slot
+        x *= freqs.take(letter)
+        slot -= starts.take(letter)  # from 0 on: the letter was found by its slot
         x += slot
         position = _refill(x, words, position)
         if position > len(words):
@@ -307,9 +321,10 @@ def _pull_bits(
 
 def _refill(states: np.ndarray, words: np.ndarray, position: int) -> int:
     """Gives a word to every state below 2^16, in order of lanes; returns the next position."""
-    hungry = np.flatnonzero(states < START)
+    hungry = (states < START).nonzero()[0]
     end = position + len(hungry)
     if end > len(words):
         return len(words) + 1
-    states[hungry] = states[hungry] << np.uint64(16) | words[position:end]
+    if end > position:
+        states[hungry] = states[hungry] << np.uint64(16) | words[position:end]
     return end

@@ -122,11 +122,17 @@ def test_as_short_as_constriction(sigma):
     assert 8 * (len(data) - 4 * 128) <= 1.001 * oracle.num_bits()
 
 
-def test_a_symbol_without_a_slot_is_refused():
-    tables, index = TableSet([FrequencyTable(0, (1, 0, 1))]), np.zeros(1, dtype=np.int32)
-    for value in (-1, 1, 3):
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(
+    ("roots", "strangers"), [((1, 0, 1), (-1, 1, 3)), ((1, 1), (-1, 2, 1 << 40, -(1 << 40)))]
+)
+def test_a_symbol_without_a_slot_is_refused(roots, strangers, fast):
+    if fast:
+        pytest.importorskip("numba")
+    tables, index = TableSet([FrequencyTable(0, roots)]), np.zeros(3, dtype=np.int32)
+    for stranger in strangers:
         with pytest.raises(ValueError, match="occur in their table"):
-            Segment.from_symbols(np.array([value]), index, tables)
+            Segment.from_symbols(np.array([0, stranger, 0]), index, tables, fast=fast)
 
 
 def test_a_stream_must_end_where_its_encoder_began():
