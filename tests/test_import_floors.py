@@ -15,7 +15,7 @@ FLOOR = {  # longest matching prefix wins
     **dict.fromkeys(
         [
             *("codec.wire", "codec.tables", "codec.rans", "codec.kernels_numba"),
-            *("codec.contexts", "codec.container"),
+            *("codec.contexts", "codec.walks", "codec.container"),
         ],
         0,
     ),

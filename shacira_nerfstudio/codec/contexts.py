@@ -29,11 +29,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 
 from shacira_nerfstudio.codec.rans import kernels
+from shacira_nerfstudio.codec.walks import Coarser, Layout, walk
 from shacira_nerfstudio.grid import GridSpec
 
 MAX_LOAD = 24
@@ -203,24 +203,39 @@ def level_features(
         coarser: :func:`entry_magnitudes` of the next coarser level; None at the coarsest, where
             magnitudes are 0.
         ancestor: The same of the level before that one; None leaves the ancestry at 0.
-        touched: The level's touched vertices, for a caller that walks it more than once.
+        touched: The level's touched vertices, for a caller that walks it more than once in numpy.
     """
     size = grid.table_sizes[level]
-    features = Features(*(np.zeros(size, dtype=np.uint8) for _ in range(3)))
     twin = kernels(fast) if grid.num_dims == 3 else None
-    scatter = twin.scatter if twin else _scatter
-    index = _slab_index(grid, level)
-    targets = [(_Ancestor(grid, level, 1, coarser, twin), features.magnitude)]
+    if twin:
+        layout = *_occupied_cells(grid, level, occupancy), *_layout(grid, level)
+        arguments = *layout, _coarser(grid, level, 1, coarser), _coarser(grid, level, 2, ancestor)
+        return Features(*walk(twin.walk_features, grid.resolutions[level] + 1, arguments, 3, size))
+    features = Features(*(np.zeros(size, dtype=np.uint8) for _ in range(3)))
+    index, size, is_dense = _layout(grid, level)
+    targets = [(_Ancestor(grid, level, 1, coarser), features.magnitude)]
     if ancestor is not None:
-        targets.append((_Ancestor(grid, level, 2, ancestor, twin), features.ancestry))
-    is_dense = grid.is_dense(level)
-    for x, vertices in enumerate(touched or TouchedSlabs(grid, level, occupancy, fast=fast)):
+        targets.append((_Ancestor(grid, level, 2, ancestor), features.ancestry))
+    for x, vertices in enumerate(touched or TouchedSlabs(grid, level, occupancy)):
         for source, found in targets:
             around = source.slab(x)
             if vertices is not None:
                 layout = index, x, size, is_dense
-                scatter(*layout, *vertices, around, source.place, features.support, found)
+                _scatter(*layout, *vertices, around, source.place, features.support, found)
     return features
+
+
+def _coarser(grid: GridSpec, level: int, steps: int, magnitudes: np.ndarray | None) -> Coarser:
+    """The level so many steps coarser as a compiled walk takes it; None stands for zeros."""
+    if magnitudes is None:
+        num_vertices = grid.resolutions[level] + 1
+        index, size, is_dense, side = np.zeros(1, dtype=np.int32), 1, True, 0
+        parents, place = np.zeros(1, np.int64), np.zeros(num_vertices**2, np.int32)
+        return index, size, is_dense, np.zeros(1, dtype=np.uint8), side, parents, place
+    resolution = grid.resolutions[level - steps]
+    parents = parent_cells(grid.resolutions[level], resolution)
+    layout = _layout(grid, level - steps)
+    return *layout, magnitudes, resolution + 1, parents, _flat(parents, resolution, 2)
 
 
 class _Ancestor:
@@ -237,7 +252,6 @@ class _Ancestor:
         level: int,
         steps: int,
         magnitudes: np.ndarray | None,
-        twin: ModuleType | None,
     ) -> None:
         resolution = grid.resolutions[level]
         if magnitudes is None:
@@ -246,7 +260,7 @@ class _Ancestor:
         else:
             side = grid.resolutions[level - steps]
             self._parents = parent_cells(resolution, side)
-            self._slabs = _magnitude_slabs(grid, level - steps, magnitudes, twin)
+            self._slabs = _magnitude_slabs(grid, level - steps, magnitudes)
         self.place = _flat(self._parents, side, grid.num_dims - 1)
         """Where in a slab each vertex of the finer level finds its cell."""
         self._around, self._current = next(self._slabs), 0
@@ -261,24 +275,28 @@ class _Ancestor:
 def neighbour_sizes(
     grid: GridSpec,
     level: int,
-    touched: TouchedSlabs,
+    occupancy: np.ndarray | None,
     sizes: np.ndarray,
     *,
+    touched: TouchedSlabs | None = None,
     fast: bool | None = None,
 ) -> np.ndarray:
     """The feature ``neighbours`` of a level's entries, uint8 [T].
 
     Args:
         sizes: ``min(|q|, 31)`` of one channel, uint8 [T]; 0 where it is not known yet.
+        touched: As for :func:`level_features`.
     """
-    resolution, size = grid.resolutions[level], grid.table_sizes[level]
+    resolution = grid.resolutions[level]
+    index, size, is_dense = _layout(grid, level)
     twin = kernels(fast) if grid.num_dims == 3 else None
-    scatter = twin.scatter_neighbours if twin else _scatter_neighbours
-    index, found = _slab_index(grid, level), np.zeros(size, dtype=np.uint8)
-    is_dense = grid.is_dense(level)
-    for x, vertices in enumerate(touched):
+    if twin:
+        layout = *_occupied_cells(grid, level, occupancy), index, size, is_dense, sizes
+        return walk(twin.walk_neighbours, resolution + 1, layout, 1, size)[0]
+    found = np.zeros(size, dtype=np.uint8)
+    for x, vertices in enumerate(touched or TouchedSlabs(grid, level, occupancy)):
         if vertices is not None:
-            scatter(index, x, size, is_dense, vertices[0], resolution + 1, sizes, found)
+            _scatter_neighbours(index, x, size, is_dense, vertices[0], resolution + 1, sizes, found)
     return found
 
 
@@ -291,6 +309,10 @@ def parent_cells(resolution: int, coarser: int) -> np.ndarray:
     v = np.arange(resolution + 1, dtype=np.int64)
     cell = ((2 * v - 1) * (coarser - 1) + (resolution - 1)) // (2 * (resolution - 1))
     return np.minimum(cell, coarser - 1)
+
+
+def _layout(grid: GridSpec, level: int) -> Layout:
+    return _slab_index(grid, level), grid.table_sizes[level], grid.is_dense(level)
 
 
 def _slab_index(grid: GridSpec, level: int) -> np.ndarray:
@@ -320,20 +342,13 @@ def _pair_sums(slab: np.ndarray) -> np.ndarray:
     return slab
 
 
-def _magnitude_slabs(
-    grid: GridSpec, level: int, magnitudes: np.ndarray, twin: ModuleType | None
-) -> Iterator[np.ndarray]:
+def _magnitude_slabs(grid: GridSpec, level: int, magnitudes: np.ndarray) -> Iterator[np.ndarray]:
     """Per level cell with x = 0, 1, …: the sum over its corners, flat uint8 [N^(D - 1)]."""
-    size, side = grid.table_sizes[level], grid.resolutions[level] + 1
-    index = _slab_index(grid, level)
-    before = None
+    index, size, is_dense = _layout(grid, level)
+    side, before = grid.resolutions[level] + 1, None
     for x in range(side):
-        layout = index, x, size, grid.is_dense(level)
-        if twin:
-            slab = twin.magnitude_slab(*layout, magnitudes, side)
-        else:
-            slab = magnitudes[_shift(*layout)].reshape((side,) * (grid.num_dims - 1))
-            slab = _pair_sums(slab)
+        slab = magnitudes[_shift(index, x, size, is_dense)]
+        slab = _pair_sums(slab.reshape((side,) * (grid.num_dims - 1)))
         if before is not None:
             yield (before + slab).reshape(-1)
         before = slab
@@ -346,12 +361,8 @@ class TouchedSlabs:
     level cells around each, uint8, or None if there are none.
     """
 
-    def __init__(
-        self, grid: GridSpec, level: int, occupancy: np.ndarray | None, *, fast: bool | None
-    ) -> None:
-        self._occupancy, self._num_dims = occupancy, grid.num_dims
-        self._resolution = grid.resolutions[level]
-        self._twin = kernels(fast) if grid.num_dims == 3 else None
+    def __init__(self, grid: GridSpec, level: int, occupancy: np.ndarray | None) -> None:
+        self._grid, self._level, self._occupancy = grid, level, occupancy
         self._kept: list[tuple[np.ndarray, np.ndarray] | None] | None = None
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
@@ -369,8 +380,7 @@ class TouchedSlabs:
 
     def _walk(self) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
         before, found = None, None
-        slabs = _support_slabs(self._occupancy, self._resolution, self._num_dims, self._twin)
-        for support in slabs:
+        for support in _support_slabs(self._grid, self._level, self._occupancy):
             if support is not before:
                 before, found = support, None
                 if support is not None:
@@ -379,17 +389,26 @@ class TouchedSlabs:
             yield found
 
 
-def _support_slabs(
-    occupancy: np.ndarray | None, resolution: int, num_dims: int, twin: ModuleType | None
-) -> Iterator[np.ndarray | None]:
-    """Per x = 0 … N: touched level cells around each vertex, flat uint8; None if all are 0."""
+def _occupied_cells(
+    grid: GridSpec, level: int, occupancy: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Occupancy, and the range of its cells that meet each level cell, per axis; the last of
+    these is exclusive."""
     if occupancy is None:
-        occupancy = np.ones((1,) * num_dims, dtype=bool)
-    slab_of = twin.support_slab if twin else _support_slab
+        occupancy = np.ones((1,) * grid.num_dims, dtype=bool)
+    resolution = grid.resolutions[level]
     lo = first_cells(resolution, len(occupancy))
     cells = np.arange(resolution, dtype=np.int64)
     first = np.searchsorted(lo[1:], cells, side="left")
-    last = np.searchsorted(lo[:-1], cells, side="right")
+    return occupancy, first, np.searchsorted(lo[:-1], cells, side="right")
+
+
+def _support_slabs(
+    grid: GridSpec, level: int, occupancy: np.ndarray | None
+) -> Iterator[np.ndarray | None]:
+    """Per x = 0 … N: touched level cells around each vertex, flat uint8; None if all are 0."""
+    occupancy, first, last = _occupied_cells(grid, level, occupancy)
+    resolution = grid.resolutions[level]
     key, above, total = None, None, None
     summed: tuple[np.ndarray | None, np.ndarray | None] = None, None
     for x in range(resolution + 1):
@@ -399,7 +418,7 @@ def _support_slabs(
         elif key != (first[x], last[x]):
             key = first[x], last[x]
             occupied = occupancy[key[0] : key[1]].any(axis=0)
-            above = slab_of(occupied, first, last) if occupied.any() else None
+            above = _support_slab(occupied, first, last) if occupied.any() else None
         if summed[0] is not below or summed[1] is not above:
             # Fine levels repeat the slabs of an occupancy cell: most sums are made once per cell.
             summed = below, above

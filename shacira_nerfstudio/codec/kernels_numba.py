@@ -154,95 +154,253 @@ def pull_bits(freqs_of_zero, precision, states, words, position):
 
 
 @_jit
-def scatter(index, x, size, is_dense, vertices, counts, around, place, support, magnitude):
-    """Twin of ``contexts._scatter``."""
+def walk_features(
+    begin,
+    end,
+    occupied,
+    first,
+    last,
+    index,
+    size,
+    is_dense,
+    parent,
+    older,
+    support,
+    magnitude,
+    ancestry,
+):
+    """``contexts.level_features`` of the slabs from ``begin`` to before ``end``, all in one call.
+
+    Args:
+        first, last: As for ``contexts._support_slab``.
+        index, size, is_dense: As for ``contexts._shift``.
+        parent, older: A coarser level each: the same three of it, then its magnitudes, its vertices
+            per axis or 0 if there is none, its cell of each vertex per axis, and each vertex's
+            place in one x of these cells.
+        support, magnitude, ancestry: Raised in place.
+    """
+    slabs = _start(first, last, len(occupied))
+    vertices, counts = slabs[5], slabs[6]
+    parent_state, older_state = _start_around(parent), _start_around(older)
+    num = 0
+    for x in range(begin, end):
+        if _planes(x, x == begin, occupied, first, last, slabs):
+            num = _list_touched(slabs)
+        if num == 0:
+            continue
+        _around(x, parent, parent_state)
+        _around(x, older, older_state)
+        parent_sums, older_sums = parent_state[2], older_state[2]
+        parent_place, older_place = parent[6], older[6]
+        shift = x if is_dense else x % size
+        for i in range(num):
+            vertex = np.uint64(vertices[i])
+            place = np.int64(index[vertex])
+            entry = np.uint64((place + shift) % size if is_dense else place ^ shift)
+            support[entry] = _larger(support[entry], counts[i])
+            at = np.uint64(parent_place[vertex])
+            magnitude[entry] = _larger(magnitude[entry], parent_sums[at])
+            at = np.uint64(older_place[vertex])
+            ancestry[entry] = _larger(ancestry[entry], older_sums[at])
+
+
+@_jit
+def _larger(a, b):
+    """The larger of two bytes, without a branch that nothing could predict."""
+    more = np.int64(b) - np.int64(a)
+    return np.uint8(a + (more & ~(more >> 63)))
+
+
+@_jit
+def walk_neighbours(begin, end, occupied, first, last, index, size, is_dense, sizes, found):
+    """``contexts.neighbour_sizes`` of the slabs from ``begin`` to before ``end``; otherwise as
+    :func:`walk_features`."""
+    slabs, num = _start(first, last, len(occupied)), 0
+    for x in range(begin, end):
+        if _planes(x, x == begin, occupied, first, last, slabs):
+            num = _list_touched(slabs)
+        scatter_neighbours(index, x, size, is_dense, slabs[5][:num], len(first) + 1, sizes, found)
+
+
+@_jit
+def _start(first, last, cells):
+    """What a walk over slabs keeps: planes, their row ranges, which of them are below and above,
+    level cells of each occupancy cell, and the touched vertices with their counts."""
+    resolution = len(first)
+    side = resolution + 1
+    # Planes 0 and 1 take turns; 2 stays empty.
+    planes = np.zeros((3, side * side), dtype=np.uint8)
+    ranges = np.zeros((3, side, 2), dtype=np.int64)
+    ranges[:, :, 0] = side
+    turn = np.full(2, 2, dtype=np.int64)
+    begins, ends = np.full(cells, resolution), np.zeros(cells, dtype=np.int64)
+    for z in range(resolution):
+        for cell in range(first[z], last[z]):
+            begins[cell], ends[cell] = min(begins[cell], z), z + 1
+    vertices = np.empty(side * side, dtype=np.int32)
+    counts = np.empty(side * side, dtype=np.uint8)
+    return planes, ranges, turn, begins, ends, vertices, counts
+
+
+@_jit
+def _planes(x, is_first, occupied, first, last, slabs):
+    """Turns to the touched level cells of x - 1 and of x; whether they are other ones than
+    before."""
+    turn, resolution = slabs[2], len(first)
+    if is_first:
+        turn[0] = _plane(x - 1, occupied, first, last, slabs, 0)
+        turn[1] = _plane(x, occupied, first, last, slabs, 1)
+        return True
+    turn[0], before = turn[1], turn[0]
+    # Fine levels repeat the slabs of an occupancy cell.
+    if x < resolution and first[x] == first[x - 1] and last[x] == last[x - 1]:
+        return before != turn[0]
+    turn[1] = _plane(x, occupied, first, last, slabs, 1 if turn[0] == 0 else 0)
+    return True
+
+
+@_jit
+def _plane(x, occupied, first, last, slabs, number):
+    """Counts the touched level cells of one x around each vertex of the slab into a plane.
+
+    Returns:
+        The number of the plane, or that of the empty one if there are none.
+    """
+    planes, ranges, _, begins, ends, _, _ = slabs
+    resolution = len(first)
+    if x < 0 or x == resolution:
+        return 2
+    side = resolution + 1
+    plane, row_range = planes[number], ranges[number]
+    plane[:] = 0
+    row_range[:, 0], row_range[:, 1] = side, 0
+    meets = occupied[first[x]].copy()
+    for cell in range(first[x] + 1, last[x]):
+        meets |= occupied[cell]
+    # One zero before and after the touched level cells of a row makes its sums of pairs simple.
+    touched = np.zeros(resolution + 2, dtype=np.uint8)
+    low, high = resolution, 0
+    for y in range(resolution):
+        if y == 0 or first[y] != first[y - 1] or last[y] != last[y - 1]:
+            touched[low + 1 : high + 1] = 0
+            low, high = resolution, 0
+            for row in range(first[y], last[y]):
+                for cell in range(len(begins)):
+                    if meets[row, cell]:
+                        touched[begins[cell] + 1 : ends[cell] + 1] = 1
+                        low, high = min(low, begins[cell]), max(high, ends[cell])
+        if low < high:
+            # Indices that begin at 0 let loops be vectorised.
+            start = y * side + low
+            before = plane[start : start + high + 1 - low]
+            after = plane[start + side : start + side + high + 1 - low]
+            left, right = touched[low : high + 1], touched[low + 1 : high + 2]
+            for z in range(len(left)):
+                pair = left[z] + right[z]
+                before[z] += pair
+                after[z] += pair
+            for vertex_row in (y, y + 1):
+                row_range[vertex_row, 0] = min(row_range[vertex_row, 0], low)
+                row_range[vertex_row, 1] = max(row_range[vertex_row, 1], high + 1)
+    return number if row_range[:, 1].max() > 0 else 2
+
+
+@_jit
+def _list_touched(slabs):
+    """Lists the vertices with touched level cells around, and how many; returns their number."""
+    planes, ranges, turn, _, _, vertices, counts = slabs
+    below, above = planes[turn[0]], planes[turn[1]]
+    side, num = ranges.shape[1], 0
+    for y in range(side):
+        low = min(ranges[turn[0], y, 0], ranges[turn[1], y, 0])
+        high = max(ranges[turn[0], y, 1], ranges[turn[1], y, 1])
+        for vertex in range(y * side + low, y * side + high):
+            count = below[vertex] + above[vertex]
+            vertices[num], counts[num] = vertex, count
+            num += count > 0
+    return num
+
+
+@_jit
+def _start_around(coarser):
+    """What :func:`_around` keeps: its cell, the pair sums of that cell's upper vertices, and the
+    sums over all corners."""
+    cells = max(coarser[4] - 1, 1)
+    pairs = np.zeros((2, cells * cells), dtype=np.uint8)
+    return np.full(1, -2), pairs, np.zeros(cells * cells, dtype=np.uint8)
+
+
+@_jit
+def _around(x, coarser, state):
+    """Turns to the coarser level's cells at a slab: the sums over the corners of each."""
+    index, size, is_dense, magnitudes, side, parents, _ = coarser
+    at, pairs, sums = state
+    if side == 0 or parents[x] == at[0]:
+        return
+    cell = parents[x]
+    lower, upper = pairs[cell % 2], pairs[(cell + 1) % 2]
+    if cell != at[0] + 1:
+        _pair_sums(cell, index, size, is_dense, magnitudes, side, lower)
+    _pair_sums(cell + 1, index, size, is_dense, magnitudes, side, upper)
+    for place in range(len(sums)):
+        sums[place] = lower[place] + upper[place]
+    at[0] = cell
+
+
+@_jit
+def _pair_sums(x, index, size, is_dense, magnitudes, side, found):
+    """Sums of the four magnitudes at the corners of each cell of one x."""
     shift = x if is_dense else x % size
-    for i in range(len(vertices)):
-        vertex = vertices[i]
-        entry = (index[vertex] + shift) % size if is_dense else index[vertex] ^ shift
-        support[entry] = max(support[entry], counts[i])
-        magnitude[entry] = max(magnitude[entry], around[place[vertex]])
+    line = np.zeros(side, dtype=np.uint8)
+    before = np.zeros(side - 1, dtype=np.uint8)
+    for y in range(side):
+        places = index[y * side : (y + 1) * side]  # from 0 on: loops over it are vectorised
+        if is_dense:
+            for z in range(side):
+                line[z] = magnitudes[np.uint64((places[z] + shift) % size)]
+        else:
+            for z in range(side):
+                line[z] = magnitudes[np.uint64(places[z] ^ shift)]
+        if y:
+            target = found[(y - 1) * (side - 1) : y * (side - 1)]
+            for z in range(side - 1):
+                target[z] = before[z] + line[z] + line[z + 1]
+        for z in range(side - 1):
+            before[z] = line[z] + line[z + 1]
 
 
 @_jit
 def scatter_neighbours(index, x, size, is_dense, vertices, side, sizes, found):
     """Twin of ``contexts._scatter_neighbours`` in three dimensions."""
-    for vertex in vertices:
-        y, z = vertex // side, vertex % side
-        place = index[vertex]
+    # Without signs, divisions are cheaper and indices need no look whether they count from the end.
+    one, stride, slots = np.uint64(1), np.uint64(side), np.uint64(size)
+    here, is_last = np.uint64(x), x + 1 == side
+    for i in range(len(vertices)):
+        vertex = np.uint64(vertices[i])
+        y = np.uint64(np.uint32(vertices[i]) // np.uint32(side))
+        z = vertex - y * stride
+        place = np.uint64(index[vertex])
         total = np.uint8(0)
         if x > 0:
-            total += sizes[_entry(place, x - 1, size, is_dense)]
-        if x + 1 < side:
-            total += sizes[_entry(place, x + 1, size, is_dense)]
+            total += sizes[_entry(place, here - one, slots, is_dense)]
+        if not is_last:
+            total += sizes[_entry(place, here + one, slots, is_dense)]
         if y > 0:
-            total += sizes[_entry(index[vertex - side], x, size, is_dense)]
-        if y + 1 < side:
-            total += sizes[_entry(index[vertex + side], x, size, is_dense)]
+            total += sizes[_entry(np.uint64(index[vertex - stride]), here, slots, is_dense)]
+        if y + one < stride:
+            total += sizes[_entry(np.uint64(index[vertex + stride]), here, slots, is_dense)]
         if z > 0:
-            total += sizes[_entry(index[vertex - 1], x, size, is_dense)]
-        if z + 1 < side:
-            total += sizes[_entry(index[vertex + 1], x, size, is_dense)]
-        entry = _entry(place, x, size, is_dense)
-        found[entry] = max(found[entry], total)
+            total += sizes[_entry(np.uint64(index[vertex - one]), here, slots, is_dense)]
+        if z + one < stride:
+            total += sizes[_entry(np.uint64(index[vertex + one]), here, slots, is_dense)]
+        entry = _entry(place, here, slots, is_dense)
+        found[entry] = _larger(found[entry], total)
 
 
 @_jit
 def _entry(place, x, size, is_dense):
     """Twin of ``contexts._shift`` for one vertex; a hashed table's size is a power of two."""
-    return (place + x) % size if is_dense else place ^ (x & (size - 1))
-
-
-@_jit
-def support_slab(occupied, first, last):
-    """Twin of ``contexts._support_slab`` in three dimensions."""
-    resolution, cells = len(first), len(occupied)
-    around = np.zeros((resolution + 1, resolution + 1), dtype=np.uint8)
-    begin, end = np.full(cells, resolution), np.zeros(cells, dtype=np.int64)
-    for z in range(resolution):
-        for c in range(first[z], last[z]):
-            begin[c], end[c] = min(begin[c], z), z + 1
-    # One zero before and after the touched level cells of a row makes its sums of pairs simple.
-    touched = np.zeros(resolution + 2, dtype=np.uint8)
-    before = np.zeros(resolution + 1, dtype=np.uint8)
-    after = np.zeros(resolution + 1, dtype=np.uint8)
-    for y in range(resolution + 1):
-        before, after = after, before
-        if 0 < y < resolution and first[y] == first[y - 1] and last[y] == last[y - 1]:
-            after[:] = before
-        else:
-            touched[:] = 0
-            if y < resolution:
-                for c in range(cells):
-                    for row in range(first[y], last[y]):
-                        if occupied[row, c]:
-                            touched[begin[c] + 1 : end[c] + 1] = 1
-                            break
-            for z in range(resolution + 1):
-                after[z] = touched[z] + touched[z + 1]
-        for z in range(resolution + 1):
-            around[y, z] = before[z] + after[z]
-    return around
-
-
-@_jit
-def magnitude_slab(index, x, size, is_dense, magnitudes, side):
-    """Twin of gathering a slab's magnitudes for ``contexts._pair_sums``."""
-    around = np.empty((side - 1, side - 1), dtype=np.uint8)
-    before = np.zeros(side, dtype=np.uint8)
-    row = np.zeros(side, dtype=np.uint8)
-    shift = x if is_dense else x % size
-    for y in range(side):
-        start = y * side
-        for z in range(side):
-            place = index[start + z]
-            row[z] = magnitudes[(place + shift) % size if is_dense else place ^ shift]
-        for z in range(side - 1):
-            pair = np.uint8(row[z] + row[z + 1])
-            if y:
-                around[y - 1, z] = before[z] + pair
-            before[z] = pair
-    return around
+    return (place + x) % size if is_dense else place ^ (x & (size - np.uint64(1)))
 
 
 @_jit

@@ -274,7 +274,7 @@ class KnownLevels:
         self._ancestor, self._coarser = self._coarser, coarser
         neighbours, entries = None, None
         features = Features.nothing(grid.table_sizes[level])
-        touched = TouchedSlabs(grid, level, occupancy, fast=fast)
+        touched = TouchedSlabs(grid, level, occupancy)
         if self._is_described[level]:
             ancestor = self._ancestor if self._version > 1 else None
             features = level_features(
@@ -284,7 +284,7 @@ class KnownLevels:
                 entries = np.flatnonzero(features.support)
                 features = features[entries]
         if self._has_neighbours[level]:
-            neighbours = partial(_neighbours_of, grid, level, touched, fast)
+            neighbours = partial(_neighbours_of, grid, level, occupancy, touched, fast)
         rows = LevelRows(features, entries, version=self._version, neighbours=neighbours)
         return entries, rows
 
@@ -292,6 +292,7 @@ class KnownLevels:
 def _neighbours_of(
     grid: GridSpec,
     level: int,
+    occupancy: np.ndarray | None,
     touched: TouchedSlabs,
     fast: bool | None,
     numbers: np.ndarray,
@@ -301,7 +302,7 @@ def _neighbours_of(
     0."""
     table = np.zeros(grid.table_sizes[level], dtype=np.uint8)
     table[numbers] = sizes
-    return neighbour_sizes(grid, level, touched, table, fast=fast)
+    return neighbour_sizes(grid, level, occupancy, table, touched=touched, fast=fast)
 
 
 def _most(limit: tuple[int, int], file_bytes: int) -> int:

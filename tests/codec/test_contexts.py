@@ -110,15 +110,16 @@ def test_neighbours_follow_the_rules(data, seed, num_dims):
         total = sum(int(sizes[entry(grid, level, other)]) for other in near)
         e = entry(grid, level, vertex)
         expected[e] = max(expected[e], total)
-    touched = TouchedSlabs(grid, level, occupancy, fast=False)
+    touched = TouchedSlabs(grid, level, occupancy)
     for _ in range(2):  # walked, then kept
-        assert neighbour_sizes(grid, level, touched, sizes, fast=False).tolist() == expected
+        found = neighbour_sizes(grid, level, occupancy, sizes, touched=touched, fast=False)
+        assert found.tolist() == expected
 
 
 def test_more_touched_vertices_than_are_kept(monkeypatch):
     monkeypatch.setattr("shacira_nerfstudio.codec.contexts._MAX_KEPT", 100)
     grid = GridSpec(3, (9,), (736,))
-    touched = TouchedSlabs(grid, 0, None, fast=False)
+    touched = TouchedSlabs(grid, 0, None)
     first, second = ([len(slab[0]) for slab in touched] for _ in range(2))
     assert first == second == [100] * 10
 

@@ -8,7 +8,6 @@ from strategies import grids, modest, occupancies, scenes, seeds
 
 from shacira_nerfstudio.codec import decode_scene, encode_scene
 from shacira_nerfstudio.codec.contexts import (
-    TouchedSlabs,
     crowded_levels,
     level_features,
     neighbour_sizes,
@@ -17,6 +16,7 @@ from shacira_nerfstudio.codec.occupancy import decode_occupancy, encode_occupanc
 from shacira_nerfstudio.codec.rans import Decoder, Segment, encode, kernels
 from shacira_nerfstudio.codec.tables import FrequencyTable, TableSet
 from shacira_nerfstudio.codec.wire import SceneFormatError
+from shacira_nerfstudio.grid import GridSpec
 
 pytest.importorskip("numba")
 
@@ -79,15 +79,35 @@ def test_features(data, seed):
         fast = level_features(grid, level, occupancy, coarser, ancestor=older, fast=True)
         sizes = rng.integers(0, 32, grid.table_sizes[level]).astype(np.uint8)
         plain, compiled = (
-            neighbour_sizes(
-                grid, level, TouchedSlabs(grid, level, occupancy, fast=f), sizes, fast=f
-            )
-            for f in (False, True)
+            neighbour_sizes(grid, level, occupancy, sizes, fast=f) for f in (False, True)
         )
         assert np.array_equal(plain, compiled)
         assert np.array_equal(slow.ancestry, fast.ancestry)
         assert np.array_equal(slow.support, fast.support)
         assert np.array_equal(slow.magnitude, fast.magnitude)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("log2_size", [12, 17])
+def test_no_number_of_threads_changes_a_feature(monkeypatch, num_threads, log2_size):
+    monkeypatch.setattr("os.cpu_count", lambda: num_threads)
+    rng = np.random.default_rng(log2_size)
+    grid = GridSpec(3, (18, 30, 41), (5832, 1 << log2_size, 1 << log2_size))
+    occupancy = np.zeros((20,) * 3, dtype=bool)
+    occupancy[3:9, 2:15, 4:13] = rng.random((6, 13, 9)) < 0.4
+    occupancy[14:16] = rng.random((2, 20, 20)) < 0.1
+    coarser, older = (
+        rng.integers(0, 32, size).astype(np.uint8) for size in grid.table_sizes[1::-1]
+    )
+    sizes = rng.integers(0, 32, grid.table_sizes[2]).astype(np.uint8)
+    slow, fast = (
+        level_features(grid, 2, occupancy, coarser, ancestor=older, fast=f) for f in (False, True)
+    )
+    for feature in ("support", "magnitude", "ancestry"):
+        assert np.array_equal(getattr(slow, feature), getattr(fast, feature))
+        assert getattr(slow, feature).any()
+    plain, compiled = (neighbour_sizes(grid, 2, occupancy, sizes, fast=f) for f in (False, True))
+    assert np.array_equal(plain, compiled) and plain.any()
 
 
 @modest(15)
