@@ -275,13 +275,14 @@ def _pull(
     # Rows are short: what can be done once for all of them is not done in the loop.
     freqs, starts = freqs.astype(np.uint64), starts.astype(np.uint64)
     begins = first[table_index]
-    letters = begins.astype(np.int64)
+    letters = begins.copy()
     bases = table_index.astype(np.int64) << precision
-    for letter, base in zip(_rows(letters, num_lanes), _rows(bases, num_lanes), strict=True):
+    rows = (_rows(part, num_lanes) for part in (begins, bases, letters))
+    for begin, base, found in zip(*rows, strict=True):
         x = states[: len(base)]
         slot = x & mask
-        base += slot.view(np.int64)
-        letter += lookup.take(base)
+        letter = begin + lookup.take(base + slot.view(np.int64))
+        found[:] = letter
         x >>= shift
         x *= freqs.take(letter)
         slot -= starts.take(letter)  # from 0 on: the letter was found by its slot

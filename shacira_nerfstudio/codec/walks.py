@@ -10,11 +10,8 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
-from types import ModuleType
 
 import numpy as np
-
-from shacira_nerfstudio.grid import GridSpec
 
 _MAX_THREADS = 4
 _CHUNKS_PER_THREAD = 4
