@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -311,6 +312,7 @@ def parent_cells(resolution: int, coarser: int) -> np.ndarray:
     return np.minimum(cell, coarser - 1)
 
 
+@lru_cache(maxsize=3)  # a level and those before it: each is asked for again by the next two
 def _layout(grid: GridSpec, level: int) -> Layout:
     return _slab_index(grid, level), grid.table_sizes[level], grid.is_dense(level)
 
