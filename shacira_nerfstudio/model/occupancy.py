@@ -43,7 +43,7 @@ class OccupancyGrid(nn.Module):
 
     @property
     def occupied_fraction(self) -> float:
-        return self.occupied.float().mean().item()
+        return self.occupied.count_nonzero().item() / self.occupied.numel()
 
     def _positions(self, cells: Tensor) -> Float[Tensor, "N 3"]:
         """A random position in each cell, given by its flat index."""

@@ -1,4 +1,4 @@
-"""Training images in the memory that their files are worth.
+"""Training images in the memory that their files are worth, and rays that are there in time.
 
 Nerfstudio keeps all training images as floats, and while it joins them, twice: an image of 8 bits
 and four channels takes 4 bytes per pixel in its file's own numbers, 12 as three floats, 24 while
@@ -8,6 +8,7 @@ the very operations that Nerfstudio applies to whole images.
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Literal
 
@@ -56,7 +57,7 @@ class EightBitDataset(ShaciraDataset):
 
 
 class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
-    """The host's data manager, but for what it keeps of training images."""
+    """The host's data manager, but for what it keeps of training images and when it makes rays."""
 
     def setup_train(self) -> None:
         """As the host's, with a cache of :class:`EightBitDataset`."""
@@ -69,9 +70,25 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
             super().setup_train()
         finally:
             self.train_dataset = whole
+        # One thread of torch: more would wait for those of the step by spinning.
+        self._pool = ThreadPoolExecutor(
+            1, "shacira_rays", initializer=torch.set_num_threads, initargs=(1,)
+        )
+        self._next: Future[tuple[RayBundle, dict]] | None = None
 
     def next_train(self, step: int) -> tuple[RayBundle, dict]:
-        """Rays and pixels of a batch; ``image`` float32 as ever."""
-        bundle, batch = super().next_train(step)
+        """Rays and pixels of a batch; ``image`` float32 as ever. A number of rays that is set
+        between two batches holds from the one after the next on."""
+        self.train_count += 1
+        batch = self._next or self._begin_batch()
+        self._next = self._begin_batch()
+        return batch.result()
+
+    def _begin_batch(self) -> Future[tuple[RayBundle, dict]]:
+        assert self.train_pixel_sampler is not None
+        batch = self.train_pixel_sampler.sample(next(self.iter_train_image_dataloader))
+        return self._pool.submit(self._finish_batch, batch)
+
+    def _finish_batch(self, batch: dict) -> tuple[RayBundle, dict]:
         batch["image"] = self.eight_bit.to_float(batch["image"])
-        return bundle, batch
+        return self.train_ray_generator(batch["indices"]), batch

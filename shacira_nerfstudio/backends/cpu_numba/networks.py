@@ -131,7 +131,7 @@ class Shade(torch.autograd.Function):
             return grads
 
         parts = run(task, blocks(count, BLOCK), ctx.num_threads)
-        total = np.sum(parts, axis=0) if parts else np.zeros_like(packed.params)
+        total = sum(parts[1:], parts[0]) if parts else np.zeros_like(packed.params)
         by_name = packed.unpack_gradients(total, ctx.weights)
         grad_rays = None
         if wants_rays:
