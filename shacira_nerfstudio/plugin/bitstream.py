@@ -65,6 +65,7 @@ def install(model: ShaciraModel, unpacked: UnpackedScene, data: bytes) -> None:
     model.occupancy.occupied = unpacked.occupied
     model.settings = SceneSettings(
         march=unpacked.march,
+        render=unpacked.march,
         train_background=fill,
         background=unpacked.background,  # pyright: ignore[reportArgumentType]
         background_color=color,  # pyright: ignore[reportArgumentType]

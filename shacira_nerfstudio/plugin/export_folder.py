@@ -151,7 +151,7 @@ def pack_model(
         model.field,
         model.occupancy.occupied if occupied is None else occupied,
         render_settings(
-            settings.march,
+            settings.render,
             background=settings.background,
             background_color=settings.background_color,
             early_stop=config.early_stop,

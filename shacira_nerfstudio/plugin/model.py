@@ -133,6 +133,7 @@ class ShaciraModel(Model):
 
     @property
     def march_settings(self) -> MarchSettings:
+        """Of training."""
         return self.settings.march
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
@@ -254,7 +255,7 @@ class ShaciraModel(Model):
         rendered = render_rays(
             self.field,
             occupied,
-            self.march_settings,
+            self.settings.render,
             origins,
             directions,
             early_stop=self.config.early_stop,

@@ -124,6 +124,10 @@ class ShaciraModelConfig(ModelConfig):
     steps_across_box: int = 768
     """March steps along the diagonal of the box, or of all of contracted space; more is finer and
     slower."""
+    render_steps_across_box: int = 0
+    """The same for what is rendered after training, and by whoever opens the file: finer steps than
+    those of training, whose places are random, show sharp scenes better. 0 takes those of
+    training."""
     occupancy_resolution: int = 128
     """Occupancy cells per axis; a multiple of 32 marches fastest."""
     occupancy_every: int = 16

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -23,6 +23,9 @@ class SceneSettings:
     """How a scene is marched and what lies behind it."""
 
     march: MarchSettings
+    """In training."""
+    render: MarchSettings
+    """Afterwards: the same, but for the length of steps."""
     train_background: Any
     """In the form that the host's renderer takes: a name or a colour [3]."""
     background: Background
@@ -77,14 +80,16 @@ def resolve_scene_settings(
         # Steps grow from where a camera at the border of the box has passed its centre.
         knee=0.0 if contraction == "affine" else 2 * half,
     )
+    finer = config.render_steps_across_box or config.steps_across_box
+    render = replace(march, step_size=width * math.sqrt(3) / finer)
     background = config.background_color
     if background == "auto":
         if alpha_color is not None:
             color = tuple(float(v) for v in alpha_color)
             named = [name for name, value in _NAMED.items() if value == color]
-            return SceneSettings(march, torch.tensor(color), named[0] if named else "color", color)
-            # pyright: ignore
+            after = named[0] if named else "color"
+            return SceneSettings(march, render, torch.tensor(color), after, color)  # pyright: ignore
         background = "random"
     after = "black" if background == "random" else background
     color = _NAMED.get(after, (0.0, 0.0, 0.0))
-    return SceneSettings(march, background, after, color)  # pyright: ignore[reportArgumentType]
+    return SceneSettings(march, render, background, after, color)  # pyright: ignore[reportArgumentType]

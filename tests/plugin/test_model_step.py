@@ -1,5 +1,8 @@
 """Training steps of the model inside the host's own trainer, on a tiny scene."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 from tiny_runs import NUM_STEPS, make_config, make_trainer, steps
@@ -143,6 +146,25 @@ def test_a_file_of_signs_holds_signs_and_looks_the_same(scene, tmp_path):
     model.eval()
     ours, theirs = (m.get_outputs_for_camera(camera)["rgb"] for m in (model, decoded))
     assert (ours - theirs).abs().mean() < 0.02  # weights at eight bits
+
+
+def test_a_file_is_rendered_in_the_steps_that_were_asked_for(scene, tmp_path):
+    from shacira_nerfstudio.codec import decode_scene
+    from shacira_nerfstudio.plugin.bench_host import own_file, twin
+
+    trainer = make_trainer(make_config(scene, tmp_path, render_steps_across_box=512))
+    steps(trainer, 0, 30)
+    model = trainer.pipeline.model.eval()
+    assert model.settings.march.step_size == 4 * model.settings.render.step_size
+    data = own_file(model)
+    assert decode_scene(data).rendering.step_size == np.float32(model.settings.render.step_size)
+    camera = trainer.pipeline.datamanager.eval_dataset.cameras[0:1]
+    found = twin(model, model.config.backend, data).get_outputs_for_camera(camera)["rgb"]
+    fine = model.get_outputs_for_camera(camera)["rgb"]
+    model.settings = dataclasses.replace(model.settings, render=model.settings.march)
+    coarse = model.get_outputs_for_camera(camera)["rgb"]
+    assert not torch.equal(fine, coarse)
+    assert (found - fine).abs().mean() < (found - coarse).abs().mean()
 
 
 def test_looks_at_the_file_do_not_grow_with_the_table(scene, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What `auto` decides, for every kind of capture."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ WHITE, BLACK, GREY = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.5, 0.25, 0.5)
 
 def resolve(facts=None, *, low=(-1.0, -1.0, -1.0), high=(1.0, 1.0, 1.0), **changes):
     options = {"contraction": "auto", "background_color": "auto", "steps_across_box": 1024}
-    options |= {"near_plane": 0.05, "far_plane": 1000.0, **changes}
+    options |= {"render_steps_across_box": 0, "near_plane": 0.05, "far_plane": 1000.0, **changes}
     box = SimpleNamespace(aabb=torch.tensor([low, high]))
     return resolve_scene_settings(SimpleNamespace(**options), box, facts)
 
@@ -49,6 +50,13 @@ def test_numbers_of_the_march():
     march = resolve({"bounded": False}, steps_across_box=512).march
     assert march.knee == 2
     assert march.step_size == pytest.approx(4 * math.sqrt(3) / 512)  # [-2, 2]^3
+
+
+def test_rendering_has_steps_of_its_own_if_asked_for():
+    assert resolve().render == resolve().march
+    settings = resolve({"bounded": False}, render_steps_across_box=4096)
+    assert settings.march.step_size == 4 * settings.render.step_size
+    assert replace(settings.render, step_size=settings.march.step_size) == settings.march
 
 
 def test_the_longest_side_of_a_box_counts():
