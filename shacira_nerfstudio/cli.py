@@ -82,7 +82,7 @@ class Train:
 
     preset: tyro.conf.Positional[Path]
     """YAML file of dotted keys. In configs/, by the time that they take for an object on two cores:
-    draft.yaml (laid out for 5 minutes), normal.yaml (30 minutes), max.yaml (2 hours)."""
+    draft.yaml (laid out for 5 minutes), normal.yaml (15 minutes), max.yaml (90 minutes)."""
     arguments: tyro.conf.Suppress[tuple[str, ...]] = ()
     """What follows the preset on the command line."""
 
