@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -176,8 +177,8 @@ class LevelRows:
         features: Of the reached entries, [n].
         entries: Their numbers in the level's table, ascending; None means 0 … n - 1.
         version: Of the format.
-        neighbours: From entries and the sizes of one channel's symbols there, uint8, to the
-            neighbours of all entries, uint8 [T]; None where there are none.
+        neighbours: From entries, numbers or a slice, and the sizes of one channel's symbols there,
+            uint8, to the neighbours of all entries, uint8 [T]; None where there are none.
     """
 
     def __init__(
@@ -186,19 +187,30 @@ class LevelRows:
         entries: np.ndarray | None = None,
         *,
         version: int = VERSION,
-        neighbours: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+        neighbours: Callable[[slice | np.ndarray, np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self._features = features
         self._neighbours = neighbours
         self.version = version
         self.count = len(features.support)
-        numbers = np.arange(self.count, dtype=np.int32) if entries is None else entries
-        self._numbers = numbers
-        is_odd = (numbers & 1).astype(bool)
-        odd = np.flatnonzero(is_odd)
-        self._halves = np.flatnonzero(~is_odd), odd
+        self._entries = entries
+
+    @cached_property
+    def _halves(self) -> tuple[slice | np.ndarray, slice | np.ndarray]:
+        """Rows of entries of even numbers, and of odd ones."""
+        if self._entries is None:
+            return slice(0, None, 2), slice(1, None, 2)
+        is_odd = (self._entries & 1).astype(bool)
+        return np.flatnonzero(~is_odd), np.flatnonzero(is_odd)
+
+    def _partners(self, symbols: np.ndarray) -> np.ndarray:
+        """Symbols of one channel that the partners of odd entries have, int16."""
+        odd = self._halves[1]
+        if self._entries is None:
+            return symbols[0 : self.count - 1 : 2]
         # Numbers ascend: a partner that is reached is the row before. One that is not holds 0.
-        self._has_partner = numbers[odd - 1] == numbers[odd] - 1
+        has_partner = self._entries[odd - 1] == self._entries[odd] - 1
+        return np.where(has_partner, symbols[odd - 1], 0).astype(np.int16)
 
     def passes(self, is_split: bool) -> tuple[slice | np.ndarray, ...]:
         """Rows of each pass over a channel."""
@@ -231,25 +243,26 @@ class LevelRows:
         """
         rows = self.passes(is_split)[number]
         support = self._features.support[rows]
-        before = np.zeros(len(support), dtype=np.int32)
-        for earlier in symbols[:channel]:
-            before += np.abs(earlier[rows])
         nothing = np.zeros(len(support), dtype=np.int16)
-        partner = nothing
-        if number:
-            partner = np.where(self._has_partner, symbols[channel][self._halves[1] - 1], 0)
-        neighbours = np.zeros(len(support), dtype=np.uint8)
+        neighbours = before = np.zeros(len(support), dtype=np.uint8)
+        if channel:
+            sizes = np.zeros(len(support), dtype=np.int32)
+            for earlier in symbols[:channel]:
+                sizes += np.abs(earlier[rows])
+            before = np.minimum(sizes, MAX_ENTRY_MAGNITUDE).astype(np.uint8)
+        partner = self._partners(symbols[channel]) if number else nothing
         if number and with_neighbours and self._neighbours is not None:
             even, odd = self._halves
-            sizes = np.minimum(np.abs(symbols[channel][even]), MAX_ENTRY_MAGNITUDE)
-            around = self._neighbours(self._numbers[even], sizes.astype(np.uint8))
-            neighbours = around[self._numbers[odd]]
+            if self._entries is not None:
+                even, odd = self._entries[even], self._entries[odd]
+            sizes = np.minimum(np.abs(symbols[channel][self._halves[0]]), MAX_ENTRY_MAGNITUDE)
+            neighbours = self._neighbours(even, sizes.astype(np.uint8))[odd]
         return Known(
             support,
             self._features.magnitude[rows],
-            np.minimum(before, MAX_ENTRY_MAGNITUDE).astype(np.uint8),
+            before,
             symbols[channel - 1][rows] if channel else nothing,
-            partner.astype(np.int16),
+            partner,
             self._features.ancestry[rows],
             neighbours,
         )

@@ -295,7 +295,7 @@ def _neighbours_of(
     occupancy: np.ndarray | None,
     touched: TouchedSlabs,
     fast: bool | None,
-    numbers: np.ndarray,
+    numbers: slice | np.ndarray,
     sizes: np.ndarray,
 ) -> np.ndarray:
     """:func:`neighbour_sizes` when some entries, by their numbers, have these sizes and others are
