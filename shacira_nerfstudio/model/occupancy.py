@@ -36,10 +36,15 @@ class OccupancyGrid(nn.Module):
         self.opacity: Tensor
         self.occupied: Tensor
         self.seen: Tensor
+        self.weight: Tensor
+        self.visible_from: float | None = None
+        """Weight in some training ray from which a cell counts as visible; while it is set, cells
+        that are not, nor next to one that is, are empty."""
         size = (resolution,) * 3
         self.register_buffer("opacity", torch.zeros(resolution**3))
         self.register_buffer("occupied", torch.ones(size, dtype=torch.bool))
         self.register_buffer("seen", torch.ones(size, dtype=torch.bool))
+        self.register_buffer("weight", torch.zeros(resolution**3))
 
     @property
     def occupied_fraction(self) -> float:
@@ -86,8 +91,23 @@ class OccupancyGrid(nn.Module):
             self.opacity.scatter_reduce_(0, part, value, "amax")
         limit = min(self.threshold, self.opacity[self.seen.view(-1)].mean().item())
         occupied = (self.opacity > limit).view_as(self.occupied) & self.seen
+        if self.visible_from is not None:
+            occupied &= self._visible_cells(self.visible_from)
         if bool(occupied.any()):  # never lose everything
             self.occupied = occupied
+
+    @torch.no_grad()
+    def observe(self, positions: Float[Tensor, "S 3"], weights: Float[Tensor, " S"]) -> None:
+        """Notes what samples in the unit cube weigh in their rays' colours: the largest per
+        cell."""
+        index = (positions * self.resolution).long().clamp_(0, self.resolution - 1)
+        flat = (index[:, 0] * self.resolution + index[:, 1]) * self.resolution + index[:, 2]
+        self.weight.scatter_reduce_(0, flat, weights.to(self.weight.dtype), "amax")
+
+    def _visible_cells(self, threshold: float) -> Tensor:
+        """Cells of at least that weight in some ray that was observed, and their neighbours."""
+        visible = (self.weight >= threshold).float().view(1, 1, *self.occupied.shape)
+        return torch.nn.functional.max_pool3d(visible, 3, stride=1, padding=1)[0, 0] > 0
 
     @torch.no_grad()
     def mark_unseen(self, seen: Tensor) -> None:

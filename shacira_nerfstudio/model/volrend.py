@@ -6,10 +6,11 @@ Notation as in :mod:`shacira_nerfstudio.backends.base`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from shacira_nerfstudio.backends import MarchSettings
@@ -62,6 +63,28 @@ def _depth(distance: Tensor, accumulation: Tensor, t_end: Tensor) -> Tensor:
     return torch.where(accumulation > _OPAQUE_ENOUGH, expected, empty)
 
 
+def sample_weights(
+    sigmas: Float[Tensor, " S"],
+    t_starts: Float[Tensor, " S"],
+    t_ends: Float[Tensor, " S"],
+    packed_info: Int[Tensor, "R 2"],
+) -> Float[Tensor, " S"]:
+    """What each sample weighs in the colour of its ray: transmittance in front of it times its own
+    opacity.
+
+    Args:
+        packed_info: First sample of each ray, and how many it has.
+    """
+    thickness = (sigmas * (t_ends - t_starts)).double()
+    in_front = thickness.cumsum(0) - thickness
+    first = packed_info[:, 0].clamp_max(max(len(sigmas) - 1, 0))
+    if len(sigmas):
+        in_front -= torch.repeat_interleave(
+            in_front[first], packed_info[:, 1], output_size=len(sigmas)
+        )
+    return (torch.exp(-in_front) * -torch.expm1(-thickness)).to(sigmas.dtype)
+
+
 def render_train(
     field: RadianceField,
     occupancy: Tensor,
@@ -72,6 +95,7 @@ def render_train(
     early_stop: float = 1e-4,
     max_samples: int = 0,
     appearance: Float[Tensor, "R A"] | None = None,
+    observe: Callable[[Tensor, Tensor], None] | None = None,
 ) -> tuple[RenderedRays, Float[Tensor, " R"]]:
     """Renders rays with gradients.
 
@@ -81,6 +105,7 @@ def render_train(
 
     Args:
         appearance: A code per ray, if the field was made for one.
+        observe: Is told where in the unit cube samples are, [S, 3], and what they weigh, [S].
 
     Returns:
         The rays, and for each ray 1 if it was cut short by ``max_samples`` (its loss should not
@@ -108,6 +133,8 @@ def render_train(
     features = field.ray_features(directions, appearance)
     sigmas, rgbs = backend.shade(latents, raw, features, rays, weights)
     color, accumulation, distance = backend.composite(sigmas, rgbs, t_starts, t_ends, info)
+    if observe is not None:
+        observe(positions, sample_weights(sigmas.detach(), t_starts, t_ends, info))
     _, t_end = ray_bounds(origins, directions, settings)
     rendered = RenderedRays(
         color,

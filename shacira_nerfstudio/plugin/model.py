@@ -117,8 +117,12 @@ class ShaciraModel(Model):
     ) -> Any:
         """A checkpoint's weights, or, under the key ``bitstream``, a file to decode and render."""
         if "bitstream" not in state_dict:
-            # Runs from before there was steering have no state of it.
-            state = {"rate_steering.state": self.rate_steering.state, **state_dict}
+            # Runs from before there was steering, or a look at weights, have no state of it.
+            state = {
+                "rate_steering.state": self.rate_steering.state,
+                "occupancy.weight": self.occupancy.weight,
+                **state_dict,
+            }
             return super().load_state_dict(state, strict=strict, assign=assign)
         load_bitstream(self, state_dict)
         return _IncompatibleKeys([], [])
@@ -182,6 +186,7 @@ class ShaciraModel(Model):
             weight_qat_start=config.weight_qat_start,
             level_dropout=config.level_dropout,
             tables_every=config.tables_every * self._looks_apart,
+            visibility_start=config.visibility_start,
             rdo_start=config.rdo_start if self._can_optimise else 1.0,
         )
 
@@ -246,6 +251,7 @@ class ShaciraModel(Model):
                 early_stop=self.config.early_stop,
                 max_samples=self.config.max_samples_per_ray,
                 appearance=self._appearance_codes(ray_bundle),
+                observe=self.occupancy.observe if self.loop.observes_weights else None,
             )
             outputs = self._as_outputs(rendered)
             outputs["cut"] = cut

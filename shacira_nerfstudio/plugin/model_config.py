@@ -136,6 +136,12 @@ class ShaciraModelConfig(ModelConfig):
     """Steps in which updates look at all cells."""
     occupancy_threshold: float = 0.01
     """Opacity of one march step from which a cell is occupied."""
+    visibility_start: float = 1.0
+    """Fraction of training after which cells are emptied that no training ray sees, fog and what
+    is hidden: smaller files that render faster. 1 leaves them."""
+    visibility_threshold: float = 0.005
+    """Weight in the colour of some training ray from which a cell is seen; neighbours of such a
+    cell stay as well."""
     early_stop: float = 1.0e-4
     """Transmittance at which a ray ends."""
 

@@ -13,6 +13,9 @@ import numpy as np
 
 from shacira_nerfstudio.model.quantize import QuantizeMode, QuantizeSchedule
 
+VISIBILITY_WINDOW = 0.25
+"""Fraction of training in which rays are watched before cells that none sees are emptied."""
+
 
 @dataclass(frozen=True)
 class TrainingSchedule:
@@ -36,6 +39,8 @@ class TrainingSchedule:
     """Fraction of training after which the rate is steered, if at all."""
     steer_every: float = 0.02
     """Fraction of training between measurements for it."""
+    visibility_start: float = 1.0
+    """Fraction of training after which cells that no ray sees are empty; 1 means never."""
     level_dropout: float = 0.0
     """Probability that a step trains a coarse prefix of the levels alone."""
 
@@ -72,6 +77,16 @@ class TrainingSchedule:
         """Whether the rate is steered after this step."""
         begins = step >= self.steer_start * self.num_steps
         return begins and (step + 1) % self.steps_to_measure == 0 and step + 1 < self.rdo_step
+
+    def observes_weights(self, step: int) -> bool:
+        """Whether it is noted which cells rays see: for a quarter of training before it counts, and
+        on from there."""
+        begin = self.visibility_start - VISIBILITY_WINDOW
+        return self.visibility_start < 1 and step >= begin * self.num_steps
+
+    def empties_invisible(self, step: int) -> bool:
+        """Whether cells that no ray sees are empty by then."""
+        return self.visibility_start < 1 and step >= self.visibility_start * self.num_steps
 
     def lr_factor(self, step: int) -> float:
         """What every learning rate is multiplied with."""

@@ -34,6 +34,8 @@ class TrainingLoop:
         self.num_rays, self.num_visible, self.num_marched = _FIRST_NUM_RAYS, 0, 0
         self.learning_rates: dict[str, float] = {}
         self.temperature = 1.0
+        self.observes_weights = False
+        """Whether this step's rays tell the occupancy grid which cells they see."""
         self.side_bytes: dict[str, int] = {}
         """Bytes of the file beside latents, by part, at the last look; empty outside of a run."""
         self._other_bytes: int | None = None
@@ -77,6 +79,9 @@ class TrainingLoop:
         mode, self.temperature = self._schedule.quantizer_at(step)
         encoding = self._model.field.encoding
         encoding.set_quantizer(mode, self.temperature)
+        self.observes_weights = self._schedule.observes_weights(step)
+        if self._schedule.empties_invisible(step):
+            self._model.occupancy.visible_from = self.config.visibility_threshold
         encoding.trained_levels = self._schedule.num_levels_at(
             step, encoding.grid.num_levels, seed=torch.initial_seed()
         )

@@ -230,3 +230,28 @@ def test_full_and_empty_space_are_tidy():
     for value in (False, True):
         cells = torch.full((5, 5, 5), value)
         assert tidy_cells(cells).equal(cells)
+
+
+def test_cells_that_no_ray_sees_are_emptied_and_their_neighbours_stay():
+    grid = OccupancyGrid(G)
+    grid.update(lambda x: torch.ones(len(x)), everywhere=True)
+    seen, faint = torch.tensor([[0.05, 0.05, 0.05]]), torch.tensor([[0.95, 0.95, 0.95]])
+    grid.observe(torch.cat([seen, seen, faint]), torch.tensor([0.3, 0.2, 0.09]))
+    grid.update(lambda x: torch.ones(len(x)), everywhere=False)
+    assert grid.occupied.all()  # watched, but nothing emptied yet
+    grid.visible_from = 0.1
+    grid.update(lambda x: torch.ones(len(x)), everywhere=False)
+    assert torch.equal(grid.occupied.nonzero(), torch.cartesian_prod(*[torch.arange(2)] * 3))
+    grid.observe(faint, torch.tensor([0.1]))
+    grid.update(lambda x: torch.ones(len(x)), everywhere=False)
+    assert grid.occupied.sum() == 16
+    # What is seen but empty stays empty.
+    grid.opacity.zero_()
+    grid.update(lambda x: (x[:, 0] < 0.5).float(), everywhere=True)
+    assert grid.occupied.sum() == 8
+
+
+def test_positions_on_the_border_are_those_of_the_last_cells():
+    grid = OccupancyGrid(G)
+    grid.observe(torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([0.5]))
+    assert grid.weight.view(G, G, G)[-1, 0, -1] == 0.5 and grid.weight.count_nonzero() == 1

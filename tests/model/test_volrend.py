@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from shacira_nerfstudio.backends import MarchSettings, rounds
 from shacira_nerfstudio.model import volrend
 from shacira_nerfstudio.model.radiance_field import FieldShape
-from shacira_nerfstudio.model.volrend import blend_background, render_rays, render_train
+from shacira_nerfstudio.model.volrend import (
+    blend_background,
+    render_rays,
+    render_train,
+    sample_weights,
+)
 
 UNIT_BOX = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 SETTINGS = MarchSettings("affine", UNIT_BOX, near=0.0, far=10.0, step_size=0.02)
@@ -290,3 +295,26 @@ def test_appearance_codes_per_ray(make_field, backend, device, full, no_jitter):
     for i in range(2):
         torch.testing.assert_close(mixed.color[i::2], whole[i].color[i::2], rtol=1e-5, atol=1e-5)
     assert (whole[0].color != whole[1].color)[:-1].any(1).all()
+
+
+def test_weights_of_samples_are_those_of_the_picture(tiny_field, full):
+    rays, told = [v.to(full.device) for v in make_rays()], []
+    rendered, _ = render_train(
+        tiny_field, full, SETTINGS, *rays, observe=lambda x, w: told.append((x, w))
+    )
+    ((positions, weights),) = told
+    assert positions.shape == (rendered.num_samples, 3) and weights.shape == positions.shape[:1]
+    assert ((positions >= 0) & (positions <= 1)).all() and (weights >= 0).all()
+    total = rendered.accumulation.sum()
+    assert weights.sum().item() == pytest.approx(total.item(), rel=1e-4)
+
+
+def test_weights_of_two_rays_and_of_none():
+    sigmas, ends = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 0.5])
+    starts, info = torch.tensor([0.0, 0.5, 0.0]), torch.tensor([[0, 2], [2, 0], [2, 1]])
+    found = sample_weights(sigmas, starts, ends, info)
+    first = 1 - math.exp(-0.5)
+    expected = [first, math.exp(-0.5) * (1 - math.exp(-1.0)), 1 - math.exp(-1.5)]
+    assert found.tolist() == pytest.approx(expected)
+    none = torch.zeros(0)
+    assert not len(sample_weights(none, none, none, torch.zeros(2, 2, dtype=torch.long)))

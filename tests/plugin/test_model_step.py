@@ -148,6 +148,31 @@ def test_a_file_of_signs_holds_signs_and_looks_the_same(scene, tmp_path):
     assert (ours - theirs).abs().mean() < 0.02  # weights at eight bits
 
 
+def test_a_run_empties_cells_that_no_ray_sees(scene, tmp_path):
+    trainer = make_trainer(make_config(scene, tmp_path, visibility_start=0.5))
+    occupancy = trainer.pipeline.model.occupancy
+    steps(trainer, 0, NUM_STEPS // 4)
+    assert not occupancy.weight.any()
+    steps(trainer, NUM_STEPS // 4, NUM_STEPS // 2)
+    assert occupancy.weight.any() and occupancy.visible_from is None
+    before = occupancy.occupied_fraction
+    # After so few steps all is fog: only what weighs most of all shall count.
+    threshold = float(occupancy.weight.sort().values[-100])
+    trainer.pipeline.model.config.visibility_threshold = threshold
+    steps(trainer, NUM_STEPS // 2, NUM_STEPS)
+    assert occupancy.visible_from == threshold
+    assert 0 < occupancy.occupied_fraction < before
+    seen = occupancy.weight.view_as(occupancy.occupied) >= threshold
+    assert not occupancy.occupied[~_with_neighbours(seen)].any()
+
+
+def _with_neighbours(cells):
+    padded = torch.nn.functional.pad(cells, (1,) * 6)
+    size = len(cells)
+    near = [slice(k, k + size) for k in range(3)]
+    return torch.stack([padded[x, y, z] for x in near for y in near for z in near]).any(0)
+
+
 def test_a_file_is_rendered_in_the_steps_that_were_asked_for(scene, tmp_path):
     from shacira_nerfstudio.codec import decode_scene
     from shacira_nerfstudio.plugin.bench_host import own_file, twin

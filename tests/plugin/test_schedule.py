@@ -122,3 +122,13 @@ def test_latents_become_final_at_a_step_or_never():
     ]
     assert schedule.rdo_step == 900
     assert not any(make_schedule().freezes_latents(step) for step in range(1000))
+
+
+def test_rays_are_watched_before_what_they_do_not_see_is_emptied():
+    schedule = make_schedule(visibility_start=0.7)
+    watched = [step for step in range(1000) if schedule.observes_weights(step)]
+    emptied = [step for step in range(1000) if schedule.empties_invisible(step)]
+    assert (watched[0], watched[-1]) == (450, 999) and len(watched) == 550
+    assert (emptied[0], emptied[-1]) == (700, 999) and len(emptied) == 300
+    never = make_schedule()
+    assert not any(never.observes_weights(s) or never.empties_invisible(s) for s in range(1001))
