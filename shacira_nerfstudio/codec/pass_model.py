@@ -206,7 +206,7 @@ class LevelRows:
     def _partners(self, symbols: np.ndarray) -> np.ndarray:
         """Symbols of one channel that the partners of odd entries have, int16."""
         odd = self._halves[1]
-        if self._entries is None:
+        if self._entries is None or isinstance(odd, slice):
             return symbols[0 : self.count - 1 : 2]
         # Numbers ascend: a partner that is reached is the row before. One that is not holds 0.
         has_partner = self._entries[odd - 1] == self._entries[odd] - 1
