@@ -76,7 +76,7 @@ def test_the_baseline_neither_quantises_nor_rates():
     assert values["model.latent_dim"] == values["model.features_per_level"]
 
 
-QUALITIES = {"draft": "5 minutes", "normal": "30 minutes", "max": "2 hours"}
+QUALITIES = {"draft": "5 minutes", "normal": "15 minutes", "max": "90 minutes"}
 SECONDS_PER_SAMPLE = 0.17 / 98304
 """Of a training step on two cores, by which the presets were laid out."""
 
@@ -86,7 +86,7 @@ def test_qualities_are_three_and_end_in_time():
     from shacira_nerfstudio.plugin.config import shacira_method
 
     steps, tables = [], []
-    limits = {"draft": 5 * 60, "normal": 30 * 60, "max": 120 * 60}
+    limits = {"draft": 5 * 60, "normal": 15 * 60, "max": 90 * 60}
     for name, time in QUALITIES.items():
         path = next(path for path in CONFIGS if path.stem == name)
         head = path.read_text("utf-8").splitlines()[0]
