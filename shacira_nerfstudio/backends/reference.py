@@ -132,6 +132,29 @@ def ray_bounds(
     return t_min, t_max
 
 
+def _transmittance(
+    sigmas: Tensor, t_starts: Tensor, t_ends: Tensor, packed_info: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Transmittance in front of each sample [S] and optical depth of each sample [S]."""
+    depth = sigmas * (t_ends - t_starts)
+    # A running sum over all rays in double, minus its value where the ray begins.
+    total = torch.cat([depth.new_zeros(1), depth]).double().cumsum(0)
+    begin = torch.repeat_interleave(packed_info[:, 0], packed_info[:, 1])
+    return torch.exp(-(total[:-1] - total[begin])).to(sigmas.dtype), depth
+
+
+def sample_weights(sigmas: Tensor, t_starts: Tensor, t_ends: Tensor, packed_info: Tensor) -> Tensor:
+    """What each sample weighs in the colour of its ray, [S]: transmittance in front of it times its
+    own opacity.
+
+    Args:
+        sigmas, t_starts, t_ends: Of the samples, [S].
+        packed_info: First sample of each ray, and how many it has, [R, 2].
+    """
+    transmittance, depth = _transmittance(sigmas, t_starts, t_ends, packed_info)
+    return transmittance * -torch.expm1(-depth)
+
+
 class ReferenceBackend:
     """See :class:`shacira_nerfstudio.backends.base.Backend` for the contract of each method."""
 
@@ -211,21 +234,10 @@ class ReferenceBackend:
             next_step=next_step,
         )
 
-    def _transmittance(
-        self, sigmas: Tensor, t_starts: Tensor, t_ends: Tensor, packed_info: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Transmittance in front of each sample [S] and optical depth of each sample [S]."""
-        depth = sigmas * (t_ends - t_starts)
-        # A running sum over all rays in double, minus its value where the ray begins.
-        total = torch.cat([depth.new_zeros(1), depth]).double().cumsum(0)
-        begin = torch.repeat_interleave(packed_info[:, 0], packed_info[:, 1])
-        return torch.exp(-(total[:-1] - total[begin])).to(sigmas.dtype), depth
-
     def composite(
         self, sigmas: Tensor, rgbs: Tensor, t_starts: Tensor, t_ends: Tensor, packed_info: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        transmittance, depth = self._transmittance(sigmas, t_starts, t_ends, packed_info)
-        weights = transmittance * -torch.expm1(-depth)
+        weights = sample_weights(sigmas, t_starts, t_ends, packed_info)
         rays = torch.repeat_interleave(
             torch.arange(len(packed_info), device=sigmas.device), packed_info[:, 1]
         )
@@ -246,7 +258,7 @@ class ReferenceBackend:
         *,
         early_stop: float,
     ) -> Tensor:
-        lit = self._transmittance(sigmas, t_starts, t_ends, packed_info)[0] >= early_stop
+        lit = _transmittance(sigmas, t_starts, t_ends, packed_info)[0] >= early_stop
         rays = torch.repeat_interleave(packed_info[:, 1])
         return torch.zeros_like(packed_info[:, 1]).index_add(0, rays, lit.long())
 

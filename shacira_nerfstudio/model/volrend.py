@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from shacira_nerfstudio.backends import MarchSettings
-from shacira_nerfstudio.backends.reference import density_of, ray_bounds
+from shacira_nerfstudio.backends.reference import density_of, ray_bounds, sample_weights
 from shacira_nerfstudio.model.radiance_field import RadianceField
 
 MIN_WEIGHT = 1 / 1024
@@ -61,28 +61,6 @@ def _depth(distance: Tensor, accumulation: Tensor, t_end: Tensor) -> Tensor:
     empty = t_end.clamp(0, MAX_EMPTY_DEPTH).to(distance.dtype)
     expected = distance / accumulation.clamp_min(1e-10)
     return torch.where(accumulation > _OPAQUE_ENOUGH, expected, empty)
-
-
-def sample_weights(
-    sigmas: Float[Tensor, " S"],
-    t_starts: Float[Tensor, " S"],
-    t_ends: Float[Tensor, " S"],
-    packed_info: Int[Tensor, "R 2"],
-) -> Float[Tensor, " S"]:
-    """What each sample weighs in the colour of its ray: transmittance in front of it times its own
-    opacity.
-
-    Args:
-        packed_info: First sample of each ray, and how many it has.
-    """
-    thickness = (sigmas * (t_ends - t_starts)).double()
-    in_front = thickness.cumsum(0) - thickness
-    first = packed_info[:, 0].clamp_max(max(len(sigmas) - 1, 0))
-    if len(sigmas):
-        in_front -= torch.repeat_interleave(
-            in_front[first], packed_info[:, 1], output_size=len(sigmas)
-        )
-    return (torch.exp(-in_front) * -torch.expm1(-thickness)).to(sigmas.dtype)
 
 
 def render_train(

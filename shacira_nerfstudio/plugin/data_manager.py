@@ -4,6 +4,10 @@ Nerfstudio keeps all training images as floats, and while it joins them, twice: 
 and four channels takes 4 bytes per pixel in its file's own numbers, 12 as three floats, 24 while
 they are joined. Here the cache of images holds bytes, and the pixels of a batch become floats, by
 the very operations that Nerfstudio applies to whole images.
+
+Rays of the next batch are made in a thread while a step goes on: much of a step leaves a core idle.
+Pixels are drawn one batch ahead by the thread that draws all other random numbers, so that the same
+seed gives the same training.
 """
 
 from __future__ import annotations

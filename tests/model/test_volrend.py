@@ -7,14 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from shacira_nerfstudio.backends import MarchSettings, rounds
+from shacira_nerfstudio.backends.reference import sample_weights
 from shacira_nerfstudio.model import volrend
 from shacira_nerfstudio.model.radiance_field import FieldShape
-from shacira_nerfstudio.model.volrend import (
-    blend_background,
-    render_rays,
-    render_train,
-    sample_weights,
-)
+from shacira_nerfstudio.model.volrend import blend_background, render_rays, render_train
 
 UNIT_BOX = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 SETTINGS = MarchSettings("affine", UNIT_BOX, near=0.0, far=10.0, step_size=0.02)
