@@ -15,6 +15,7 @@ from shacira_nerfstudio.model.radiance_field import FieldShape
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("repeatable")
 
+# A name may say where the backend runs: reference@cuda.
 BACKENDS = os.environ.get("SHACIRA_TEST_BACKENDS", "reference,cpu_numba").split(",")
 
 # Level by level: two dense ones whose table is rounded up to a multiple of 8, a dense one that
@@ -31,26 +32,30 @@ def _seed():
 
 
 def device_of(name):
-    return "cuda" if name.startswith("cuda") else "cpu"
+    return name.partition("@")[2] or ("cuda" if name.startswith("cuda") else "cpu")
+
+
+def load(name):
+    return get_backend(name.partition("@")[0], device_of(name))
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request):
     """Each backend of SHACIRA_TEST_BACKENDS; one that cannot load fails the test."""
-    return get_backend(request.param, device_of(request.param))
+    return load(request.param)
 
 
 @pytest.fixture(params=[name for name in BACKENDS if name != "reference"])
 def rival(request):
     """Each of them but `reference`, where that would only be compared with itself."""
-    return get_backend(request.param, device_of(request.param))
+    return load(request.param)
 
 
 @pytest.fixture
 def device(request):
     """Where the backend of a test runs."""
-    name = "rival" if "rival" in request.fixturenames else "backend"
-    return device_of(request.getfixturevalue(name).name)
+    parameters = request.node.callspec.params
+    return device_of(parameters["rival" if "rival" in parameters else "backend"])
 
 
 @pytest.fixture

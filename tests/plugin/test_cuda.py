@@ -1,0 +1,42 @@
+"""The plain-torch backend on a GPU, through the host's trainer. Run where there is one:
+``SHACIRA_TEST_BACKENDS=reference,reference@cuda pytest tests/backends tests/plugin/test_cuda.py``.
+"""
+
+import pytest
+import torch
+
+from shacira_nerfstudio.codec.scene_file import decode_scene
+from shacira_nerfstudio.pack import unpack_scene
+from shacira_nerfstudio.plugin.bench_host import eval_cameras, own_file
+from shacira_nerfstudio.plugin.bitstream import install
+from tiny_runs import NUM_STEPS, make_config, make_trainer, steps
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def test_a_run_on_a_gpu_makes_a_file_that_the_cpu_renders_alike(scene, tmp_path):
+    config = make_config(scene, tmp_path)
+    config.machine.device_type = "cuda"
+    trainer = make_trainer(config)
+    model = trainer.pipeline.model
+    assert model.device.type == "cuda" and model.backend.name == "reference"
+    history = steps(trainer, 0, NUM_STEPS)
+    first, last = (float(history[i][0]["rgb_loss"]) for i in (0, -1))
+    assert last < first
+
+    data = own_file(model)
+    camera = eval_cameras(trainer)[0:1]
+    install(model, unpack_scene(decode_scene(data), model.backend, device="cuda"), data)
+    model.eval()
+    on_gpu = model.get_outputs_for_camera(camera.to("cuda"))["rgb"].cpu()
+
+    config = make_config(scene, tmp_path / "cpu", backend="reference")
+    other = make_trainer(config).pipeline.model
+    install(other, unpack_scene(decode_scene(data), other.backend), data)
+    other.eval()
+    on_cpu = other.get_outputs_for_camera(camera.to("cpu"))["rgb"]
+    # Sums in another order, and a sample more or less where a ray grazes a cell.
+    assert (on_gpu - on_cpu).abs().mean() < 1e-3
