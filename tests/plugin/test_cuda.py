@@ -4,12 +4,12 @@
 
 import pytest
 import torch
+from tiny_runs import NUM_STEPS, make_config, make_trainer, steps
 
 from shacira_nerfstudio.codec.scene_file import decode_scene
 from shacira_nerfstudio.pack import unpack_scene
 from shacira_nerfstudio.plugin.bench_host import eval_cameras, own_file
 from shacira_nerfstudio.plugin.bitstream import install
-from tiny_runs import NUM_STEPS, make_config, make_trainer, steps
 
 pytestmark = [
     pytest.mark.cuda,
