@@ -265,7 +265,11 @@ class ReferenceBackend:
     def take_front(
         self, packed_info: Tensor, counts: Tensor, tensors: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        rank = torch.arange(int(packed_info[:, 1].sum()), device=counts.device)
+        before = int(packed_info[:, 1].sum())
+        for tensor in tensors:
+            if len(tensor) != before:
+                raise ValueError(f"expected tensors of {before} samples, got one of {len(tensor)}")
+        rank = torch.arange(before, device=counts.device)
         rank = rank - torch.repeat_interleave(packed_info[:, 0], packed_info[:, 1])
         index = (rank < torch.repeat_interleave(counts, packed_info[:, 1])).nonzero()[:, 0]
         info = torch.stack([counts.cumsum(0) - counts, counts], 1)

@@ -329,10 +329,10 @@ def test_take_front(backend, device, reference, counts):
     assert len(expected[0]) == kept.sum()
 
 
-def test_take_front_refuses_tensors_of_another_length(rival, device):
+def test_take_front_refuses_tensors_of_another_length(backend, device):
     info = torch.tensor([[0, 3], [3, 2]]).to(device)
     with pytest.raises(ValueError, match="5 samples"):
-        rival.take_front(info, info[:, 1], [torch.zeros(4).to(device)])
+        backend.take_front(info, info[:, 1], [torch.zeros(4).to(device)])
 
 
 # ── noise, rate, Adam ──
