@@ -51,11 +51,20 @@ def rival(request):
     return load(request.param)
 
 
+@pytest.fixture(params=[name for name in BACKENDS if name.partition("@")[0] != "reference"])
+def row_writer(request):
+    """Each of them that writes gradients by rows."""
+    backend = load(request.param)
+    assert backend.writes_rows
+    return backend
+
+
 @pytest.fixture
 def device(request):
     """Where the backend of a test runs."""
     parameters = request.node.callspec.params
-    return device_of(parameters["rival" if "rival" in parameters else "backend"])
+    roles = ("row_writer", "rival", "backend")
+    return device_of(next(parameters[role] for role in roles if role in parameters))
 
 
 @pytest.fixture

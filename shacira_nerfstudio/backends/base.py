@@ -29,6 +29,8 @@ from shacira_nerfstudio.backends.rows import PLAIN, AdamState, Quantizer, RowGra
 from shacira_nerfstudio.grid import GridSpec
 
 Contraction = Literal["affine", "contracted"]
+Precision = Literal["float32", "bfloat16"]
+"""Number format of the factors in the networks' products; sums are float32 or better."""
 Weights = dict[str, Tensor]
 """Parameters of both networks by name, such as ``density_mlp.0.weight`` [out, in]."""
 
@@ -122,6 +124,18 @@ class Backend(Protocol):
     name: str
     writes_rows: bool
     """Whether gradients of tables can go into a :class:`RowGradient`."""
+    precision: Precision
+    """Of :meth:`raw_density` and :meth:`shade`. :meth:`render` is float32 (or what its inputs are)
+    in any case: a file's pictures do not depend on the processor."""
+
+    def with_precision(self, precision: Precision | Literal["auto"]) -> Backend:
+        """The same backend with another :attr:`precision`; ``auto`` takes bfloat16 where the
+        processor is made for it.
+
+        Raises:
+            ValueError: the backend has no such networks.
+        """
+        ...
 
     def interpolate(
         self,

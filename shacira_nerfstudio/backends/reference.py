@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shacira_nerfstudio.backends.base import MarchSettings, Samples, Weights
+from shacira_nerfstudio.backends.base import MarchSettings, Precision, Samples, Weights
 from shacira_nerfstudio.backends.rounds import render_in_rounds
 from shacira_nerfstudio.backends.rows import (
     PLAIN,
@@ -160,6 +161,12 @@ class ReferenceBackend:
 
     name = "reference"
     writes_rows = False
+    precision: Precision = "float32"
+
+    def with_precision(self, precision: Precision | Literal["auto"]) -> ReferenceBackend:
+        if precision == "bfloat16":
+            raise ValueError("backend reference computes in float32: expected that or auto")
+        return self
 
     def interpolate(
         self,

@@ -67,8 +67,18 @@ def measure_views(pipeline: Pipeline) -> dict[str, Any]:
         "num_views": len(rows),
         "resolution": size,
         "render_seconds": seconds,
-        "backend": f"{model.backend.name} on {model.device.type}",
+        "backend": _described(model),
     }
+
+
+def _described(model: ShaciraModel) -> str:
+    """Backend, device, and the number format in which networks are trained if it is a short one."""
+    where = model.device.type
+    if where == "cuda":
+        where = f"{where} ({torch.cuda.get_device_name(model.device)})"
+    short = model.backend.precision != "float32"
+    trained = f", networks trained in {model.backend.precision}" if short else ""
+    return f"{model.backend.name} on {where}{trained}"
 
 
 def _warm_up(model: ShaciraModel, camera: Any) -> None:

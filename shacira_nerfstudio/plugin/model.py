@@ -59,7 +59,8 @@ class ShaciraModel(Model):
     def populate_modules(self) -> None:
         super().populate_modules()
         config = self.config
-        self.backend = get_backend(config.backend, self.kwargs.get("device", "cpu"))
+        backend = get_backend(config.backend, self.kwargs.get("device", "cpu"))
+        self.backend = backend.with_precision(config.mlp_precision)
         self.settings = resolve_scene_settings(
             config, self.scene_box, (self.kwargs.get("metadata") or {}).get("shacira")
         )

@@ -379,14 +379,14 @@ def test_interpolate_quantizes_what_it_reads(
     assert torch.equal(grad, torch.autograd.grad(plain, table, upstream)[0])
 
 
-def test_gradients_by_rows(rival, device, tiny_grid):
+def test_gradients_by_rows(row_writer, device, tiny_grid):
     table = torch.randn(tiny_grid.num_entries, 2).to(device).requires_grad_()
     rows = RowGradient.zeros(*table.shape)
     x = positions(40, tiny_grid.num_dims).to(device)
     upstream = torch.randn(40, tiny_grid.num_levels, 2).to(device)
-    (expected,) = torch.autograd.grad(rival.interpolate(x, table, tiny_grid), table, upstream)
+    (expected,) = torch.autograd.grad(row_writer.interpolate(x, table, tiny_grid), table, upstream)
     for repeats in (1, 2):  # it adds up
-        rival.interpolate(x, table, tiny_grid, gradient=rows).backward(upstream)
+        row_writer.interpolate(x, table, tiny_grid, gradient=rows).backward(upstream)
         assert table.grad is None
         torch.testing.assert_close(rows.values, expected * repeats)
     assert torch.equal(rows.touched_rows() & (expected != 0).any(1), (expected != 0).any(1))
@@ -424,14 +424,14 @@ def test_logistic_bits(backend, device, reference, tiny_grid, first, stride, num
         torch.testing.assert_close(f.grad.cpu().double(), e.grad, rtol=2e-3, atol=1e-4)
 
 
-def test_logistic_bits_by_rows(rival, tiny_grid):
+def test_logistic_bits_by_rows(row_writer, tiny_grid):
     latents, scale, shift = logistic_problem(tiny_grid, tiny_grid.num_levels)
     latents.requires_grad_()
     options = {"first": 1, "stride": 3, "seed": 5}
     rows = RowGradient.zeros(*latents.shape)
-    bits = rival.logistic_bits(latents, scale, shift, tiny_grid, **options)
+    bits = row_writer.logistic_bits(latents, scale, shift, tiny_grid, **options)
     (2 * bits).backward()
-    again = rival.logistic_bits(latents, scale, shift, tiny_grid, gradient=rows, **options)
+    again = row_writer.logistic_bits(latents, scale, shift, tiny_grid, gradient=rows, **options)
     (2 * again).backward()
     assert torch.equal(rows.values, latents.grad)
     assert torch.equal(rows.touched_rows(), torch.arange(len(latents)) // 16 % 3 == 1)
@@ -514,13 +514,13 @@ def test_coded_bits_between_integers(backend, device, tiny_grid):
     torch.testing.assert_close(latents.grad[:3, 0].cpu(), torch.tensor(slopes))
 
 
-def test_coded_bits_by_rows(rival, tiny_grid):
+def test_coded_bits_by_rows(row_writer, tiny_grid):
     latents, lengths, classes, first_table = coded_problem(tiny_grid, 9)
     latents.requires_grad_()
     arguments = latents, lengths, classes, first_table, tiny_grid
     rows = RowGradient.zeros(*latents.shape)
-    (2 * rival.coded_bits(*arguments, first=1, stride=3)).backward()
-    (2 * rival.coded_bits(*arguments, first=1, stride=3, gradient=rows)).backward()
+    (2 * row_writer.coded_bits(*arguments, first=1, stride=3)).backward()
+    (2 * row_writer.coded_bits(*arguments, first=1, stride=3, gradient=rows)).backward()
     assert torch.equal(rows.values, latents.grad)
     # Rows that the rate does not move are left to whoever else touches them.
     assert torch.equal(rows.touched_rows(), (latents.grad != 0).any(1))

@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from shacira_nerfstudio.backends.base import MarchSettings, Rendering, Samples, Weights
+from shacira_nerfstudio.backends.base import MarchSettings, Precision, Rendering, Samples, Weights
 from shacira_nerfstudio.backends.cpu_numba import (
     interpolate_kernels,
     march_kernels,
     render_kernels,
     views,
 )
+from shacira_nerfstudio.backends.cpu_numba.bfloat16_kernels import HAS_BFLOAT16
 from shacira_nerfstudio.backends.cpu_numba.latents import (
     CodedBits,
     LogisticBits,
@@ -211,20 +212,35 @@ class CpuNumbaBackend:
     name = "cpu_numba"
     writes_rows = True
 
-    def __init__(self, num_threads: int | None = None) -> None:
+    def __init__(self, num_threads: int | None = None, *, precision: Precision = "float32") -> None:
         self.num_threads = default_num_threads() if num_threads is None else num_threads
+        self.precision: Precision = precision
         self._known_occupancy: Any = None
         self._known_levels: Any = None
 
     def raw_density(self, latents: Tensor, weights: Weights) -> Tensor:
-        return raw_density(latents, weights, self.num_threads)
+        return raw_density(
+            latents, weights, self.num_threads, bfloat16=self.precision == "bfloat16"
+        )
 
     def shade(
         self, latents: Tensor, raw: Tensor, ray_features: Tensor, rays: Tensor, weights: Weights
     ) -> tuple[Tensor, Tensor]:
         return Shade.apply(  # pyright: ignore[reportReturnType]
-            latents, raw, ray_features, rays, self.num_threads, tuple(weights), *weights.values()
+            latents,
+            raw,
+            ray_features,
+            rays,
+            self.num_threads,
+            self.precision == "bfloat16",
+            tuple(weights),
+            *weights.values(),
         )
+
+    def with_precision(self, precision: Precision | Literal["auto"]) -> CpuNumbaBackend:
+        if precision == "auto":
+            precision = "bfloat16" if HAS_BFLOAT16 else "float32"
+        return CpuNumbaBackend(self.num_threads, precision=precision)
 
     def quantize(self, table: Tensor, quantizer: Quantizer) -> Tensor:
         table = table.detach()

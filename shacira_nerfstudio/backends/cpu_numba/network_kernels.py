@@ -16,12 +16,11 @@ import math
 import numba
 import numpy as np
 
+from shacira_nerfstudio.backends.cpu_numba import bfloat16_kernels
 from shacira_nerfstudio.backends.reference import MAX_LOG_DENSITY
 
 _COMPILE = {"nogil": True, "cache": True, "fastmath": True, "error_model": "numpy"}
-TILE = 128
-"""Samples per tile: what a product reads again and again fits a first-level cache, and sums over a
-tile are long enough to pay for their last, horizontal step."""
+TILE = bfloat16_kernels.TILE
 ROWS, COLUMNS, WEIGHT, BIAS, TRANSPOSED = 0, 1, 2, 3, 4
 """Columns of a layer's row in the table: padded sizes, then where its parts begin."""
 _ZERO = np.float32(0)
@@ -51,13 +50,23 @@ def multiply(params, at, rows, columns, x, y):
 
 
 @numba.njit(**_COMPILE)
-def linear(params, layer, x, y):
+def product(params, halves, at, rows, columns, x, y, pairs):
+    """As :func:`multiply`, in bfloat16 if there are ``halves``, see :func:`work_space`."""
+    if len(halves):
+        bfloat16_kernels.pair_channels(x, columns, pairs)
+        bfloat16_kernels.multiply(halves, at // 2, rows, columns, pairs, y)
+    else:
+        multiply(params, at, rows, columns, x, y)
+
+
+@numba.njit(**_COMPILE)
+def linear(params, halves, layer, x, y, pairs):
     """y = weight x + bias."""
     for j in range(layer[ROWS]):
         bias, y0 = params[layer[BIAS] + j], _U(j * TILE)
         for i in range(_TILE):
             y[y0 + i] = bias
-    multiply(params, layer[WEIGHT], layer[ROWS], layer[COLUMNS], x, y)
+    product(params, halves, layer[WEIGHT], layer[ROWS], layer[COLUMNS], x, y, pairs)
 
 
 @numba.njit(**_COMPILE)
@@ -79,16 +88,15 @@ def relu_backward(d, y, count):
 
 
 @numba.njit(**_COMPILE)
-def input_gradient(params, layer, d, dx):
+def input_gradient(params, halves, layer, d, dx, pairs):
     """dx = weight^T d."""
     clear(dx, 0, layer[COLUMNS])
-    multiply(params, layer[TRANSPOSED], layer[COLUMNS], layer[ROWS], d, dx)
+    product(params, halves, layer[TRANSPOSED], layer[COLUMNS], layer[ROWS], d, dx, pairs)
 
 
 @numba.njit(**_COMPILE)
-def parameter_gradient(d, x, layer, grads):
-    """Adds d x^T to the gradient of the weight, and d to that of the bias."""
-    rows, columns = layer[ROWS], layer[COLUMNS]
+def add_outer(d, x, rows, columns, grads, at):
+    """Adds d x^T, summed over a tile's samples, to ``grads`` [rows, columns] from ``at`` on."""
     for j in range(0, rows, 4):
         j0, j1 = _U(j * TILE), _U((j + 1) * TILE)
         j2, j3 = _U((j + 2) * TILE), _U((j + 3) * TILE)
@@ -107,7 +115,7 @@ def parameter_gradient(d, x, layer, grads):
                 s21 += d2 * x1
                 s30 += d3 * x0
                 s31 += d3 * x1
-            g = layer[WEIGHT] + j * columns + k
+            g = at + j * columns + k
             grads[g] += s00
             grads[g + 1] += s01
             grads[g + columns] += s10
@@ -116,6 +124,20 @@ def parameter_gradient(d, x, layer, grads):
             grads[g + 2 * columns + 1] += s21
             grads[g + 3 * columns] += s30
             grads[g + 3 * columns + 1] += s31
+
+
+@numba.njit(**_COMPILE)
+def parameter_gradient(d, x, layer, grads, pairs):
+    """Adds d x^T to the gradient of the weight, and d to that of the bias. In bfloat16 if there are
+    ``pairs``."""
+    rows, columns = layer[ROWS], layer[COLUMNS]
+    if len(pairs):
+        others = pairs[rows * (TILE // 2) :]
+        bfloat16_kernels.pair_samples(d, rows, pairs)
+        bfloat16_kernels.pair_samples(x, columns, others)
+        bfloat16_kernels.add_outer(pairs, others, rows, columns, grads, layer[WEIGHT])
+    else:
+        add_outer(d, x, rows, columns, grads, layer[WEIGHT])
     for j in range(rows):
         total, j0 = _ZERO, _U(j * TILE)
         for i in range(_TILE):
@@ -152,14 +174,36 @@ def store(tile, at, count, target, first, begin, n):
 
 
 @numba.njit(**_COMPILE)
-def density_forward(z, params, layers, raw, begin, end):
+def widest(layers):
+    """Rows or columns of the largest layer."""
+    most = 0
+    for index in range(len(layers)):
+        most = max(most, layers[index, ROWS], layers[index, COLUMNS])
+    return most
+
+
+@numba.njit(**_COMPILE)
+def work_space(halves, layers):
+    """Room for a product's factors in bfloat16; none where ``halves`` is empty.
+
+    Args:
+        halves: int32, ``params`` by :func:`bfloat16_kernels.bfloat16_pairs`; empty for networks in
+            float32.
+    """
+    return np.empty(widest(layers) * TILE if len(halves) else 0, np.int32)
+
+
+@numba.njit(**_COMPILE)
+def density_forward(z, params, halves, layers, raw, begin, end):
     """Writes raw [G, S], the outputs of the density network, for samples begin:end.
 
     Args:
         z: Latents [K, S].
+        halves: See :func:`work_space`.
         layers: int64 [2, 5].
     """
     first, second = layers[0], layers[1]
+    pairs = work_space(halves, layers)
     x = np.empty(first[COLUMNS] * TILE, np.float32)
     hidden = np.empty(first[ROWS] * TILE, np.float32)
     y = np.empty(second[ROWS] * TILE, np.float32)
@@ -167,9 +211,9 @@ def density_forward(z, params, layers, raw, begin, end):
     for s in range(begin, end, TILE):
         n = min(TILE, end - s)
         load(z, 0, z.shape[0], s, n, x, 0)
-        linear(params, first, x, hidden)
+        linear(params, halves, first, x, hidden, pairs)
         relu(hidden, first[ROWS])
-        linear(params, second, hidden, y)
+        linear(params, halves, second, hidden, y, pairs)
         store(y, 0, raw.shape[0], raw, 0, s, n)
 
 
@@ -189,20 +233,11 @@ def load_color_input(features, rays, raw, s, n, tile, columns):
 
 
 @numba.njit(**_COMPILE)
-def widest(layers):
-    """Rows or columns of the largest layer."""
-    most = 0
-    for index in range(len(layers)):
-        most = max(most, layers[index, ROWS], layers[index, COLUMNS])
-    return most
-
-
-@numba.njit(**_COMPILE)
-def apply_layers(params, layers, x, y):
+def apply_layers(params, halves, layers, x, y, pairs):
     """Takes a tile x through all layers, with rectified linear units between them; y is of the same
     size, to work in. Returns the two, the one with the outputs first."""
     for index in range(len(layers)):
-        linear(params, layers[index], x, y)
+        linear(params, halves, layers[index], x, y, pairs)
         if index + 1 < len(layers):
             relu(y, layers[index, ROWS])
         x, y = y, x
@@ -210,7 +245,7 @@ def apply_layers(params, layers, x, y):
 
 
 @numba.njit(**_COMPILE)
-def color_forward(raw, features, rays, params, layers, sigma, rgb, begin, end):
+def color_forward(raw, features, rays, params, halves, layers, sigma, rgb, begin, end):
     """Writes sigma [S] and rgb [S, 3] for samples begin:end.
 
     Args:
@@ -220,11 +255,11 @@ def color_forward(raw, features, rays, params, layers, sigma, rgb, begin, end):
     """
     size = widest(layers) * TILE
     x, y = np.empty(size, np.float32), np.empty(size, np.float32)
-    limit = np.float32(MAX_LOG_DENSITY)
+    limit, pairs = np.float32(MAX_LOG_DENSITY), work_space(halves, layers)
     for s in range(begin, end, TILE):
         n = min(TILE, end - s)
         load_color_input(features, rays, raw, s, n, x, layers[0, COLUMNS])
-        x, y = apply_layers(params, layers, x, y)
+        x, y = apply_layers(params, halves, layers, x, y, pairs)
         for i in range(n):
             sigma[s + i] = math.exp(min(raw[0, s + i], limit))
             for c in range(3):
@@ -233,8 +268,8 @@ def color_forward(raw, features, rays, params, layers, sigma, rgb, begin, end):
 
 @numba.njit(**_COMPILE)
 def shade_backward(
-    z, raw, features, rays, params, density_layers, color_layers, sigma, rgb, grad_sigma, grad_rgb,
-    grads, grad_z, grad_inputs, begin, end,
+    z, raw, features, rays, params, halves, density_layers, color_layers, sigma, rgb, grad_sigma,
+    grad_rgb, grads, grad_z, grad_inputs, begin, end,
 ):  # fmt: skip
     """Gradients of samples begin:end; activations are computed again.
 
@@ -245,6 +280,7 @@ def shade_backward(
     """
     num_layers = len(color_layers)
     size = max(widest(density_layers), widest(color_layers)) * TILE
+    pairs = np.empty(size if len(halves) else 0, np.int32)
     activations = np.empty((num_layers + 1, size), np.float32)
     d, dx = np.zeros(size, np.float32), np.empty(size, np.float32)
     hidden, width = np.empty(size, np.float32), features.shape[1]
@@ -253,7 +289,8 @@ def shade_backward(
         n = min(TILE, end - s)
         load_color_input(features, rays, raw, s, n, activations[0], color_layers[0, COLUMNS])
         for index in range(num_layers - 1):
-            linear(params, color_layers[index], activations[index], activations[index + 1])
+            layer = color_layers[index]
+            linear(params, halves, layer, activations[index], activations[index + 1], pairs)
             relu(activations[index + 1], color_layers[index, ROWS])
         clear(d, 0, color_layers[num_layers - 1, ROWS])
         for i in range(n):
@@ -261,8 +298,8 @@ def shade_backward(
                 value = rgb[s + i, c]
                 d[c * TILE + i] = grad_rgb[s + i, c] * value * (np.float32(1) - value)
         for index in range(num_layers - 1, -1, -1):
-            parameter_gradient(d, activations[index], color_layers[index], grads)
-            input_gradient(params, color_layers[index], d, dx)
+            parameter_gradient(d, activations[index], color_layers[index], grads, pairs)
+            input_gradient(params, halves, color_layers[index], d, dx, pairs)
             if index:
                 relu_backward(dx, activations[index], color_layers[index, COLUMNS])
             d, dx = dx, d
@@ -280,11 +317,11 @@ def shade_backward(
         x = activations[0]
         load(z, 0, z.shape[0], s, n, x, 0)
         clear(x, z.shape[0], first[COLUMNS])
-        linear(params, first, x, hidden)
+        linear(params, halves, first, x, hidden, pairs)
         relu(hidden, first[ROWS])
-        parameter_gradient(d, hidden, second, grads)
-        input_gradient(params, second, d, dx)
+        parameter_gradient(d, hidden, second, grads, pairs)
+        input_gradient(params, halves, second, d, dx, pairs)
         relu_backward(dx, hidden, first[ROWS])
-        parameter_gradient(dx, x, first, grads)
-        input_gradient(params, first, dx, d)
+        parameter_gradient(dx, x, first, grads, pairs)
+        input_gradient(params, halves, first, dx, d, pairs)
         store(d, 0, z.shape[0], grad_z, 0, s, n)

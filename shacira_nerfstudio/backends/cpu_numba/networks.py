@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shacira_nerfstudio.backends.base import Weights
 from shacira_nerfstudio.backends.cpu_numba import network_kernels as kernels
+from shacira_nerfstudio.backends.cpu_numba.bfloat16_kernels import bfloat16_pairs
 from shacira_nerfstudio.backends.cpu_numba.threads import blocks, run
 
 BLOCK = 8192
@@ -32,9 +33,12 @@ class PackedNetworks:
 
     Each layer stands there as weight [rows, columns], bias [rows] and the transposed weight, rows
     and columns padded to a multiple of 4 with zeros.
+
+    Args:
+        bfloat16: Whether products are to take their factors in that format.
     """
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, *, bfloat16: bool = False) -> None:
         self.names = layer_names(weights, "density_mlp") + layer_names(weights, "color_mlp")
         table, parts, at = [], [], 0
         for name in self.names:
@@ -49,6 +53,7 @@ class PackedNetworks:
             parts += [padded.ravel(), long, padded.T.ravel()]
             at += 2 * padded.size + rows
         self.params = np.concatenate(parts)
+        self.halves = bfloat16_pairs(self.params) if bfloat16 else np.zeros(0, np.int32)
         layers = np.array(table, np.int64)
         self.density_layers, self.color_layers = layers[:2], layers[2:]
         self.layers = layers
@@ -76,13 +81,15 @@ def _rows(latents: Tensor) -> np.ndarray:
     return flat.float().contiguous().numpy()
 
 
-def raw_density(latents: Tensor, weights: Weights, num_threads: int) -> Tensor:
+def raw_density(
+    latents: Tensor, weights: Weights, num_threads: int, *, bfloat16: bool = False
+) -> Tensor:
     """See :meth:`Backend.raw_density`."""
-    packed, z = PackedNetworks(weights), _rows(latents)
+    packed, z = PackedNetworks(weights, bfloat16=bfloat16), _rows(latents)
     raw = np.empty((len(weights["density_mlp.1.bias"]), z.shape[1]), np.float32)
     kernel: Any = kernels.density_forward
     run(
-        lambda b, e: kernel(z, packed.params, packed.density_layers, raw, b, e),
+        lambda b, e: kernel(z, packed.params, packed.halves, packed.density_layers, raw, b, e),
         blocks(z.shape[1], BLOCK),
         num_threads,
     )
@@ -93,9 +100,10 @@ class Shade(torch.autograd.Function):
     """See :meth:`Backend.shade`."""
 
     @staticmethod
-    def forward(ctx, latents, raw, ray_features, rays, num_threads, names, *tensors):
+    def forward(ctx, latents, raw, ray_features, rays, num_threads, bfloat16, names, *tensors):
         ctx.weights = dict(zip(names, (t.detach() for t in tensors), strict=True))
-        ctx.packed, ctx.num_threads = PackedNetworks(ctx.weights), num_threads
+        ctx.packed = PackedNetworks(ctx.weights, bfloat16=bfloat16)
+        ctx.num_threads = num_threads
         ctx.shape, ctx.dtype = latents.shape, latents.dtype
         ctx.z, ctx.raw = _rows(latents), raw.detach().t().float().contiguous().numpy()
         ctx.features = ray_features.detach().float().contiguous().numpy()
@@ -103,7 +111,8 @@ class Shade(torch.autograd.Function):
         count = len(latents)
         ctx.sigma, ctx.rgb = np.empty(count, np.float32), np.empty((count, 3), np.float32)
         packed, kernel = ctx.packed, kernels.color_forward
-        inputs = (ctx.raw, ctx.features, ctx.rays, packed.params, packed.color_layers)
+        nets = (packed.params, packed.halves, packed.color_layers)
+        inputs = (ctx.raw, ctx.features, ctx.rays, *nets)
         run(
             lambda b, e: kernel(*inputs, ctx.sigma, ctx.rgb, b, e),
             blocks(count, BLOCK),
@@ -124,9 +133,9 @@ class Shade(torch.autograd.Function):
         def task(begin: int, end: int) -> np.ndarray:
             grads = np.zeros_like(packed.params)
             kernel(
-                ctx.z, ctx.raw, ctx.features, ctx.rays, packed.params, packed.density_layers,
-                packed.color_layers, ctx.sigma, ctx.rgb, *upstream, grads, grad_z, grad_inputs,
-                begin, end,
+                ctx.z, ctx.raw, ctx.features, ctx.rays, packed.params, packed.halves,
+                packed.density_layers, packed.color_layers, ctx.sigma, ctx.rgb, *upstream, grads,
+                grad_z, grad_inputs, begin, end,
             )  # fmt: skip
             return grads
 
@@ -141,4 +150,4 @@ class Shade(torch.autograd.Function):
         num_levels, channels = ctx.shape[1:]
         grad_latents = torch.from_numpy(grad_z).view(num_levels, channels, count).permute(2, 0, 1)
         weights = tuple(by_name[name] for name in ctx.weights)
-        return (grad_latents.to(ctx.dtype), None, grad_rays, None, None, None, *weights)
+        return (grad_latents.to(ctx.dtype), None, grad_rays, *([None] * 4), *weights)

@@ -125,6 +125,7 @@ def _paint(raw, features, rays, params, layers, picked, shares, count, color, la
         x, y: float32 [widest layer TILE], to work in.
     """
     width, geometry = features.shape[1], raw.shape[0] - 1
+    halves = np.empty(0, np.int32)  # pictures are the same on all machines: float32
     for begin in range(0, count, TILE):
         n = min(TILE, count - begin)
         clear(x, 0, layers[0, COLUMNS])
@@ -135,7 +136,7 @@ def _paint(raw, features, rays, params, layers, picked, shares, count, color, la
                 x[a * TILE + i] = features[ray, a]
             for g in range(geometry):
                 x[(width + g) * TILE + i] = raw[1 + g, sample]
-        x, y = apply_layers(params, layers, x, y)
+        x, y = apply_layers(params, halves, layers, x, y, halves)
         for i in range(n):
             ray, share = rays[picked[begin + i]], shares[begin + i]
             for c in range(3):
@@ -228,7 +229,7 @@ def render(
                 taken += 1
             total += filling
             _look_up(x, table, width, levels, mode, seed, z, filling)
-            density_forward(z, params, density_layers, raw, 0, filling)
+            density_forward(z, params, np.empty(0, np.int32), density_layers, raw, 0, filling)
             at, num_picked = 0, 0
             for index in range(since, taken):
                 s, count = active[index], counts[index]
