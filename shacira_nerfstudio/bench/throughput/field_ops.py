@@ -30,7 +30,7 @@ class _Networks:
         sizes = setting.sizes
         grid = GridSpec.create(num_levels=sizes.num_levels, max_res=64, log2_hashmap_size=8)
         shape = FieldShape(HIDDEN_DIM, GEO_FEAT_DIM, NUM_COLOR_LAYERS, SH_DEGREE)
-        self.backend = setting.backend
+        self.backend = setting.backend.with_precision("auto")  # as in training
         self.field = build_field(
             grid, shape, self.backend, latent_dim=sizes.num_channels, features_per_level=4
         )
@@ -108,7 +108,7 @@ def networks(setting: Setting) -> Row:
             "geo_feat_dim": GEO_FEAT_DIM,
             "num_color_layers": NUM_COLOR_LAYERS,
         },
-        backend=both.backend.name,
+        backend=f"{both.backend.name}, {both.backend.precision}",
     )
 
 
