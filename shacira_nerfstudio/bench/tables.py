@@ -52,9 +52,9 @@ def _name(curve: Curve, point: Point) -> str:
 
 
 def cost_table(curves: Sequence[Curve]) -> str:
-    """Every point: steps, seconds and memory."""
+    """Every point: steps, seconds and memory, and where they were measured."""
     seconds = ("train", "encode", "decode", "render")
-    head = ["", "steps", *[f"{name} s" for name in seconds], "test views", "peak MB"]
+    head = ["", "steps", *[f"{name} s" for name in seconds], "test views", "peak MB", "where"]
     rows = []
     for curve in curves:
         for point in curve.points:
@@ -65,8 +65,15 @@ def cost_table(curves: Sequence[Curve]) -> str:
             views = number(point.mean("num_views"))
             peak = number(point.mean("peak_rss_mb"))
             steps = number(point.mean("steps"))
-            rows.append([_name(curve, point), steps, *times, views, peak])
+            where = "; ".join(sorted({_where(row) for row in point.rows}))
+            rows.append([_name(curve, point), steps, *times, views, peak, where])
     return markdown(head, rows)
+
+
+def _where(row: Row) -> str:
+    """Backend, machine, and what a row notes about its run."""
+    parts = (row.get("backend"), row.get("machine"), row.get("note"))
+    return ", ".join(part for part in parts if part)
 
 
 def parts_table(curves: Sequence[Curve]) -> str:

@@ -101,6 +101,11 @@ def test_quality_stands_beside_both_sizes(rows):
     assert parts["shacira, lambda 0.0005"] == {"latents": "380,000", "weights": "20,000"}
     costs = cells(tables.cost_table(lego))["shacira, lambda 0.0005"]
     assert (costs["train s"], costs["decode s"], costs["test views"]) == ("600", "0.25", "20")
+    row = next(row for row in rows if row["scene"] == "lego")
+    assert costs["where"] == f"{row['backend']}, {row['machine']}"
+    noted = curves([{**row, "note": "beside others"} for row in rows])
+    costs = cells(tables.cost_table(noted))["shacira, lambda 0.0005"]
+    assert costs["where"].endswith(f"{row['machine']}, beside others")
 
 
 def test_ablations_are_compared_with_their_base(rows):
