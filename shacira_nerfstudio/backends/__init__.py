@@ -12,6 +12,9 @@ from shacira_nerfstudio.backends.base import (
 from shacira_nerfstudio.backends.base import (
     Samples as Samples,
 )
+from shacira_nerfstudio.backends.base import (
+    VisibleSamples as VisibleSamples,
+)
 from shacira_nerfstudio.backends.rows import (
     AdamState as AdamState,
 )

@@ -92,6 +92,23 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class VisibleSamples:
+    """Packed samples that light reaches, and what the density network made of them."""
+
+    t_starts: Float[Tensor, " S"]
+    t_ends: Float[Tensor, " S"]
+    positions: Float[Tensor, "S 3"]
+    packed_info: Int[Tensor, "R 2"]
+    next_step: Int[Tensor, " R"]
+    """The step at which a ray was cut short; -1 for rays that were not. Whether a ray is that if it
+    became opaque before it is each backend's to say."""
+    latents: Float[Tensor, "S L d"]
+    raw: Float[Tensor, "S raw"]
+    num_marched: int
+    """Samples that were looked at."""
+
+
+@dataclass(frozen=True)
 class Rendering:
     """What :meth:`Backend.render` makes of rays, without background."""
 
@@ -350,6 +367,35 @@ class Backend(Protocol):
                 are followed by its geometry ``raw[:, 1:]``.
             rays: The ray of each sample.
             weights: As for :meth:`raw_density`, and the layers ``color_mlp.0``, ...
+        """
+        ...
+
+    def march_visible(
+        self,
+        origins: Float[Tensor, "R 3"],
+        directions: Float[Tensor, "R 3"],
+        occupancy: Bool[Tensor, "G G G"],
+        settings: MarchSettings,
+        table: Shaped[Tensor, "E C"],
+        grid: GridSpec,
+        weights: Weights,
+        *,
+        quantizer: Quantizer = PLAIN,
+        num_levels: int,
+        early_stop: float,
+        jitter: Float[Tensor, " R"] | None = None,
+        max_samples: int = 0,
+    ) -> VisibleSamples:
+        """Samples rays for training: of those of :meth:`march` the ones that :meth:`visible` keeps.
+        No gradient.
+
+        Args:
+            directions, occupancy, settings, jitter: As for :meth:`march`.
+            table, quantizer: As for :meth:`interpolate`.
+            weights: As for :meth:`raw_density`.
+            num_levels: Levels from this one on read as 0.
+            early_stop: As for :meth:`visible`.
+            max_samples: A ray ends after so many samples; 0 means no limit.
         """
         ...
 

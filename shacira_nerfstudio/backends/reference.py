@@ -13,7 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shacira_nerfstudio.backends.base import MarchSettings, Precision, Samples, Weights
+from shacira_nerfstudio.backends.base import (
+    MarchSettings,
+    Precision,
+    Samples,
+    VisibleSamples,
+    Weights,
+)
 from shacira_nerfstudio.backends.rounds import render_in_rounds
 from shacira_nerfstudio.backends.rows import (
     PLAIN,
@@ -388,6 +394,47 @@ class ReferenceBackend:
         raw = density_network(latents, weights) if torch.is_grad_enabled() else raw
         inputs = torch.cat([ray_features[rays], raw[:, 1:]], 1)
         return density_of(raw), color_network(inputs, weights)
+
+    @torch.no_grad()
+    def march_visible(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: Tensor,
+        settings: MarchSettings,
+        table: Tensor,
+        grid: GridSpec,
+        weights: Weights,
+        *,
+        quantizer: Quantizer = PLAIN,
+        num_levels: int,
+        early_stop: float,
+        jitter: Tensor | None = None,
+        max_samples: int = 0,
+    ) -> VisibleSamples:
+        # All samples are looked at; a ray may be cut short behind an opaque surface.
+        samples = self.march(
+            origins, directions, occupancy, settings, jitter=jitter, max_samples=max_samples
+        )
+        is_read = torch.arange(grid.num_levels, device=origins.device) < num_levels
+        latents = self.interpolate(samples.positions, table, grid, quantizer=quantizer)
+        latents = latents * is_read[:, None]
+        raw = self.raw_density(latents, weights)
+        spans = (samples.t_starts, samples.t_ends, samples.packed_info)
+        counts = self.visible(density_of(raw), *spans, early_stop=early_stop)
+        every = (samples.t_starts, samples.t_ends, samples.positions, latents, raw)
+        info, kept = self.take_front(samples.packed_info, counts, every)
+        t_starts, t_ends, positions, latents, raw = kept
+        return VisibleSamples(
+            t_starts=t_starts,
+            t_ends=t_ends,
+            positions=positions,
+            packed_info=info,
+            next_step=samples.next_step,
+            latents=latents,
+            raw=raw,
+            num_marched=len(samples.t_starts),
+        )
 
     render = render_in_rounds
 

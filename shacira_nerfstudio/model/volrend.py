@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shacira_nerfstudio.backends import MarchSettings
-from shacira_nerfstudio.backends.reference import density_of, ray_bounds, sample_weights
+from shacira_nerfstudio.backends.reference import ray_bounds, sample_weights
 from shacira_nerfstudio.model.radiance_field import RadianceField
 
 MIN_WEIGHT = 1 / 1024
@@ -39,7 +39,7 @@ class RenderedRays:
     num_samples: int
     """Samples that the density network saw; when training, the colour network as well."""
     num_marched: int
-    """Samples that the marcher returned."""
+    """Samples that were looked at, visible or not."""
 
 
 def blend_background(
@@ -91,25 +91,27 @@ def render_train(
     """
     backend = field.encoding.backend
     jitter = torch.rand(len(origins), device=origins.device)
-    samples = backend.march(
-        origins, directions, occupancy, settings, jitter=jitter, max_samples=max_samples
-    )
     table, weights = field.encoding.table(), field.effective_layers()
-    with torch.no_grad():
-        latents = field.encoding(samples.positions, table)
-        raw = backend.raw_density(latents, weights)
-        spans = (samples.t_starts, samples.t_ends, samples.packed_info)
-        counts = backend.visible(density_of(raw), *spans, early_stop=early_stop)
-        info, kept = backend.take_front(
-            samples.packed_info,
-            counts,
-            (samples.t_starts, samples.t_ends, samples.positions, latents, raw),
-        )
-    t_starts, t_ends, positions, known, raw = kept
+    found = backend.march_visible(
+        origins,
+        directions,
+        occupancy,
+        settings,
+        table.rows,
+        field.encoding.grid,
+        weights,
+        quantizer=table.quantizer,
+        num_levels=field.encoding.num_levels_read,
+        early_stop=early_stop,
+        jitter=jitter,
+        max_samples=max_samples,
+    )
+    t_starts, t_ends, positions = found.t_starts, found.t_ends, found.positions
+    info = found.packed_info
     rays = torch.repeat_interleave(info[:, 1], output_size=len(t_starts))
-    latents = field.encoding(positions, table, values=known)
+    latents = field.encoding(positions, table, values=found.latents)
     features = field.ray_features(directions, appearance)
-    sigmas, rgbs = backend.shade(latents, raw, features, rays, weights)
+    sigmas, rgbs = backend.shade(latents, found.raw, features, rays, weights)
     color, accumulation, distance = backend.composite(sigmas, rgbs, t_starts, t_ends, info)
     if observe is not None:
         observe(positions, sample_weights(sigmas.detach(), t_starts, t_ends, info))
@@ -120,9 +122,9 @@ def render_train(
         _depth(distance, accumulation, t_end),
         _last_color(rgbs, info),
         len(t_starts),
-        len(samples.t_starts),
+        found.num_marched,
     )
-    return rendered, (samples.next_step >= 0).float()
+    return rendered, (found.next_step >= 0).float()
 
 
 @torch.no_grad()

@@ -1,79 +1,14 @@
 """Rendering for looking, all in one: what `reference` makes of the same rays."""
 
-import itertools
-
 import pytest
 import torch
-import torch.nn.functional as F
+from made_up_scenes import SETTINGS, Scene, make_rays
 
-from shacira_nerfstudio.backends import MarchSettings, Quantizer
+from shacira_nerfstudio.backends import Quantizer
 from shacira_nerfstudio.grid import GridSpec
 
-BOX = ((-1.0, -0.5, -1.5), (1.0, 1.5, 0.5))
-SETTINGS = {
-    "affine": MarchSettings("affine", BOX, near=0.05, far=30.0, step_size=0.031),
-    "affine_knee": MarchSettings("affine", BOX, near=0.0, far=30.0, step_size=0.03, knee=3.0),
-    "contracted": MarchSettings("contracted", BOX, near=0.05, far=50.0, step_size=0.043, knee=2.0),
-}
-WIDTH, GEOMETRY, FEATURES = 16, 5, 4
 # Weights of up to 200 samples add up to 1 in single precision, behind two networks.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-
-
-def make_rays(count):
-    """Rays towards the box, from outside and from inside; every seventh looks away."""
-    centre = torch.tensor(BOX).mean(0)
-    origins = centre + F.normalize(torch.randn(count, 3), dim=-1) * 4
-    origins[::5] = centre + (torch.rand(len(origins[::5]), 3) - 0.5)
-    directions = F.normalize(centre + torch.randn(count, 3) * 0.4 - origins, dim=-1)
-    directions[::7] *= -1
-    axes = torch.cat([torch.eye(3), -torch.eye(3)])  # along the borders of cells, too
-    return torch.cat([origins, centre - 3 * axes]), torch.cat([directions, axes])
-
-
-def make_weights(num_inputs, density=1.0):
-    """Both networks; ``density`` moves the log density, and how much of a ray is seen with it."""
-    sizes = {
-        "density_mlp": [num_inputs, WIDTH, 1 + GEOMETRY],
-        "color_mlp": [FEATURES + GEOMETRY, WIDTH, 3],
-    }
-    weights = {}
-    for network, widths in sizes.items():
-        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
-            weights[f"{network}.{index}.weight"] = torch.randn(outputs, inputs) / inputs**0.5
-            weights[f"{network}.{index}.bias"] = torch.randn(outputs) * 0.3
-    weights["density_mlp.1.weight"][0] *= 2
-    weights["density_mlp.1.bias"][0] = density
-    return weights
-
-
-class Scene:
-    """All that `render` takes."""
-
-    def __init__(self, grid, *, channels=1, dtype=torch.int8, share=0.3, density=1.0, count=300):
-        self.grid = grid
-        table = torch.randint(-2, 3, (grid.num_entries, channels))
-        self.table = table.to(dtype)
-        self.rays = make_rays(count)
-        self.cells = torch.rand(16, 16, 16) < share
-        self.weights = make_weights(grid.num_levels * channels, density)
-        self.features = torch.randn(len(self.rays[0]), FEATURES)
-
-    def render(self, backend, settings, *, dtype=None, **options):
-        options = {
-            "num_levels": self.grid.num_levels,
-            "early_stop": 0.0,
-            "min_weight": 0.0,
-            **options,
-        }
-        rays, features, table = self.rays, self.features, self.table
-        weights = self.weights
-        if dtype is not None:
-            rays, features = [v.to(dtype) for v in rays], features.to(dtype)
-            table, weights = table.to(dtype), {name: w.to(dtype) for name, w in weights.items()}
-        return backend.render(
-            *rays, self.cells, settings, table, self.grid, weights, features, **options
-        )
 
 
 def assert_close(found, expected):
@@ -230,12 +165,13 @@ def test_many_rays_search_as_each_walks(share):
     gaps, filled, _, low, extent, step_size, knee = ours._march_arguments(cells, settings)
     known = backend._rays(*rays, settings)
     where = (filled, False, low, extent, step_size, knee)
-    state = search_kernels.start(*known, *where, 0, len(rays[0]))
+    jitter = torch.rand(len(rays[0]))
+    state = search_kernels.start(*known, jitter.double().numpy(), *where, 0, len(rays[0]))
     active = torch.randperm(len(rays[0])).numpy()
     search_kernels.search(state, active, len(active), gaps.reshape(-1), 32, step_size)
     # A march without room says which step is the next one.
-    samples = ours.march(*rays, cells, settings, max_samples=1)
+    samples = ours.march(*rays, cells, settings, jitter=jitter, max_samples=1)
     first = torch.from_numpy(state[search_kernels.STEP].astype(int))
     assert torch.equal(first >= 0, samples.packed_info[:, 1] > 0)
-    begin = torch.from_numpy(known[2])[first >= 0] + first[first >= 0] * step_size
-    torch.testing.assert_close(samples.t_starts, begin.float())
+    begin = torch.from_numpy(known[2]) + (first + jitter.double()) * step_size
+    torch.testing.assert_close(samples.t_starts, begin[first >= 0].float())

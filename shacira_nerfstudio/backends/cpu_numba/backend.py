@@ -17,8 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shacira_nerfstudio.backends.base import MarchSettings, Precision, Rendering, Samples, Weights
+from shacira_nerfstudio.backends.base import (
+    MarchSettings,
+    Precision,
+    Rendering,
+    Samples,
+    VisibleSamples,
+    Weights,
+)
 from shacira_nerfstudio.backends.cpu_numba import (
+    front,
     interpolate_kernels,
     march_kernels,
     render_kernels,
@@ -31,7 +39,7 @@ from shacira_nerfstudio.backends.cpu_numba.latents import (
     noisy,
     update_rows,
 )
-from shacira_nerfstudio.backends.cpu_numba.networks import Shade, raw_density
+from shacira_nerfstudio.backends.cpu_numba.networks import PackedNetworks, Shade, raw_density
 from shacira_nerfstudio.backends.cpu_numba.threads import blocks, default_num_threads, run
 from shacira_nerfstudio.backends.reference import ray_bounds, spacing
 from shacira_nerfstudio.backends.rows import PLAIN, AdamState, Quantizer, RowGradient
@@ -375,6 +383,40 @@ class CpuNumbaBackend:
             num_threads=self.num_threads,
         )
         return rendering.to(origins.dtype)
+
+    @torch.no_grad()
+    def march_visible(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: Tensor,
+        settings: MarchSettings,
+        table: Tensor,
+        grid: GridSpec,
+        weights: Weights,
+        *,
+        quantizer: Quantizer = PLAIN,
+        num_levels: int,
+        early_stop: float,
+        jitter: Tensor | None = None,
+        max_samples: int = 0,
+    ) -> VisibleSamples:
+        begin = jitter if jitter is not None else torch.zeros(len(origins))
+        rows, how = _rows_and_mode(table, quantizer)
+        found = front.march_visible(
+            (*_rays(origins, directions, settings), _array(begin, torch.float64)),
+            self._march_arguments(occupancy, settings),
+            rows,
+            grid,
+            views.read_levels(rows, grid, num_levels),
+            how,
+            PackedNetworks(weights, bfloat16=self.precision == "bfloat16"),
+            len(weights["density_mlp.1.bias"]),
+            max_samples=max_samples,
+            max_optical_depth=-math.log(early_stop) if early_stop > 0 else math.inf,
+            num_threads=self.num_threads,
+        )
+        return front.as_dtype(found, origins.dtype)
 
     def _march_arguments(self, occupancy: Tensor, settings: MarchSettings) -> tuple[Any, ...]:
         """What kernels want to know of occupancy and settings."""

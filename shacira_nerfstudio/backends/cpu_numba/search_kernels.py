@@ -27,8 +27,8 @@ _U = np.uint64
 
 @numba.njit(**_EXACT)
 def start(
-    origins, directions, u_mins, t_maxs, num_steps, filled, contracted, low, extent, step_size,
-    knee, begin, end,
+    origins, directions, u_mins, t_maxs, num_steps, jitter, filled, contracted, low, extent,
+    step_size, knee, begin, end,
 ):  # fmt: skip
     """State [NUM_ROWS, end - begin] of rays begin:end, float64. See `march_kernels.march`."""
     state = np.empty((NUM_ROWS, end - begin))
@@ -38,8 +38,8 @@ def start(
             state[DX, ray - begin], state[DY, ray - begin], state[DZ, ray - begin],
             state[OFFSET, ray - begin], state[END, ray - begin], state[STEP, ray - begin],
         ) = start_ray(
-            origins[ray], directions[ray], u_mins[ray], t_maxs[ray], num_steps[ray], 0.0, 0,
-            filled, contracted, low, extent, step_size, knee,
+            origins[ray], directions[ray], u_mins[ray], t_maxs[ray], num_steps[ray], jitter[ray],
+            0, filled, contracted, low, extent, step_size, knee,
         )  # fmt: skip
         state[LAST, ray - begin] = num_steps[ray]
     return state

@@ -65,13 +65,15 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @numba.njit(**_COMPILE)
-def _look_up(x, table, width, levels, mode, seed, z, count):
-    """Writes z [K, :count], the interpolated latents of each level that is read."""
-    for index in range(len(levels)):
-        interpolate_forward(
-            x, table, levels[index, FIRST_ROW], levels[index, RESOLUTION], levels[index, SIZE],
-            width, mode, seed, z[index * width : (index + 1) * width], 0, count,
-        )  # fmt: skip
+def look_up(x, table, width, level, mode, seed, z, count):
+    """Writes z [d, :count], the interpolated latents of one level.
+
+    Args:
+        level: int64 [3], see FIRST_ROW and what follows it.
+    """
+    interpolate_forward(
+        x, table, level[FIRST_ROW], level[RESOLUTION], level[SIZE], width, mode, seed, z, 0, count
+    )
 
 
 @numba.njit(**_COMPILE)
@@ -193,8 +195,8 @@ def render(
     """
     num_rays, size = end - begin, widest(color_layers) * TILE
     state = start(
-        origins, directions, u_mins, t_maxs, num_steps, filled, contracted, low, extent, step_size,
-        knee, begin, end,
+        origins, directions, u_mins, t_maxs, num_steps, np.zeros(len(origins)), filled, contracted,
+        low, extent, step_size, knee, begin, end,
     )  # fmt: skip
     x, z = np.empty((3, WAVE), np.float32), np.empty((len(levels) * width, WAVE), np.float32)
     raw, weights = np.empty((num_raw, WAVE), np.float32), np.empty(WAVE, np.float32)
@@ -228,7 +230,9 @@ def render(
                 filling += counts[taken]
                 taken += 1
             total += filling
-            _look_up(x, table, width, levels, mode, seed, z, filling)
+            for index in range(len(levels)):
+                part = z[index * width : (index + 1) * width]
+                look_up(x, table, width, levels[index], mode, seed, part, filling)
             density_forward(z, params, np.empty(0, np.int32), density_layers, raw, 0, filling)
             at, num_picked = 0, 0
             for index in range(since, taken):
