@@ -30,6 +30,7 @@ OTHER = "other"
 """The host's own code between the parts."""
 _PARTS = (
     # First match wins; names are those of backend operations and autograd functions.
+    ("visible samples", r"march_visible"),
     ("march", r"march"),
     ("interpolate", r"interpolat"),
     ("composite", r"composit"),
@@ -39,6 +40,8 @@ _PARTS = (
     ("raw_density", r"raw_density"),
     ("networks", r"shade|network|mlp|density"),
 )
+_NO_GRADIENT = ("march", "march_visible", "visible")
+"""Operations that have one direction."""
 _WHOLE = ("occupancy",)
 """Keep what is inside them: networks and look-ups that serve no ray."""
 
@@ -119,7 +122,7 @@ def clocks_around(trainer: Any, clock: Clock) -> Iterator[None]:
     try:
         for name in dir(backend):
             if not name.startswith("_") and callable(getattr(backend, name)):
-                suffix = "" if name in ("march", "visible") else " forward"
+                suffix = "" if name in _NO_GRADIENT else " forward"
                 wrapped = clock.wrap(name + suffix, getattr(backend, name))
                 _replace(undo, backend, name, wrapped)
         for cls in _functions():
