@@ -167,10 +167,11 @@ class ShaciraModelConfig(ModelConfig):
     # Rest
     backend: Literal["auto", "reference", "cpu_numba"] = "auto"
     """Implementation of the hot operations; auto picks the fastest that loads and says which."""
-    mlp_precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    mlp_precision: Literal["auto", "float32", "bfloat16"] = "float32"
     """Number format of the factors in both networks' products while training, with sums in float32;
-    auto is bfloat16 where the processor has instructions for it (cpu_numba only). Pictures of a
-    file are rendered in float32 in any case."""
+    auto is bfloat16 where the processor has instructions for it (cpu_numba only): steps are 10 to
+    20 percent shorter, and lego came out as well, but fox lost 0.3 dB. Pictures of a file are
+    rendered in float32 in any case."""
     eval_num_rays_per_chunk: int = 1 << 15
     """Rays rendered at a time; smaller takes less memory."""
     use_lpips: bool = False

@@ -32,7 +32,7 @@ class _Networks:
         sizes = setting.sizes
         grid = GridSpec.create(num_levels=sizes.num_levels, max_res=64, log2_hashmap_size=8)
         shape = FieldShape(HIDDEN_DIM, GEO_FEAT_DIM, NUM_COLOR_LAYERS, SH_DEGREE)
-        self.backend = setting.backend.with_precision("auto")  # as in training
+        self.backend = setting.backend
         self.field = build_field(
             grid, shape, self.backend, latent_dim=sizes.num_channels, features_per_level=4
         )
