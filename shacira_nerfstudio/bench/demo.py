@@ -44,6 +44,15 @@ def _command(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
+def _why_no_host_exporter() -> str | None:
+    """What keeps ``ns-export`` from starting on this machine, if anything does: before all else it
+    imports open3d, which wants system libraries."""
+    importing = [sys.executable, "-c", "import open3d"]
+    done = subprocess.run(importing, capture_output=True, text=True, check=False)
+    lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+    return lines[-1] if done.returncode else None
+
+
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONWARNINGS": "ignore", "COLUMNS": "100", "TERM": "dumb"}
 
@@ -115,8 +124,12 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     training += ["--experiment-name", "demo", "--timestamp", "run"]
     training += ["rtmv-data", "--data", str(output_dir / "scene")]
     file = export / "scene.shacira"
-    exporting = [_command("ns-export"), "shacira", "--load-config", str(run / "config.yml")]
-    exporting += ["--output-dir", str(export)]
+    exporting = [_command("ns-export"), "shacira"]
+    problem = _why_no_host_exporter()
+    if problem is not None:
+        console.print(f"ns-export does not start here ({problem}); using its twin, shacira export")
+        exporting = [_command("shacira"), "export"]
+    exporting += ["--load-config", str(run / "config.yml"), "--output-dir", str(export)]
     steps = [
         ("train", training),
         ("export", exporting),

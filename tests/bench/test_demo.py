@@ -50,3 +50,12 @@ def test_the_picture_shows_truth_file_and_error(tmp_path):
 
 def test_the_preset_is_there():
     assert load_preset(demo.PRESET)["max_num_iterations"] > 0
+
+
+@pytest.mark.parametrize("code", ["", "raise ImportError('libusb is not there')"])
+def test_the_demo_knows_whether_the_host_can_export(tmp_path, monkeypatch, code):
+    # The host's exporter imports open3d, which needs libraries that no Python package brings.
+    (tmp_path / "open3d.py").write_text(code, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    expected = "ImportError: libusb is not there" if code else None
+    assert demo._why_no_host_exporter() == expected
