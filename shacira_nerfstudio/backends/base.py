@@ -18,7 +18,7 @@ axis.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -106,6 +106,11 @@ class VisibleSamples:
     raw: Float[Tensor, "S raw"]
     num_marched: int
     """Samples that were looked at."""
+
+    def to(self, dtype: torch.dtype) -> VisibleSamples:
+        """The same in another number format."""
+        names = ("t_starts", "t_ends", "positions", "latents", "raw")
+        return replace(self, **{name: getattr(self, name).to(dtype) for name in names})
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,11 @@ def _rays(origins: Tensor, directions: Tensor, settings: MarchSettings) -> tuple
     return (*rays, _array(num_steps, torch.int64))
 
 
+def _depth_behind(early_stop: float) -> float:
+    """Optical depth at which transmittance has fallen to ``early_stop``."""
+    return -math.log(early_stop) if early_stop > 0 else math.inf
+
+
 class _Interpolate(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -413,10 +418,10 @@ class CpuNumbaBackend:
             PackedNetworks(weights, bfloat16=self.precision == "bfloat16"),
             len(weights["density_mlp.1.bias"]),
             max_samples=max_samples,
-            max_optical_depth=-math.log(early_stop) if early_stop > 0 else math.inf,
+            max_optical_depth=_depth_behind(early_stop),
             num_threads=self.num_threads,
         )
-        return front.as_dtype(found, origins.dtype)
+        return found.to(origins.dtype)
 
     def _march_arguments(self, occupancy: Tensor, settings: MarchSettings) -> tuple[Any, ...]:
         """What kernels want to know of occupancy and settings."""
@@ -462,7 +467,7 @@ class CpuNumbaBackend:
         inputs = [_array(v) for v in (sigmas, t_starts, t_ends)]
         info = _array(packed_info, torch.int64)
         counts = np.zeros(len(info), np.int64)
-        limit = -math.log(early_stop) if early_stop > 0 else math.inf
+        limit = _depth_behind(early_stop)
         kernel: Any = render_kernels.visible
         run(
             lambda b, e: kernel(*inputs, info, limit, counts, b, e),

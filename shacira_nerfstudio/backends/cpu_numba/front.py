@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from shacira_nerfstudio.backends.base import VisibleSamples
 from shacira_nerfstudio.backends.cpu_numba import front_kernels
@@ -82,22 +81,4 @@ def march_visible(
         latents=latents.permute(2, 0, 1),
         raw=values[at + num_latents :].t(),
         num_marched=sum(part[4] for part in parts),
-    )
-
-
-def as_dtype(found: VisibleSamples, dtype: torch.dtype) -> VisibleSamples:
-    """The same with numbers of another format."""
-
-    def convert(value: Tensor) -> Tensor:
-        return value.to(dtype)
-
-    return VisibleSamples(
-        t_starts=convert(found.t_starts),
-        t_ends=convert(found.t_ends),
-        positions=convert(found.positions),
-        packed_info=found.packed_info,
-        next_step=found.next_step,
-        latents=convert(found.latents),
-        raw=convert(found.raw),
-        num_marched=found.num_marched,
     )

@@ -173,8 +173,8 @@ def _finish(
 
 @numba.njit(**_COMPILE)
 def render(
-    origins, directions, u_mins, t_maxs, num_steps, features, gaps, filled, contracted, low, extent,
-    step_size, knee, table, width, levels, mode, seed, num_raw, params, density_layers,
+    origins, directions, u_mins, t_maxs, num_steps, jitter, features, gaps, filled, contracted, low,
+    extent, step_size, knee, table, width, levels, mode, seed, num_raw, params, density_layers,
     color_layers, first_round, early_stop, min_weight, color, transmittance, distance, last, begin,
     end,
 ):  # fmt: skip
@@ -195,8 +195,8 @@ def render(
     """
     num_rays, size = end - begin, widest(color_layers) * TILE
     state = start(
-        origins, directions, u_mins, t_maxs, num_steps, np.zeros(len(origins)), filled, contracted,
-        low, extent, step_size, knee, begin, end,
+        origins, directions, u_mins, t_maxs, num_steps, jitter, filled, contracted, low, extent,
+        step_size, knee, begin, end,
     )  # fmt: skip
     x, z = np.empty((3, WAVE), np.float32), np.empty((len(levels) * width, WAVE), np.float32)
     raw, weights = np.empty((num_raw, WAVE), np.float32), np.empty(WAVE, np.float32)
@@ -208,6 +208,7 @@ def render(
     # of the last sample's.
     ends, carried = np.empty((num_raw, num_rays), np.float32), np.zeros(num_rays, np.float32)
     is_open = np.zeros(num_rays, np.bool_)
+    halves = np.empty(0, np.int32)  # pictures are the same on all machines: float32
     counts, active, num_active = np.empty(num_rays, np.int64), np.arange(num_rays), num_rays
     is_straight = not contracted and knee == 0
     patience = PATIENCE if is_straight else np.int64(1) << 62
@@ -233,7 +234,7 @@ def render(
             for index in range(len(levels)):
                 part = z[index * width : (index + 1) * width]
                 look_up(x, table, width, levels[index], mode, seed, part, filling)
-            density_forward(z, params, np.empty(0, np.int32), density_layers, raw, 0, filling)
+            density_forward(z, params, halves, density_layers, raw, 0, filling)
             at, num_picked = 0, 0
             for index in range(since, taken):
                 s, count = active[index], counts[index]

@@ -60,6 +60,7 @@ def render(
         how: What is made of rows that are read, and the seed of that.
     """
     num_rays, channels = len(rays[0]), table.shape[1]
+    jitter = np.zeros(num_rays)
     inputs = (levels[:, None] * channels + np.arange(channels)).ravel()
     networks = PackedNetworks(without_columns(weights, torch.from_numpy(inputs)))
     described = np.array(
@@ -72,7 +73,7 @@ def render(
     num_raw = len(weights["density_mlp.1.bias"])
     counts = run(
         lambda begin, end: kernel(
-            *rays, features, *march, table.ravel(), channels, described, *how, num_raw,
+            *rays, jitter, features, *march, table.ravel(), channels, described, *how, num_raw,
             networks.params, networks.density_layers, networks.color_layers, FIRST_ROUND,
             early_stop, min_weight, color, transmittance, distance, last, begin, end,
         ),
