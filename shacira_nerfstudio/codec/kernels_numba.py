@@ -248,14 +248,15 @@ def _planes(x, is_first, occupied, first, last, slabs):
     before."""
     turn, resolution = slabs[2], len(first)
     if is_first:
-        turn[0] = _plane(x - 1, occupied, first, last, slabs, 0)
-        turn[1] = _plane(x, occupied, first, last, slabs, 1)
+        # For a plain 0 or 1 numba would compile _plane once more, for that number alone.
+        turn[0] = _plane(x - 1, occupied, first, last, slabs, np.int64(0))
+        turn[1] = _plane(x, occupied, first, last, slabs, np.int64(1))
         return True
     turn[0], before = turn[1], turn[0]
     # Fine levels repeat the slabs of an occupancy cell.
     if x < resolution and first[x] == first[x - 1] and last[x] == last[x - 1]:
         return before != turn[0]
-    turn[1] = _plane(x, occupied, first, last, slabs, 1 if turn[0] == 0 else 0)
+    turn[1] = _plane(x, occupied, first, last, slabs, np.int64(turn[0] == 0))
     return True
 
 

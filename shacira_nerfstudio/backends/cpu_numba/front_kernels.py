@@ -13,7 +13,7 @@ import math
 import numba
 import numpy as np
 
-from shacira_nerfstudio.backends.cpu_numba.march_kernels import walk
+from shacira_nerfstudio.backends.cpu_numba.march_kernels import INT_ZERO, walk
 from shacira_nerfstudio.backends.cpu_numba.network_kernels import density_forward
 from shacira_nerfstudio.backends.cpu_numba.search_kernels import (
     DX,
@@ -114,14 +114,14 @@ def march_visible(
     is_straight = not contracted and knee == 0
     patience = PATIENCE if is_straight else np.int64(1) << 62
     most = max_samples if max_samples > 0 else np.int64(1) << 62
-    flat, total, marched, length = gaps.reshape(gaps.size), 0, 0, min(first_round, WAVE)
+    flat, total, marched, length = gaps.reshape(gaps.size), INT_ZERO, 0, min(first_round, WAVE)
     next_step = np.full(num_rays, -1, np.int64)
     while num_active:
         if is_straight:
             search(state, active, num_active, flat, gaps.shape[0], step_size)
         taken, left = 0, 0
         while taken < num_active:
-            since, filling = taken, 0
+            since, filling = taken, INT_ZERO
             while taken < num_active and filling + length <= WAVE:
                 s = active[taken]
                 added[taken], state[STEP, s] = walk(
@@ -138,10 +138,10 @@ def march_visible(
                 look_up(
                     x, table, width, levels[index, 1:], mode, seed, z[row : row + width], filling
                 )
-            density_forward(z, params, halves, layers, raw, 0, filling)
+            density_forward(z, params, halves, layers, raw, INT_ZERO, filling)
             if total + filling > kept.shape[1]:
                 kept, places = _grown(kept, places, total + filling)
-            at = 0
+            at = INT_ZERO
             for index in range(since, taken):
                 s, count = active[index], added[index]
                 if counts[s] == most:  # there was no room: the step is that of one sample more
@@ -166,7 +166,11 @@ def _grown(kept, places, wanted):
     """The two arrays with twice the room, or more if so much is wanted."""
     size = max(2 * kept.shape[1], wanted)
     rows, numbers = np.empty((len(kept), size), np.float32), np.empty((2, size), np.int32)
-    rows[:, : kept.shape[1]], numbers[:, : kept.shape[1]] = kept, places
+    # Row by row, as in march_kernels: an assignment in two dimensions is slow to compile.
+    for r in range(len(kept)):
+        rows[r, : kept.shape[1]] = kept[r]
+    for r in range(len(places)):
+        numbers[r, : places.shape[1]] = places[r]
     return rows, numbers
 
 

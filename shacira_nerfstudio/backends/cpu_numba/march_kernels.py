@@ -17,6 +17,9 @@ _EXACT = {
     "cache": True,
     "error_model": "numpy",
 }  # no fastmath: parity with reference
+INT_ZERO = np.int64(0)
+"""Where counters begin that are handed on: for a plain 0 numba compiles whatever takes it twice,
+for that number and for any."""
 
 
 @numba.njit(inline="always", **_EXACT)
@@ -80,7 +83,9 @@ def _grown(t_starts, t_ends, positions):
     size = len(t_starts)
     starts, ends = np.empty(2 * size, np.float32), np.empty(2 * size, np.float32)
     points = np.empty((3, 2 * size), np.float32)
-    starts[:size], ends[:size], points[:, :size] = t_starts, t_ends, positions
+    starts[:size], ends[:size] = t_starts, t_ends
+    for axis in range(3):  # numba takes seconds to compile an assignment in two dimensions
+        points[axis, :size] = positions[axis]
     return starts, ends, points
 
 
@@ -202,7 +207,7 @@ def march(
     t_ends, positions = np.empty_like(t_starts), np.empty((3, len(t_starts)), np.float32)
     counts, next_step = np.zeros(end - begin, np.int64), np.full(end - begin, -1, np.int64)
     forever = np.int64(1) << 62
-    most, total = max_samples if max_samples > 0 else forever, 0
+    most, total = max_samples if max_samples > 0 else forever, INT_ZERO
     for ray in range(begin, end):
         count, last = 0, num_steps[ray]
         ox, oy, oz, dx, dy, dz, offset, t_max, step = start_ray(

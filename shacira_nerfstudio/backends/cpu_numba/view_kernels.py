@@ -18,7 +18,7 @@ import numba
 import numpy as np
 
 from shacira_nerfstudio.backends.cpu_numba.interpolate_kernels import interpolate_forward
-from shacira_nerfstudio.backends.cpu_numba.march_kernels import walk
+from shacira_nerfstudio.backends.cpu_numba.march_kernels import INT_ZERO, walk
 from shacira_nerfstudio.backends.cpu_numba.network_kernels import (
     COLUMNS,
     TILE,
@@ -72,7 +72,7 @@ def look_up(x, table, width, level, mode, seed, z, count):
         level: int64 [3], see FIRST_ROW and what follows it.
     """
     interpolate_forward(
-        x, table, level[FIRST_ROW], level[RESOLUTION], level[SIZE], width, mode, seed, z, 0, count
+        x, table, level[FIRST_ROW], level[RESOLUTION], level[SIZE], width, mode, seed, z, INT_ZERO, count
     )
 
 
@@ -160,7 +160,7 @@ def _finish(
         is_open: Whether that has no colour yet.
     """
     rays, shares = np.arange(begin, begin + len(carried)), np.empty(len(carried), np.float32)
-    picked, count = np.empty(len(carried), np.int64), 0
+    picked, count = np.empty(len(carried), np.int64), INT_ZERO
     for s in range(len(carried)):
         if is_open[s] and transmittance[begin + s] >= early_stop:
             picked[count], shares[count] = s, carried[s]
@@ -218,7 +218,7 @@ def render(
             search(state, active, num_active, flat, gaps.shape[0], step_size)
         taken, left = 0, 0
         while taken < num_active:
-            since, filling = taken, 0
+            since, filling = taken, INT_ZERO
             while taken < num_active and filling + limit <= WAVE:
                 s = active[taken]
                 counts[taken], state[STEP, s] = walk(
@@ -234,8 +234,8 @@ def render(
             for index in range(len(levels)):
                 part = z[index * width : (index + 1) * width]
                 look_up(x, table, width, levels[index], mode, seed, part, filling)
-            density_forward(z, params, halves, density_layers, raw, 0, filling)
-            at, num_picked = 0, 0
+            density_forward(z, params, halves, density_layers, raw, INT_ZERO, filling)
+            at, num_picked = INT_ZERO, INT_ZERO
             for index in range(since, taken):
                 s, count = active[index], counts[index]
                 ray = begin + s
