@@ -38,8 +38,9 @@ class RowAdamOptimizerConfig(OptimizerConfig):
     """Adam for the latents: each step updates the rows that it touched."""
 
     _target: type = field(default_factory=_row_adam_class)
-    lr: float = 2e-2
-    """Learning rate."""
+    lr: float = 0.1
+    """Learning rate, in steps of the quantiser. Latents grow at this pace out of the noise that
+    stands for rounding: far too small a one costs more than a decibel."""
     eps: float = 1e-15
     """Added to the root of the second moment."""
     weight_decay: float = 0.0
@@ -75,7 +76,7 @@ shacira_method = MethodSpecification(
             model=ShaciraModelConfig(),
         ),
         optimizers={
-            "latents": {"optimizer": RowAdamOptimizerConfig(lr=2e-2), "scheduler": None},
+            "latents": {"optimizer": RowAdamOptimizerConfig(), "scheduler": None},
             "latent_decoder": _adam(5e-3),
             "entropy_model": _adam(3e-2),
             "fields": _adam(5e-3),
