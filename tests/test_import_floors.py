@@ -37,7 +37,7 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "zstandard": ("bench.plain_file", "bench.throughput"),
     "nerfstudio": ("plugin",),
     "numba": ("backends.cpu_numba", "codec.kernels_numba"),
-    "llvmlite": ("backends.cpu_numba.bfloat16_kernels",),
+    "llvmlite": ("backends.cpu_numba.bfloat16_kernels", "backends.cpu_numba.prefetch"),
     "viser": ("view",),
     "tyro": ("cli", "cli_tools", "cli_bench_rd", "plugin.export_command"),
     "OpenEXR": ("rtmv", "demo_scene"),

@@ -72,8 +72,9 @@ def look_up(x, table, width, level, mode, seed, z, count):
         level: int64 [3], see FIRST_ROW and what follows it.
     """
     interpolate_forward(
-        x, table, level[FIRST_ROW], level[RESOLUTION], level[SIZE], width, mode, seed, z, INT_ZERO, count
-    )
+        x, table, level[FIRST_ROW], level[RESOLUTION], level[SIZE], width, mode, seed, z, INT_ZERO,
+        count,
+    )  # fmt: skip
 
 
 @numba.njit(**_COMPILE)
