@@ -12,8 +12,7 @@ _BYTES, _INT = ir.IntType(8).as_pointer(), ir.IntType(32)
 _TO_WRITE, _KEEP, _DATA = 1, 3, 1
 
 
-@intrinsic
-def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
     """Fetches the cache line of ``array[index]``, of a flat array, to be written. Never faults,
     whatever the index."""
 
@@ -26,3 +25,6 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
+
+
+prefetch: Any = intrinsic(_prefetch)  # its caller leaves out the first argument
