@@ -5,6 +5,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from shacira_nerfstudio.codec import CameraSet, PackedScene, QuantizedTensor, RenderSettings
+from shacira_nerfstudio.codec.cameras import rounded_cameras
 from shacira_nerfstudio.codec.contexts import reached_entries
 from shacira_nerfstudio.grid import GridSpec
 
@@ -102,11 +103,22 @@ def camera_sets(draw):
     count = draw(st.integers(1, 5))
     shared = draw(st.booleans())
     intrinsics = rng.random((1 if shared else count, 4)).astype(np.float32)
-    return CameraSet(
-        rng.normal(size=(count, 3, 4)).astype(np.float32),
+    poses = rng.normal(size=(count, 3, 4)) * draw(st.sampled_from([1e-3, 1, 50]))
+    are_rotations = draw(st.booleans())
+    if are_rotations:
+        poses[:, :, :3] = random_rotations(rng, count)
+    cameras = CameraSet(
+        poses.astype(np.float32),
         np.repeat(intrinsics, count if shared else 1, axis=0),
         np.full((count, 2), draw(st.integers(1, 2**32 - 1)), dtype=np.uint32),
     )
+    return rounded_cameras(cameras) if are_rotations else cameras
+
+
+def random_rotations(rng, count):
+    """[count, 3, 3], of any axis and angle."""
+    axes, _ = np.linalg.qr(rng.normal(size=(count, 3, 3)))
+    return axes * np.linalg.det(axes)[:, None, None]
 
 
 facts = st.dictionaries(

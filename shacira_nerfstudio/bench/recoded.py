@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from shacira_nerfstudio.codec import PackedScene, decode_scene, encode_scene
-from shacira_nerfstudio.codec.container import ENTRY, unpack_sections
+from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
 from shacira_nerfstudio.codec.scene_file import KNOWN
 
 NO_CONTEXTS = "contexts off"
@@ -29,10 +29,11 @@ def recoded_bytes(scene: PackedScene, data: bytes, latents: np.ndarray) -> dict[
             reaches are not 0.
     """
     sections = unpack_sections(data, known=KNOWN)
+    others = [(s.tag, bytes(s.payload)) for s in sections if s.tag != "OCCU"]
     size_of = {section.tag: len(section.payload) for section in sections}
     # Without occupancy all entries are reached. Rendering needs it all the same: it is added.
     everything = replace(scene, symbols=latents.astype(np.int16), occupancy=None)
-    occupancy = ENTRY.size + size_of["OCCU"] if "OCCU" in size_of else 0
+    occupancy = len(data) - len(pack_sections(others))
     num_weights = sum(tensor.values.size for tensor in scene.weights.values())
     return {
         NO_CONTEXTS: _size(scene, use_contexts=False),

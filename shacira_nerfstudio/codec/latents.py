@@ -29,6 +29,10 @@ from shacira_nerfstudio.codec.wire import (
     varint,
 )
 
+MAX_LETTERS = 1 << 17, 128
+"""A level's tables have at most 2^17 letters, and 128 more for every byte that these tables take.
+One table for every channel is always allowed."""
+
 _Pass = tuple[int, slice | np.ndarray, np.ndarray, TableSet | None]
 """Channel of a pass, its rows, the table of each and these tables; None if it has no table."""
 
@@ -57,7 +61,7 @@ def encode_level(
     """
     by_channel = np.ascontiguousarray(symbols.T)
     writer = BitWriter()
-    segments, cost = [], 0
+    segments, cost, letters = [], 0, 0
     for channel, passes in enumerate(models):
         is_split = len(passes) > 1
         writer.bits(int(is_split), 1)
@@ -65,18 +69,27 @@ def encode_level(
             model.write(writer, version=rows.version)
             classes = rows.classes(model, by_channel, channel, number, is_split=is_split)
             values = by_channel[channel][rows.passes(is_split)[number]].astype(np.int64)
-            tables, index, bits = _write_tables(writer, values, classes, model.num_classes)
+            tables, index, bits = _write_tables(
+                writer, values, classes, model.num_classes, version=rows.version
+            )
             cost += bits
+            letters += sum(len(table.roots) for table in tables)
             if tables:
                 segments.append(Segment.from_symbols(values, index, TableSet(tables), fast=fast))
     num_lanes = choose_lanes(cost >> FIXED, symbols.size)
     stream = encode(segments, num_lanes=num_lanes, fast=fast)
     packed = writer.to_bytes()
+    if letters > _max_letters(packed):
+        return encode_level(symbols, rows, [(PassModel(),)] * len(by_channel), fast=fast)
     return bytes([PRECISION]) + varint(num_lanes) + varint(len(packed)) + packed + stream
 
 
+def _max_letters(packed: bytes | memoryview) -> int:
+    return MAX_LETTERS[0] + MAX_LETTERS[1] * len(packed)
+
+
 def _write_tables(
-    writer: BitWriter, values: np.ndarray, classes: np.ndarray, num_classes: int
+    writer: BitWriter, values: np.ndarray, classes: np.ndarray, num_classes: int, *, version: int
 ) -> tuple[list[FrequencyTable], np.ndarray, int]:
     """Makes and writes the tables of the classes that occur.
 
@@ -91,8 +104,9 @@ def _write_tables(
         is_used = bool(row.any())
         writer.bits(int(is_used), 1)
         if is_used:
-            table = FrequencyTable.from_counts(row, minimum=low)
-            table.write(writer)
+            previous = _previous(tables, version)
+            table = FrequencyTable.from_counts(row, minimum=low, previous=previous)
+            table.write(writer, previous)
             position[number] = len(tables)
             tables.append(table)
             begin = table.minimum - low
@@ -144,7 +158,9 @@ class _Parts:
         self._precision = reader.byte("precision", MIN_PRECISION, MAX_PRECISION)
         self.num_lanes = reader.varint("lanes", 1, MAX_LANES)
         size = reader.varint("bytes of tables")
-        self._bits = BitReader(reader.take(size, "tables"), section)
+        packed = reader.take(size, "tables")
+        self._bits = BitReader(packed, section)
+        self._max_letters = self._letters_left = _max_letters(packed)
         self.table_bytes = reader.position
         self.stream = reader.take(reader.num_left, "stream")
 
@@ -164,9 +180,7 @@ class _Parts:
                     has_partner=number > 0,
                     version=rows.version,
                 )
-                tables, position = _read_tables(
-                    self._bits, model.num_classes, self._section, self._precision
-                )
+                tables, position = self._read_tables(model.num_classes, rows.version)
                 classes = rows.classes(model, symbols, channel, number, is_split=is_split)
                 index = position[classes]
                 if (index < 0).any():
@@ -176,15 +190,26 @@ class _Parts:
                 yield channel, chosen, index, TableSet(tables) if tables else None
         self._bits.finish()
 
+    def _read_tables(
+        self, num_classes: int, version: int
+    ) -> tuple[list[FrequencyTable], np.ndarray]:
+        """Tables of the classes that have one, and each class's position among them or -1."""
+        tables: list[FrequencyTable] = []
+        position = np.full(num_classes, -1, dtype=np.int32)
+        for number in range(num_classes):
+            if self._bits.bits(1):
+                position[number] = len(tables)
+                previous = _previous(tables, version)
+                table = FrequencyTable.read(self._bits, self._section, self._precision, previous)
+                tables.append(table)
+                self._letters_left -= len(table.roots)
+                if self._letters_left < 0:
+                    raise SceneFormatError(
+                        self._section, f"at most {self._max_letters} letters in tables", "more"
+                    )
+        return tables, position
 
-def _read_tables(
-    bits: BitReader, num_classes: int, section: str, precision: int
-) -> tuple[list[FrequencyTable], np.ndarray]:
-    """Tables of the classes that have one, and each class's position among them or -1."""
-    tables: list[FrequencyTable] = []
-    position = np.full(num_classes, -1, dtype=np.int32)
-    for number in range(num_classes):
-        if bits.bits(1):
-            position[number] = len(tables)
-            tables.append(FrequencyTable.read(bits, section, precision))
-    return tables, position
+
+def _previous(tables: list[FrequencyTable], version: int) -> FrequencyTable | None:
+    """The table that the next one of a pass is stored relative to."""
+    return tables[-1] if version > 2 and tables else None

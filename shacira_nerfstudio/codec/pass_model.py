@@ -33,11 +33,11 @@ MAX_WEIGHT = 63
 MAX_REACH = 3
 MAX_THRESHOLDS = 15
 _CORNERS, _FACES = 8, 6
-MAX_SCORES = {
-    1: MAX_WEIGHT * (_CORNERS + (_CORNERS + 2) * MAX_ENTRY_MAGNITUDE),
-    2: MAX_WEIGHT * (_CORNERS + (2 * _CORNERS + _FACES + 2) * MAX_ENTRY_MAGNITUDE),
-}
-"""Largest score by format version."""
+MAX_SCORES = (
+    MAX_WEIGHT * (_CORNERS + (_CORNERS + 2) * MAX_ENTRY_MAGNITUDE),
+    MAX_WEIGHT * (_CORNERS + (2 * _CORNERS + _FACES + 2) * MAX_ENTRY_MAGNITUDE),
+)
+"""Largest score in format version 1, and from version 2 on."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class PassModel:
         for _ in range(reader.bits(4)):
             previous += reader.golomb(4) + 1
             thresholds.append(previous)
-        most = MAX_SCORES[version]
+        most = MAX_SCORES[version > 1]
         if max(weights + newer) > MAX_WEIGHT or previous > most:
             found = (weights + newer, previous)
             raise SceneFormatError(section, f"weights to {MAX_WEIGHT}, thresholds to {most}", found)

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from shacira_nerfstudio.codec.cameras import decode_cameras, encode_cameras
 from shacira_nerfstudio.codec.container import (
     VERSION,
     Section,
@@ -29,7 +30,6 @@ from shacira_nerfstudio.codec.contexts import (
 from shacira_nerfstudio.codec.head import (
     MAX_META_BYTES,
     canonical_json,
-    check_head,
     decode_head,
     decode_json,
     encode_head,
@@ -41,12 +41,10 @@ from shacira_nerfstudio.codec.occupancy import MAX_CELLS, decode_occupancy, enco
 from shacira_nerfstudio.codec.packed_scene import CameraSet, PackedScene, RenderSettings
 from shacira_nerfstudio.codec.pass_model import LevelRows, PassModel
 from shacira_nerfstudio.codec.side_info import (
-    decode_cameras,
     decode_grid,
     decode_prefix_psnr,
     decode_rendering,
     decode_weights,
-    encode_cameras,
     encode_grid,
     encode_prefix_psnr,
     encode_rendering,
@@ -70,15 +68,16 @@ MAX_OCCUPANCY = 1 << 21, 128
 """Likewise for cells of the occupancy grid."""
 
 
-def encode_sides(scene: PackedScene, *, fast: bool | None = None) -> dict[str, bytes]:
+def encode_sides(
+    scene: PackedScene, *, version: int = VERSION, fast: bool | None = None
+) -> dict[str, bytes]:
     """The sections of a scene beside its latents, by tag.
 
-    Args:
-        fast: As in :func:`encode_scene`.
+    Args: as for :func:`encode_scene`.
     """
     parts = {
-        "HEAD": encode_head(scene),
-        "GRID": encode_grid(scene.grid, scene.latent_dim),
+        "HEAD": encode_head(scene, version=version),
+        "GRID": encode_grid(scene.grid, scene.latent_dim, version=version),
         "WGTS": encode_weights(scene.weights, fast=fast),
     }
     if scene.rendering is not None:
@@ -86,7 +85,7 @@ def encode_sides(scene: PackedScene, *, fast: bool | None = None) -> dict[str, b
     if scene.occupancy is not None:
         parts["OCCU"] = encode_occupancy(scene.occupancy, fast=fast)
     if scene.cameras is not None:
-        parts["cams"] = encode_cameras(scene.cameras, fast=fast)
+        parts["cams"] = encode_cameras(scene.cameras, version=version, fast=fast)
     if scene.meta:
         parts["meta"] = canonical_json(scene.meta)
     if scene.prefix_psnr is not None:
@@ -110,7 +109,7 @@ def encode_scene(
         fast: True demands numba, False forbids it, None uses it where it can be imported. The bytes
             are the same.
     """
-    parts = encode_sides(scene, fast=fast)
+    parts = encode_sides(scene, version=version, fast=fast)
     sections = [(tag, parts[tag]) for tag in ORDER if tag in parts]
     known = KnownLevels(scene.grid, scene.occupancy, scene.latent_dim, version=version, fast=fast)
     coarser = None
@@ -158,6 +157,8 @@ class FileContent:
     sections: list[Section]
     version: int
     """Of its format."""
+    head: dict
+    """What HEAD says."""
     is_cut_off: bool
     """Whether levels are missing that HEAD counts."""
     levels: list[LevelParts] = field(default_factory=list)
@@ -175,18 +176,17 @@ def read_file(
     data = memoryview(data).cast("B")
     sections = unpack_sections(data, allow_truncated=allow_truncated, known=KNOWN)
     parts, levels = _sort_sections(sections)
-    head = decode_head(parts["HEAD"])
-    grid, latent_dim = decode_grid(parts["GRID"])
-    check_head(head, grid, latent_dim)
+    version = file_version(data)
+    grid, latent_dim = decode_grid(parts["GRID"], version=version)
+    head = decode_head(parts["HEAD"], grid, latent_dim, version=version)
     num_stored = head["num_levels_present"]
     if len(levels) > num_stored or not levels or (len(levels) < num_stored and not allow_truncated):
         raise SceneFormatError("LATN", f"{num_stored} levels", len(levels))
     _check_size(grid, latent_dim, len(levels), len(data), max_entries)
-    occupancy, rendering, cameras = _decode_side(parts, grid.num_dims, len(data), fast)
+    occupancy, rendering, cameras = _decode_side(parts, grid.num_dims, len(data), version, fast)
     weights = decode_weights(parts["WGTS"], fast=fast)
     meta = decode_json(parts["meta"], "meta", MAX_META_BYTES) if "meta" in parts else {}
     psnr = decode_prefix_psnr(parts["psnr"], grid.num_levels) if "psnr" in parts else None
-    version = file_version(data)
     known = KnownLevels(grid, occupancy, latent_dim, version=version, fast=fast)
     symbols, level_parts, num_reached = _decode_levels(levels, grid, latent_dim, known, fast)
     if len(levels) == num_stored:
@@ -209,7 +209,9 @@ def read_file(
         )
     except ValueError as error:
         raise SceneFormatError("file", "a valid scene", error) from None
-    return FileContent(scene, sections, version, len(levels) < num_stored, level_parts, num_reached)
+    return FileContent(
+        scene, sections, version, head, len(levels) < num_stored, level_parts, num_reached
+    )
 
 
 def _decode_levels(
@@ -347,7 +349,7 @@ def _sort_sections(sections: list[Section]) -> tuple[dict[str, memoryview], list
 
 
 def _decode_side(
-    parts: dict[str, memoryview], num_dims: int, file_bytes: int, fast: bool | None
+    parts: dict[str, memoryview], num_dims: int, file_bytes: int, version: int, fast: bool | None
 ) -> tuple[np.ndarray | None, RenderSettings | None, CameraSet | None]:
     most = min(MAX_CELLS, _most(MAX_OCCUPANCY, file_bytes))
     occupancy = rendering = cameras = None
@@ -356,5 +358,5 @@ def _decode_side(
     if "RNDR" in parts:
         rendering = decode_rendering(parts["RNDR"], num_dims)
     if "cams" in parts:
-        cameras = decode_cameras(parts["cams"], fast=fast)
+        cameras = decode_cameras(parts["cams"], version=version, fast=fast)
     return occupancy, rendering, cameras

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
-from shacira_nerfstudio.codec.head import canonical_json, decode_head, symbols_digest
+from shacira_nerfstudio.codec.head import encode_head
 from shacira_nerfstudio.codec.packed_scene import PackedScene
 from shacira_nerfstudio.codec.scene_file import (
     KNOWN,
@@ -85,7 +85,6 @@ def describe(data: bytes | memoryview, *, allow_truncated: bool = False) -> dict
     psnr = scene.prefix_psnr and [value / 100 for value in scene.prefix_psnr]
     stored = grid.offsets[scene.num_coded_levels] * scene.latent_dim
     reached = sum(content.num_reached) * scene.latent_dim
-    head = next(section for section in content.sections if section.tag == "HEAD")
     return {
         "version": content.version,
         "bytes": len(memoryview(data).cast("B")),
@@ -113,8 +112,8 @@ def describe(data: bytes | memoryview, *, allow_truncated: bool = False) -> dict
         "resolutions": list(grid.resolutions),
         "table_sizes": list(grid.table_sizes),
         "reached_entries_by_level": content.num_reached,
-        "head": decode_head(head.payload),
-        "digest": decode_head(head.payload)["digest"],
+        "head": content.head,
+        "digest": content.head["digest"],
         "meta": dict(scene.meta),
     }
 
@@ -164,14 +163,11 @@ def truncate(
 
 
 def _with_levels(content: FileContent, count: int) -> bytes:
-    scene, parts, left = content.scene, [], count
+    parts, left = [], count
     for section in content.sections:
         payload = bytes(section.payload)
         if section.tag == "HEAD":
-            head = decode_head(section.payload)
-            head["num_levels_present"] = count
-            head["digest"] = symbols_digest(scene.symbols[: scene.grid.offsets[count]])
-            payload = canonical_json(head)
+            payload = encode_head(content.scene, num_levels=count, version=content.version)
         if section.tag == "LATN":
             left -= 1
             if left < 0:

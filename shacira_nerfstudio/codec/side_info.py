@@ -1,4 +1,4 @@
-"""The small sections: GRID, RNDR, WGTS, cams and psnr, each to bytes and back."""
+"""The small sections: GRID, RNDR, WGTS and psnr, each to bytes and back."""
 
 from __future__ import annotations
 
@@ -8,47 +8,92 @@ from collections.abc import Mapping
 import numpy as np
 
 from shacira_nerfstudio.codec.arrays import decode_array, encode_array
+from shacira_nerfstudio.codec.container import VERSION
 from shacira_nerfstudio.codec.packed_scene import (
     BACKGROUNDS,
     CONTRACTIONS,
-    MAX_CAMERAS,
     MAX_LATENT_DIM,
-    CameraSet,
     QuantizedTensor,
     RenderSettings,
 )
 from shacira_nerfstudio.codec.wire import ByteReader, SceneFormatError, varint
-from shacira_nerfstudio.grid import MAX_NUM_LEVELS, GridSpec
+from shacira_nerfstudio.grid import MAX_NUM_LEVELS, MAX_RESOLUTION, GridSpec
 
 MAX_WEIGHTS = 1 << 22
 """All weights of a file; a constant tensor costs no bytes, so a file's length cannot bound them."""
 
 MAX_TENSORS = 4096
+DENSE_SIZE, OTHER_SIZE = 0, 255
+MIN_LOG2_SIZE, MAX_LOG2_SIZE = 3, 28
 PER_TENSOR, PER_ROW, SAME_PER_ROW = 0, 1, 2
 """How steps are stored: one; one per row; one per row, but all equal and stored once."""
 
 _NUMBERS = ("near", "far", "step_size", "knee", "early_stop")
 
 
-def encode_grid(grid: GridSpec, latent_dim: int) -> bytes:
-    head = struct.pack("<BBB", grid.num_dims, grid.num_levels, latent_dim)
-    pairs = zip(grid.resolutions, grid.table_sizes, strict=True)
-    return head + b"".join(struct.pack("<II", resolution, size) for resolution, size in pairs)
+def encode_grid(grid: GridSpec, latent_dim: int, *, version: int = VERSION) -> bytes:
+    head = bytes([grid.num_dims, grid.num_levels, latent_dim])
+    pairs = list(zip(grid.resolutions, grid.table_sizes, strict=True))
+    if version < 3:
+        return head + b"".join(struct.pack("<II", *pair) for pair in pairs)
+    previous = 0
+    for resolution, size in pairs:
+        code = _size_code(resolution**grid.num_dims, size)
+        head += varint(resolution - previous) + bytes([code])
+        if code == OTHER_SIZE:
+            head += varint(size)
+        previous = resolution
+    return head
 
 
-def decode_grid(payload: memoryview) -> tuple[GridSpec, int]:
+def decode_grid(payload: memoryview, *, version: int = VERSION) -> tuple[GridSpec, int]:
     """Returns the grid and the number of channels."""
     reader = ByteReader(payload, "GRID")
     num_dims = reader.byte("axes", 2, 3)
     num_levels = reader.byte("levels", 1, MAX_NUM_LEVELS)
     latent_dim = reader.byte("channels", 1, MAX_LATENT_DIM)
-    pairs = reader.array("<u4", 2 * num_levels, "levels").reshape(-1, 2).tolist()
+    if version < 3:
+        pairs = reader.array("<u4", 2 * num_levels, "levels").reshape(-1, 2).tolist()
+    else:
+        pairs, resolution = [], 0
+        for _ in range(num_levels):
+            resolution += reader.varint("step of the resolution", 0, MAX_RESOLUTION)
+            pairs.append((resolution, _read_size(reader, resolution**num_dims)))
     reader.finish()
     resolutions, sizes = zip(*pairs, strict=True)
     try:
         return GridSpec(num_dims, resolutions, sizes), latent_dim
     except ValueError as error:
         raise SceneFormatError("GRID", "a valid grid", error) from None
+
+
+def _size_code(num_vertices: int, size: int) -> int:
+    """How a table size is stored: as the smallest for a dense level, else as a power of two, else
+    as itself."""
+    if size == _dense_size(num_vertices):
+        return DENSE_SIZE
+    log2 = size.bit_length() - 1
+    return log2 if size == 1 << log2 and MIN_LOG2_SIZE <= log2 <= MAX_LOG2_SIZE else OTHER_SIZE
+
+
+def _read_size(reader: ByteReader, num_vertices: int) -> int:
+    code = reader.byte("code of a table size")
+    if code == DENSE_SIZE:
+        return _dense_size(num_vertices)
+    if MIN_LOG2_SIZE <= code <= MAX_LOG2_SIZE:
+        size = 1 << code
+    elif code == OTHER_SIZE:
+        size = reader.varint("table size")
+    else:
+        reader.fail("a code of a table size", code)
+    if _size_code(num_vertices, size) != code:
+        reader.fail("the shortest form of a table size", f"code {code} for {size}")
+    return size
+
+
+def _dense_size(num_vertices: int) -> int:
+    """A table size is a multiple of 8."""
+    return -(-num_vertices // 8) * 8
 
 
 def encode_rendering(rendering: RenderSettings) -> bytes:
@@ -124,49 +169,6 @@ def decode_weights(payload: memoryview, *, fast: bool | None = None) -> dict[str
         previous = name
     reader.finish()
     return weights
-
-
-def encode_cameras(cameras: CameraSet, *, fast: bool | None = None) -> bytes:
-    """Optics once if all cameras share them; poses as four planes of bytes, element by element."""
-    count = len(cameras.sizes)
-    optics = [
-        row.tobytes() + size.tobytes()
-        for row, size in zip(
-            cameras.intrinsics.astype("<f4"), cameras.sizes.astype("<u4"), strict=True
-        )
-    ]
-    is_shared = len(set(optics)) == 1
-    poses = np.ascontiguousarray(cameras.camera_to_worlds.reshape(count, 12).T.astype("<f4"))
-    planes = poses.reshape(-1).view(np.uint8).reshape(-1, 4)
-    parts = [varint(count), bytes([is_shared]), *(optics[:1] if is_shared else optics)]
-    parts += [encode_array(planes[:, i], fast=fast) for i in range(4)]
-    return b"".join(parts)
-
-
-def decode_cameras(payload: memoryview, *, fast: bool | None = None) -> CameraSet:
-    reader = ByteReader(payload, "cams")
-    count = reader.varint("cameras", 1, MAX_CAMERAS)
-    num_optics = 1 if reader.byte("whether optics are shared", 0, 1) else count
-    optics = reader.take(24 * num_optics, "optics")
-    intrinsics = np.frombuffer(optics, dtype=[("f", "<f4", 4), ("n", "<u4", 2)])
-    if num_optics == 1:
-        intrinsics = np.repeat(intrinsics, count)
-    planes = np.zeros((12 * count, 4), dtype=np.uint8)
-    for i in range(4):
-        plane = decode_array(reader, 12 * count, fast=fast)
-        if plane.min() < 0 or plane.max() > 255:
-            reader.fail("bytes", "values outside 0 to 255")
-        planes[:, i] = plane
-    reader.finish()
-    poses = planes.reshape(-1).view("<f4").reshape(12, count).T.reshape(count, 3, 4)
-    try:
-        return CameraSet(
-            poses.astype(np.float32),
-            intrinsics["f"].astype(np.float32),
-            intrinsics["n"].astype(np.uint32),
-        )
-    except ValueError as error:
-        raise SceneFormatError("cams", "valid cameras", error) from None
 
 
 def encode_prefix_psnr(prefix_psnr: tuple[int, ...]) -> bytes:

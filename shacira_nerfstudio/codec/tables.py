@@ -104,12 +104,18 @@ class FrequencyTable:
 
     @classmethod
     def from_counts(
-        cls, counts: np.ndarray, *, minimum: int = 0, precision: int = PRECISION
+        cls,
+        counts: np.ndarray,
+        *,
+        minimum: int = 0,
+        precision: int = PRECISION,
+        previous: FrequencyTable | None = None,
     ) -> FrequencyTable:
         """The table that makes its own bits plus the coded symbols' bits fewest.
 
         Args:
             counts: How often each symbol from ``minimum`` on occurs, at least one of them once.
+            previous: As in :meth:`write`.
         """
         counts = np.asarray(counts, dtype=np.int64)
         occurring = np.flatnonzero(counts)
@@ -123,58 +129,146 @@ class FrequencyTable:
             if best is not None and scale > reach:
                 break
             table = cls(minimum, _roots(counts, scale, precision), precision)
-            bits = table.cost(counts) + (table.num_stored_bits << FIXED)
+            bits = table.cost(counts) + (table.num_stored_bits(previous) << FIXED)
             if best is None or bits < best[0]:
                 best = bits, table
         assert best is not None
         return best[1]
 
+    @property
+    def maximum(self) -> int:
+        """Last symbol of the alphabet."""
+        return self.minimum + len(self.roots) - 1
+
     def cost(self, counts: np.ndarray) -> int:
         """Ideal length of the counted symbols under this table, in 2^-16 bit."""
         return int((counts * symbol_costs(self.precision)[self.freqs]).sum())
 
-    @property
-    def num_stored_bits(self) -> int:
+    def num_stored_bits(self, previous: FrequencyTable | None = None) -> int:
         writer = BitWriter()
-        self.write(writer)
+        self.write(writer, previous)
         return writer.num_bits
 
-    def write(self, writer: BitWriter) -> None:
-        """Stores minimum, length and roots; each root relative to the one before it."""
+    def write(self, writer: BitWriter, previous: FrequencyTable | None = None) -> None:
+        """Stores minimum, length and roots; each root relative to what is expected of it.
+
+        Args:
+            previous: A table of similar symbols that a reader has by then, if there is one.
+        """
+        if previous is not None:
+            self._write_after(writer, previous)
+            return
         writer.signed(self.minimum, 2)
         writer.golomb(len(self.roots) - 1, 2)
-        previous, zeros = 0, 0
+        before, zeros = 0, 0
         for root in self.roots:
             if root == 0:
                 zeros += 1
                 continue
             if zeros:
-                _write_root(writer, 0, previous)
+                _write_root(writer, 0, before)
                 writer.golomb(zeros - 1, 1)
-                previous, zeros = 0, 0
-            _write_root(writer, root, previous)
-            previous = root
+                before, zeros = 0, 0
+            _write_root(writer, root, before)
+            before = root
+
+    def _write_after(self, writer: BitWriter, previous: FrequencyTable) -> None:
+        writer.signed(self.minimum - previous.minimum, 0)
+        writer.signed(self.maximum - previous.maximum, 0)
+        above, before, run = _RootsAbove(previous), 0, 0
+        for i, root in enumerate(self.roots):
+            if run:
+                run -= 1
+                continue
+            expected = above.expected(self.minimum + i, before)
+            # The outermost roots are not 0: there, what lies above 1 is stored.
+            least = int(i in (0, len(self.roots) - 1))
+            _write_root(writer, root - least, max(expected - least, 0))
+            if root == 0 and expected == 0:
+                while self.roots[i + run + 1] == 0:
+                    run += 1
+                writer.golomb(run, 0)
+            before = root
 
     @classmethod
-    def read(cls, reader: BitReader, section: str, precision: int) -> FrequencyTable:
-        minimum = reader.signed(2)
-        length = reader.golomb(2) + 1
-        if abs(minimum) > MAX_SYMBOL or minimum + length - 1 > MAX_SYMBOL:
+    def read(
+        cls,
+        reader: BitReader,
+        section: str,
+        precision: int,
+        previous: FrequencyTable | None = None,
+    ) -> FrequencyTable:
+        """Inverse of :meth:`write`."""
+        if previous is None:
+            minimum = reader.signed(2)
+            maximum = minimum + reader.golomb(2)
+        else:
+            minimum = previous.minimum + reader.signed(0)
+            maximum = previous.maximum + reader.signed(0)
+        if not -MAX_SYMBOL <= minimum <= maximum <= MAX_SYMBOL:
             raise SceneFormatError(
-                section, f"symbols in ±{MAX_SYMBOL}", f"{length} from {minimum} on"
+                section, f"symbols in ±{MAX_SYMBOL}", f"those from {minimum} to {maximum}"
             )
-        roots: list[int] = []
-        previous = 0
-        while len(roots) < length:
-            root = _read_root(reader, previous)
-            previous = root
-            roots += [root] if root else [0] * (reader.golomb(1) + 1)
-            if len(roots) > length or root > MAX_ROOT:
-                raise SceneFormatError(section, f"{length} roots up to {MAX_ROOT}", root)
+        length = maximum - minimum + 1
+        if previous is None:
+            roots = _read_roots(reader, length, section)
+        else:
+            roots = _read_roots_after(reader, minimum, length, previous, section)
         try:
             return cls(minimum, tuple(roots), precision)
         except ValueError as error:
             raise SceneFormatError(section, "a valid frequency table", error) from None
+
+
+class _RootsAbove:
+    """What a table leads to expect of the one after it."""
+
+    def __init__(self, table: FrequencyTable) -> None:
+        self._minimum, self._roots = table.minimum, table.roots
+
+    def _at(self, symbol: int) -> int:
+        index = symbol - self._minimum
+        return self._roots[index] if 0 <= index < len(self._roots) else 0
+
+    def expected(self, symbol: int, before: int) -> int:
+        """The root of a symbol, given that of the one before it: the same rise or fall as here."""
+        here, there = self._at(symbol), self._at(symbol - 1)
+        if there == 0:
+            return (before + here + 1) // 2
+        return min((here * (before + 2) + (there + 2) // 2) // (there + 2), MAX_ROOT)
+
+
+def _read_roots(reader: BitReader, length: int, section: str) -> list[int]:
+    roots: list[int] = []
+    before = 0
+    while len(roots) < length:
+        before = _read_root(reader, before)
+        roots += [before] if before else [0] * (reader.golomb(1) + 1)
+        _check_roots(len(roots), length, before, section)
+    return roots
+
+
+def _read_roots_after(
+    reader: BitReader, minimum: int, length: int, previous: FrequencyTable, section: str
+) -> list[int]:
+    roots: list[int] = []
+    above, before = _RootsAbove(previous), 0
+    while len(roots) < length:
+        expected = above.expected(minimum + len(roots), before)
+        least = int(len(roots) in (0, length - 1))
+        before = _read_root(reader, max(expected - least, 0)) + least
+        roots.append(before)
+        if before == 0 and expected == 0:
+            run = reader.golomb(0)
+            _check_roots(len(roots) + run, length, 0, section)
+            roots += [0] * run
+        _check_roots(len(roots), length, before, section)
+    return roots
+
+
+def _check_roots(count: int, length: int, root: int, section: str) -> None:
+    if count > length or root > MAX_ROOT:
+        raise SceneFormatError(section, f"{length} roots up to {MAX_ROOT}", root)
 
 
 def _roots(counts: np.ndarray, scale: int, precision: int) -> tuple[int, ...]:
@@ -195,29 +289,29 @@ def _roots(counts: np.ndarray, scale: int, precision: int) -> tuple[int, ...]:
     return tuple(roots)
 
 
-def _order(previous: int) -> int:
-    """Golomb order after a root: about as many bits as the root itself varies by."""
-    return max(previous.bit_length() - 2, 0)
+def _order(expected: int) -> int:
+    """Golomb order of a root: about as many bits as it varies by around what is expected."""
+    return max(expected.bit_length() - 2, 0)
 
 
-def _write_root(writer: BitWriter, root: int, previous: int) -> None:
-    writer.golomb(_fold(root - previous, previous), _order(previous))
+def _write_root(writer: BitWriter, root: int, expected: int) -> None:
+    writer.golomb(_fold(root - expected, expected), _order(expected))
 
 
-def _read_root(reader: BitReader, previous: int) -> int:
-    return previous + _unfold(reader.golomb(_order(previous)), previous)
+def _read_root(reader: BitReader, expected: int) -> int:
+    return expected + _unfold(reader.golomb(_order(expected)), expected)
 
 
-def _fold(delta: int, previous: int) -> int:
+def _fold(delta: int, expected: int) -> int:
     """Numbers differences 0, -1, 1, -2, 2, … without those that would make the root negative."""
-    if delta > previous:
-        return delta + previous
+    if delta > expected:
+        return delta + expected
     return 2 * delta if delta >= 0 else -2 * delta - 1
 
 
-def _unfold(number: int, previous: int) -> int:
-    if number > 2 * previous:
-        return number - previous
+def _unfold(number: int, expected: int) -> int:
+    if number > 2 * expected:
+        return number - expected
     return number >> 1 if number % 2 == 0 else -(number + 1 >> 1)
 
 

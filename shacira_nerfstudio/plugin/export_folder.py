@@ -39,6 +39,7 @@ from shacira_nerfstudio.codec import (
     encode_scene,
     save_scene,
 )
+from shacira_nerfstudio.codec.cameras import rounded_cameras
 from shacira_nerfstudio.pack import mean_appearance, pack_field, render_settings
 from shacira_nerfstudio.plugin.bitstream import KEY
 from shacira_nerfstudio.plugin.export_choices import economical_scene
@@ -157,7 +158,7 @@ def pack_model(
             early_stop=config.early_stop,
         ),
         appearance=mean_appearance(model.appearance),
-        cameras=thin_cameras(camera_set(facts.get("cameras")), max_cameras),
+        cameras=_stored_cameras(facts.get("cameras"), max_cameras),
         meta=meta,
         num_levels_present=model.file_scene and model.file_scene.num_levels_present,
     )
@@ -214,6 +215,12 @@ def camera_set(cameras: Cameras | None) -> CameraSet | None:
         intrinsics=optics.numpy().astype(np.float32),
         sizes=torch.cat([cameras.width, cameras.height], 1).numpy().astype(np.uint32),
     )
+
+
+def _stored_cameras(cameras: Cameras | None, count: int) -> CameraSet | None:
+    """Some of the host's cameras with poses that are small in a file."""
+    chosen = thin_cameras(camera_set(cameras), count)
+    return None if chosen is None else rounded_cameras(chosen)
 
 
 def thin_cameras(cameras: CameraSet | None, count: int) -> CameraSet | None:

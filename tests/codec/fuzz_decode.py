@@ -18,6 +18,7 @@ from both, at most 2 s of CPU time and 200 MB; what decodes can be encoded and i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import pathlib
 import resource
 import sys
@@ -27,7 +28,7 @@ import zlib
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 MAX_SECONDS, MAX_KILOBYTES = 2, 200_000
 MAX_LENGTH = 20_000
-HEAD, ENTRY = 16, 24
+HEAD, OLD_ENTRY = 16, 24
 
 
 class Broken(AssertionError):
@@ -43,21 +44,66 @@ def seeds() -> list[bytes]:
 
 def repaired(data: bytes) -> bytes:
     """The input with magic, version, lengths and checksums made right; section bytes stay."""
-    count = max(1, min(int.from_bytes(data[8:12], "little") // ENTRY, (len(data) - HEAD) // ENTRY))
-    end = HEAD + ENTRY * count
-    if len(data) < end:
+    if len(data) <= HEAD:
         return data
-    entries, left = b"", len(data) - end
-    for number in range(count):
-        place = HEAD + ENTRY * number
-        length = min(int.from_bytes(data[place + 12 : place + 20], "little"), left)
-        length = left if number == count - 1 else length
-        offset, left = len(data) - left, left - length
-        crc = zlib.crc32(data[offset : offset + length])
-        entries += data[place : place + 4] + offset.to_bytes(8, "little")
-        entries += length.to_bytes(8, "little") + crc.to_bytes(4, "little")
-    head = b"SHCR" + bytes([1 if data[4] == 1 else 2, 0, 0, 0]) + len(entries).to_bytes(4, "little")
-    return head + zlib.crc32(entries).to_bytes(4, "little") + entries + data[end:]
+    version = min(data[4], 3) or 3
+    stated = min(int.from_bytes(data[8:12], "little"), len(data) - HEAD)
+    contents = data[HEAD : HEAD + stated]
+    tags, lengths = (_old_entries if version < 3 else _entries)(contents)
+    sections, rest = [], data[HEAD + stated :]
+    for tag, length in list(zip(tags, lengths, strict=True))[:-1]:
+        sections.append((tag, rest[:length]))
+        rest = rest[length:]
+    sections.append((tags[-1] if tags else b"HEAD", rest))
+    write = _old_contents if version < 3 else _new_contents
+    entries = write(sections)
+    head = b"SHCR" + bytes([version, 0, 0, 0]) + len(entries).to_bytes(4, "little")
+    head += zlib.crc32(entries).to_bytes(4, "little")
+    return b"".join([head, entries, *(payload for _, payload in sections)])
+
+
+def _entries(contents: bytes) -> tuple[list[bytes], list[int]]:
+    """Tags and lengths, read for as long as there are any."""
+    from shacira_nerfstudio.codec.wire import ByteReader, SceneFormatError
+
+    tags, lengths = [], []
+    reader = ByteReader(contents, "contents")
+    with contextlib.suppress(SceneFormatError):
+        while reader.num_left and len(tags) < 256:
+            tag = bytes(reader.take(4, "tag"))
+            for _ in range(min(reader.varint("number"), 256 - len(tags))):
+                length = reader.varint("length")
+                reader.take(4, "CRC-32")
+                tags.append(tag)
+                lengths.append(length)
+    return tags, lengths
+
+
+def _new_contents(sections: list[tuple[bytes, bytes]]) -> bytes:
+    from shacira_nerfstudio.codec.wire import varint
+
+    contents = b""
+    for tag, run in itertools.groupby(sections, key=lambda section: section[0]):
+        payloads = [payload for _, payload in run]
+        contents += tag + varint(len(payloads))
+        for payload in payloads:
+            contents += varint(len(payload)) + zlib.crc32(payload).to_bytes(4, "little")
+    return contents
+
+
+def _old_entries(contents: bytes) -> tuple[list[bytes], list[int]]:
+    places = range(0, len(contents) - OLD_ENTRY + 1, OLD_ENTRY)
+    lengths = [int.from_bytes(contents[place + 12 : place + 20], "little") for place in places]
+    return [contents[place : place + 4] for place in places], lengths
+
+
+def _old_contents(sections: list[tuple[bytes, bytes]]) -> bytes:
+    contents, offset = b"", HEAD + OLD_ENTRY * len(sections)
+    for tag, payload in sections:
+        contents += tag + offset.to_bytes(8, "little") + len(payload).to_bytes(8, "little")
+        contents += zlib.crc32(payload).to_bytes(4, "little")
+        offset += len(payload)
+    return contents
 
 
 def check(data: bytes) -> None:

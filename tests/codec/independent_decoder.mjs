@@ -137,20 +137,39 @@ class Stream {
 
 // ---- sections 3 and 4: tables and arrays
 
-function readTable(bits, p) {
-  const minimum = bits.signed(2), n = bits.golomb(2) + 1, what = `a table of ${bits.what}`;
+function readRoot(bits, expected) {
+  const u = bits.golomb(Math.max(0, 32 - Math.clz32(expected) - 2));
+  return u > 2 * expected ? u : expected + (u % 2 ? -(u + 1) / 2 : u / 2);
+}
+
+// `above`: the table before this one, where there is one to be relative to.
+function readTable(bits, p, above) {
+  const what = `a table of ${bits.what}`;
+  const minimum = above ? above.minimum + bits.signed(0) : bits.signed(2);
+  const n = above
+    ? above.minimum + above.roots.length + bits.signed(0) - minimum : bits.golomb(2) + 1;
   within(minimum, -4095, 4095, `the minimum of ${what}`);
-  within(minimum + n - 1, -4095, 4095, `the maximum of ${what}`);
+  within(minimum + n - 1, minimum, 4095, `the maximum of ${what}`);
   const roots = [];
-  for (let previous = 0; roots.length < n; ) {
-    const k = Math.max(0, 32 - Math.clz32(previous) - 2), u = bits.golomb(k);
-    const step = u % 2 ? -(u + 1) / 2 : u / 2;
-    const root = u > 2 * previous ? u : previous + step;
+  const push = (root, count) => {
     within(root, 0, 1024, `a root of ${what}`);
-    let count = root ? 1 : bits.golomb(1) + 1;
     demand(roots.length + count <= n, `${what} has too many roots`);
     while (count-- > 0) roots.push(root);
-    previous = root;
+  };
+  for (let previous = 0; roots.length < n; ) {
+    if (!above) {
+      previous = readRoot(bits, previous);
+      push(previous, previous ? 1 : bits.golomb(1) + 1);
+      continue;
+    }
+    const place = minimum + roots.length - above.minimum;
+    const h = above.roots[place] ?? 0, t = above.roots[place - 1] ?? 0;
+    const x = t === 0 ? Math.floor((previous + h + 1) / 2)
+      : Math.min(1024, Math.floor((h * (previous + 2) + Math.floor((t + 2) / 2)) / (t + 2)));
+    const isOuter = +(roots.length === 0 || roots.length === n - 1);
+    previous = readRoot(bits, Math.max(0, x - isOuter)) + isOuter;
+    push(previous, 1);
+    if (previous === 0 && x === 0) push(0, bits.golomb(0));
   }
   const present = roots.filter((root) => root > 0).length, whole = 2 ** p;
   demand(roots[0] && roots[n - 1] && present <= whole, `${what} has wrong roots`);
@@ -165,7 +184,7 @@ function readTable(bits, p) {
   const starts = [], letters = new Uint16Array(whole);
   let sum = 0;
   freqs.forEach((f, i) => { starts.push(sum); letters.fill(i, sum, sum + f); sum += f; });
-  return { minimum, freqs, starts, letters, p };
+  return { minimum, roots, freqs, starts, letters, p };
 }
 
 function readArray(bytes, count, low, high) {
@@ -438,7 +457,13 @@ function readModel(bits, version, hasBefore, hasPartner, p) {
     thresholds.push(within(threshold, 0, most, `a threshold of ${bits.what}`));
   }
   const number = (thresholds.length + 1) * (2 * r + 1) * (2 * u + 1);
-  const tables = Array.from({ length: number }, () => (bits.take(1) ? readTable(bits, p) : null));
+  let above = null;
+  const tables = Array.from({ length: number }, () => {
+    if (!bits.take(1)) return null;
+    const table = readTable(bits, p, above);
+    if (version > 2) above = table;
+    return table;
+  });
   return { a, b, e, g, h, n, r, u, thresholds, tables };
 }
 
@@ -446,23 +471,51 @@ function readModel(bits, version, hasBefore, hasPartner, p) {
 
 const KNOWN = ["HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta", "psnr", "LATN"];
 
+function readTag(contents) {
+  const tag = Buffer.from(contents.take(4)).toString("latin1");
+  demand(/^([A-Z]{4}|[a-z]{4})$/.test(tag), "a section has an impossible tag");
+  return tag;
+}
+
+function readContents(contents) {
+  const entries = [];
+  for (let before = ""; contents.at < contents.data.length; ) {
+    const tag = readTag(contents);
+    demand(tag !== before, `sections ${tag} stand in two runs`);
+    before = tag;
+    for (let left = contents.varint(1, 256 - entries.length); left > 0; left--) {
+      entries.push({ tag, size: contents.varint(), sum: contents.u32() });
+    }
+  }
+  return entries;
+}
+
+function readOldContents(contents) {
+  const entries = [];
+  demand(contents.data.length % 24 === 0, "the contents have a wrong length");
+  for (let end = 16 + contents.data.length; contents.at < contents.data.length; ) {
+    const tag = readTag(contents), offset = contents.u64(), size = contents.u64();
+    demand(offset === end, `section ${tag} begins in the wrong place`);
+    end += size;
+    entries.push({ tag, size, sum: contents.u32() });
+  }
+  return entries;
+}
+
 function readSections(data) {
   const head = new Bytes(data, "the container");
   demand(String.fromCharCode(...head.take(4)) === "SHCR", "this is no .shacira file");
-  const version = within(head.u8(), 1, 2, "the version of the format");
+  const version = within(head.u8(), 1, 3, "the version of the format");
   demand(head.u8() === 0, "this is another version of the format");
   demand(head.u8() === 0 && head.u8() === 0, "the flags are not 0");
-  const length = within(head.u32(), 24, 24 * 256, "the length of the contents"), crc = head.u32();
-  demand(length % 24 === 0, "the contents have a wrong length");
+  const length = within(head.u32(), 1, 24 * 256, "the length of the contents"), crc = head.u32();
   const raw = head.take(length);
   demand(crc32(raw) === crc, "the contents are damaged");
   const contents = new Bytes(raw, "the contents"), levels = [], parts = {};
+  const entries = version > 2 ? readContents(contents) : readOldContents(contents);
   let end = 16 + length, last = 0;
-  while (contents.at < length) {
-    const tag = Buffer.from(contents.take(4)).toString("latin1");
-    demand(/^([A-Z]{4}|[a-z]{4})$/.test(tag), "a section has an impossible tag");
-    const offset = contents.u64(), size = contents.u64(), sum = contents.u32();
-    demand(offset === end, `section ${tag} begins in the wrong place`);
+  for (const { tag, size, sum } of entries) {
+    const offset = end;
     end += size;
     demand(end <= data.length, `section ${tag} goes beyond the end of the file`);
     const payload = data.subarray(offset, end), place = KNOWN.indexOf(tag);
@@ -515,13 +568,14 @@ function checkFacts(facts, what, isWord) {
   }
 }
 
-function readGrid(payload) {
+function readGrid(version, payload) {
   const bytes = new Bytes(payload, "GRID");
   const dims = bytes.u8(2, 3), count = bytes.u8(1, 64), channels = bytes.u8(1, 16), pairs = [];
   let before = 0;
   for (let level = 0; level < count; level++) {
-    const N = within(bytes.u32(), Math.max(2, before), 2 ** 20, "a resolution");
-    const T = within(bytes.u32(), 8, 2 ** 28, "a table size");
+    const number = version > 2 ? before + bytes.varint() : bytes.u32();
+    const N = within(number, Math.max(2, before), 2 ** 20, "a resolution");
+    const T = within(version > 2 ? readSize(bytes, N ** dims) : bytes.u32(), 8, 2 ** 28, "a table size");
     demand(T % 8 === 0, "a table size is no multiple of 8");
     demand(N ** dims <= T || Number.isInteger(Math.log2(T)), "a hashed table is no power of two");
     pairs.push([N, T]);
@@ -531,17 +585,36 @@ function readGrid(payload) {
   return { dims, channels, pairs };
 }
 
-function checkHead(head, grid) {
-  const keys = ["architecture", "digest", "kind", "latent_dim", "num_dims", "num_entries",
-    "num_levels", "num_levels_present"];
-  demand(Object.keys(head).join() === keys.join(), "HEAD has other keys");
+function readSize(bytes, vertices) {
+  const code = bytes.u8(), dense = 8 * Math.ceil(vertices / 8);
+  if (code === 0) return dense;
+  const T = code === 255 ? bytes.varint() : 2 ** within(code, 3, 28, "a code of a table size");
+  demand(T !== dense && (code !== 255 || !(T >= 8 && Number.isInteger(Math.log2(T)))),
+    "a table size is not in its shortest form");
+  return T;
+}
+
+function readHead(version, payload, grid) {
+  const kinds = ["radiance_field", "image"];
+  let head;
+  if (version > 2) {
+    const bytes = new Bytes(payload, "HEAD"), kind = kinds[bytes.u8(0, 1)];
+    const present = bytes.u8(), digest = Buffer.from(bytes.take(32)).toString("hex");
+    head = { kind, digest, num_levels_present: present, architecture: readJson(bytes.rest(), 65536, "HEAD") };
+  } else {
+    head = readJson(payload, 65536, "HEAD");
+    const keys = ["architecture", "digest", "kind", "latent_dim", "num_dims", "num_entries",
+      "num_levels", "num_levels_present"];
+    demand(Object.keys(head).join() === keys.join(), "HEAD has other keys");
+    const total = grid.pairs.reduce((sum, [, T]) => sum + T, 0);
+    demand(head.num_dims === grid.dims && head.latent_dim === grid.channels
+      && head.num_levels === grid.pairs.length && head.num_entries === total,
+    "HEAD and GRID do not agree");
+  }
   checkFacts(head.architecture, "architecture", (text) => /^[ -~]{0,200}$/.test(text));
-  demand(head.kind === (grid.dims === 3 ? "radiance_field" : "image"), "kind does not fit GRID");
-  const total = grid.pairs.reduce((sum, [, T]) => sum + T, 0);
-  demand(head.num_dims === grid.dims && head.latent_dim === grid.channels
-    && head.num_levels === grid.pairs.length && head.num_entries === total,
-  "HEAD and GRID do not agree");
-  within(head.num_levels_present, 1, grid.pairs.length, "num_levels_present");
+  demand(head.kind === kinds[3 - grid.dims], "kind does not fit GRID");
+  within(head.num_levels_present, 1, grid.pairs.length, "the number of levels present");
+  return head;
 }
 
 function checkSize(grid, present, fileBytes) {
@@ -589,19 +662,48 @@ function readWeights(payload) {
   return tensors;
 }
 
-function readCameras(payload) {
+function readCameras(version, payload) {
   const bytes = new Bytes(payload, "cams"), n = bytes.varint(1, 65536), shared = bytes.u8(0, 1);
   for (let i = shared ? 1 : n; i > 0; i--) {
     for (let k = 0; k < 4; k++) bytes.f32();
     bytes.take(8);
   }
-  const planes = [0, 1, 2, 3].map(() => readArray(bytes, 12 * n, 0, 255));
+  const isRotation = version > 2 && bytes.u8(0, 1) === 1;
+  const poses = isRotation ? readRotations(bytes, n) : readMatrices(bytes, n);
   bytes.end();
-  const poses = new Uint8Array(48 * n);
-  for (let i = 0; i < 12 * n; i++) planes.forEach((plane, k) => { poses[4 * i + k] = plane[i]; });
   const floats = new Bytes(poses, "cams");
   for (let i = 0; i < 12 * n; i++) floats.f32();
   return poses;
+}
+
+// The bytes of the elements: for each element all cameras.
+function readMatrices(bytes, n) {
+  const planes = [0, 1, 2, 3].map(() => readArray(bytes, 12 * n, 0, 255));
+  const poses = new Uint8Array(48 * n);
+  for (let i = 0; i < 12 * n; i++) planes.forEach((plane, k) => { poses[4 * i + k] = plane[i]; });
+  return poses;
+}
+
+function readRotations(bytes, n) {
+  const step = 2 ** (bytes.u8(0, 80) - 40), missing = readArray(bytes, n, 0, 3);
+  const upper = readArray(bytes, 6 * n, 0, 255), lower = readArray(bytes, 6 * n, 0, 255);
+  const poses = new DataView(new ArrayBuffer(48 * n));
+  for (let camera = 0; camera < n; camera++) {
+    const [a, b, c, ...shift] = [0, 1, 2, 3, 4, 5].map((k) => within(
+      256 * upper[k * n + camera] + lower[k * n + camera] - 32768, -32767, 32767, "a pose of cams"));
+    const rest = 46340 ** 2 - a * a - b * b - c * c;
+    demand(rest >= 0, "a quaternion of cams is too long");
+    const parts = [a / 46340, b / 46340, c / 46340];
+    parts.splice(missing[camera], 0, Math.sqrt(rest) / 46340);
+    const [w, x, y, z] = parts, [i, j, k] = shift;
+    const elements = [
+      1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y), i * step,
+      2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x), j * step,
+      2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y), k * step,
+    ];
+    elements.forEach((value, e) => poses.setFloat32(4 * (e * n + camera), value, true));
+  }
+  return new Uint8Array(poses.buffer);
 }
 
 // ---- the whole file
@@ -618,9 +720,8 @@ function sha256(arrays) {
 }
 
 function decode(data) {
-  const { version, parts, levels } = readSections(data), grid = readGrid(parts.GRID);
-  const head = readJson(parts.HEAD, 65536, "HEAD");
-  checkHead(head, grid);
+  const { version, parts, levels } = readSections(data), grid = readGrid(version, parts.GRID);
+  const head = readHead(version, parts.HEAD, grid);
   const present = head.num_levels_present;
   demand(levels.length === present, `${levels.length} levels where HEAD says ${present}`);
   checkSize(grid, present, data.length);
@@ -628,7 +729,7 @@ function decode(data) {
   if (parts.RNDR) checkRendering(parts.RNDR, grid.dims);
   const result = { weights: sha256(readWeights(parts.WGTS)) };
   if (occupancy) result.occupancy = sha256([occupancy.cells]);
-  if (parts.cams) result.cameras = sha256([readCameras(parts.cams)]);
+  if (parts.cams) result.cameras = sha256([readCameras(version, parts.cams)]);
   if (parts.meta) checkFacts(readJson(parts.meta, 2 ** 20, "meta"), "meta", () => true);
   demand(!parts.psnr || parts.psnr.length === 2 * grid.pairs.length, "psnr has a wrong length");
   const symbols = [];

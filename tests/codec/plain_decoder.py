@@ -91,25 +91,56 @@ class Stream:
         assert self.at == len(self.words)
 
 
-def table(bits, p):
-    """Section 3: a list of (symbol, frequency)."""
+def read_root(bits, expected):
+    u = bits.golomb(max(0, expected.bit_length() - 2))
+    if u > 2 * expected:
+        return u
+    return expected + u // 2 if u % 2 == 0 else expected - (u + 1) // 2
+
+
+def roots_by_themselves(bits):
     minimum, n = bits.signed(2), bits.golomb(2) + 1
     roots, previous = [], 0
     while len(roots) < n:
-        u = bits.golomb(max(0, previous.bit_length() - 2))
-        if u > 2 * previous:
-            root = u
-        else:
-            root = previous + u // 2 if u % 2 == 0 else previous - (u + 1) // 2
+        root = read_root(bits, previous)
         roots += [0] * (bits.golomb(1) + 1) if root == 0 else [root]
         previous = root
+    return dict(enumerate(roots, minimum))
+
+
+def roots_after(bits, above):
+    minimum = min(above) + bits.signed(0)
+    maximum = max(above) + bits.signed(0)
+    roots, previous, symbol = {}, 0, minimum
+    while symbol <= maximum:
+        h, t = above.get(symbol, 0), above.get(symbol - 1, 0)
+        if t == 0:
+            x = (previous + h + 1) // 2
+        else:
+            x = min(1024, (h * (previous + 2) + (t + 2) // 2) // (t + 2))
+        if symbol in (minimum, maximum):
+            root = read_root(bits, max(0, x - 1)) + 1
+        else:
+            root = read_root(bits, x)
+        run = bits.golomb(0) if root == x == 0 else 0
+        for _ in range(1 + run):
+            roots[symbol] = root
+            symbol += 1
+        previous = root
+    return roots
+
+
+def table(bits, p, above=None):
+    """Section 3: a list of (symbol, frequency), and roots by symbol."""
+    found = roots_by_themselves(bits) if above is None else roots_after(bits, above)
+    minimum, roots, n = min(found), list(found.values()), len(found)
     weights = [(roots[i] - 1) ** 2 if roots[i] else 0 for i in range(n)]
     if not any(weights):
         weights = [1 if root else 0 for root in roots]
     spare, total = (1 << p) - sum(root > 0 for root in roots), sum(weights)
     freqs = [(root > 0) + w * spare // total for root, w in zip(roots, weights, strict=True)]
     freqs[freqs.index(max(freqs))] += (1 << p) - sum(freqs)
-    return [(minimum + i, freqs[i]) for i in range(n)]
+    return [(minimum + i, freqs[i]) for i in range(n)], found
 
 
 def array(data, count):
@@ -119,7 +150,7 @@ def array(data, count):
         bits = Bits(data.take((count * width + 7) // 8))
         return [minimum + bits.take(width) for _ in range(count)]
     p, lanes, table_bytes, stream_bytes = data.u8(), data.varint(), data.varint(), data.varint()
-    letters = table(Bits(data.take(table_bytes)), p)
+    letters, _ = table(Bits(data.take(table_bytes)), p)
     stream = Stream(data.take(stream_bytes), lanes)
     values = stream.segment([letters] * count, p)
     stream.end()
@@ -296,7 +327,11 @@ def level_symbols(data, grid, level, channels, levels):
                 threshold += bits.golomb(4) + 1
                 thresholds.append(threshold)
             num_classes = (len(thresholds) + 1) * (2 * r + 1) * (2 * u + 1)
-            tables = [table(bits, p) if bits.take(1) else None for _ in range(num_classes)]
+            tables, above = [], None
+            for _ in range(num_classes):
+                letters_of, roots = table(bits, p, above) if bits.take(1) else (None, above)
+                tables.append(letters_of)
+                above = roots if grid.version > 2 else None
             chosen, letters = [e for e in entries if e % 2 in parities], []
             for e in chosen:
                 earlier = rows[e][:channel]
@@ -329,25 +364,92 @@ def weights(data):
     return result
 
 
-def cameras(data):
+def cameras(data, version):
     n, shared = data.varint(), data.u8()
     optics = [struct.unpack("<4f2I", data.take(24)) for _ in range(1 if shared else n)]
+    poses = rotations if version > 2 and data.u8() else matrices
+    return {"optics": optics * n if shared else optics, "poses": poses(data, n)}
+
+
+def matrices(data, n):
     planes = [array(data, 12 * n) for _ in range(4)]
     elements = [struct.unpack("<f", bytes(plane[i] for plane in planes))[0] for i in range(12 * n)]
-    poses = [elements[camera::n] for camera in range(n)]
-    return {"optics": optics * n if shared else optics, "poses": poses}
+    return [elements[camera::n] for camera in range(n)]
+
+
+def rotations(data, n):
+    step, missing, poses = 2.0 ** (data.u8() - 40), array(data, n), []
+    upper, lower = array(data, 6 * n), array(data, 6 * n)
+    for camera in range(n):
+        numbers = [256 * upper[i] + lower[i] - 32768 for i in range(camera, 6 * n, n)]
+        q = [number / 46340 for number in numbers[:3]]
+        rest = 46340**2 - sum(number * number for number in numbers[:3])
+        q.insert(missing[camera], math.sqrt(rest) / 46340)
+        (w, x, y, z), shift = q, [number * step for number in numbers[3:]]
+        first = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y), shift[0]]
+        second = [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x), shift[1]]
+        third = [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y), shift[2]]
+        poses.append([*first, *second, *third])
+    return [[struct.unpack("<f", struct.pack("<f", e))[0] for e in pose] for pose in poses]
+
+
+def old_contents(data):
+    """Section 10."""
+    length = struct.unpack_from("<I", data, 8)[0]
+    entries = struct.iter_unpack("<4sQQI", data[16 : 16 + length])
+    return [(tag.decode(), data[offset : offset + size]) for tag, offset, size, _ in entries]
+
+
+def contents(data):
+    length = struct.unpack_from("<I", data, 8)[0]
+    runs, offset, sections = Bytes(data[16 : 16 + length]), 16 + length, []
+    while runs.at < length:
+        tag = runs.take(4).decode()
+        for _ in range(runs.varint()):
+            size = runs.varint()
+            runs.take(4)
+            sections.append((tag, data[offset : offset + size]))
+            offset += size
+    return sections
+
+
+def grid_pairs(payload, version):
+    if version < 3:
+        return list(struct.iter_unpack("<II", payload[3:]))
+    data, pairs, n = Bytes(payload[3:]), [], 0
+    for _ in range(payload[1]):
+        n += data.varint()
+        code, t = data.u8(), 0
+        if code == 0:
+            t = (n ** payload[0] + 7) // 8 * 8
+        elif code < 255:
+            t = 2**code
+        else:
+            t = data.varint()
+        pairs.append((n, t))
+    return pairs
+
+
+def head(payload, version):
+    if version < 3:
+        return json.loads(payload)
+    return {
+        "kind": ["radiance_field", "image"][payload[0]],
+        "num_levels_present": payload[1],
+        "digest": payload[2:34].hex(),
+        "architecture": json.loads(payload[34:]),
+    }
 
 
 def decode(data):
     """Everything in a file, as plain lists and dicts."""
-    length = struct.unpack_from("<I", data, 8)[0]
-    contents = list(struct.iter_unpack("<4sQQI", data[16 : 16 + length]))
-    parts = {tag.decode(): data[offset : offset + size] for tag, offset, size, _ in contents}
-    levels = [data[offset : offset + size] for tag, offset, size, _ in contents if tag == b"LATN"]
-    dims, num_levels, channels = parts["GRID"][:3]
-    pairs = list(struct.iter_unpack("<II", parts["GRID"][3:]))
-    cells = occupancy(Bytes(parts["OCCU"]), dims) if "OCCU" in parts else None
     version, levels_found = data[4], []
+    sections = contents(data) if version > 2 else old_contents(data)
+    parts = dict(sections)
+    levels = [payload for tag, payload in sections if tag == "LATN"]
+    dims, num_levels, channels = parts["GRID"][:3]
+    pairs = grid_pairs(parts["GRID"], version)
+    cells = occupancy(Bytes(parts["OCCU"]), dims) if "OCCU" in parts else None
     grid, symbols = Grid(dims, pairs, cells, channels, version), []
     for level, payload in enumerate(levels):
         found = level_symbols(Bytes(payload), grid, level, channels, levels_found)
@@ -356,11 +458,11 @@ def decode(data):
     for level in range(len(levels), num_levels):
         symbols += [[0] * channels for _ in range(pairs[level][1])]
     return {
-        "head": json.loads(parts["HEAD"]),
+        "head": head(parts["HEAD"], version),
         "symbols": symbols,
         "occupancy": cells,
         "weights": weights(Bytes(parts["WGTS"])),
-        "cameras": cameras(Bytes(parts["cams"])) if "cams" in parts else None,
+        "cameras": cameras(Bytes(parts["cams"]), version) if "cams" in parts else None,
         "rendering": parts.get("RNDR"),
         "meta": json.loads(parts.get("meta", b"{}")),
         "prefix_psnr": struct.unpack(f"<{num_levels}H", parts["psnr"]) if "psnr" in parts else None,

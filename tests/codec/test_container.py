@@ -18,6 +18,7 @@ SECTIONS = [("HEAD", b"abc"), ("skip", b""), ("DATA", b"\0" * 5), ("DATA", b"x")
 def repacked(data, position, layout, value):
     """``data`` with one number of its contents replaced and their CRC made right again."""
     data = bytearray(data)
+    assert position < 16 + struct.unpack_from("<I", data, 8)[0]
     struct.pack_into("<" + layout, data, position, value)
     length = struct.unpack_from("<I", data, 8)[0]
     struct.pack_into("<I", data, 12, zlib.crc32(data[16 : 16 + length]))
@@ -25,11 +26,22 @@ def repacked(data, position, layout, value):
 
 
 def test_layout_byte_by_byte():
+    contents = b"DATA\x02\x02" + struct.pack("<I", zlib.crc32(b"hi"))
+    contents += b"\xc8\x01" + struct.pack("<I", zlib.crc32(b"!" * 200))
+    contents += b"skip\x01\0\0\0\0\0"
+    head = b"SHCR" + struct.pack("<HHII", 3, 0, len(contents), zlib.crc32(contents))
+    sections = [("DATA", b"hi"), ("DATA", b"!" * 200), ("skip", b"")]
+    assert pack_sections(sections) == head + contents + b"hi" + b"!" * 200
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_older_layout_byte_by_byte(version):
     contents = b"DATA" + struct.pack("<QQI", 40, 2, zlib.crc32(b"hi"))
-    expected = b"SHCR" + struct.pack("<HHII", 2, 0, 24, zlib.crc32(contents)) + contents + b"hi"
-    assert pack_sections([("DATA", b"hi")]) == expected
+    head = b"SHCR" + struct.pack("<HHII", version, 0, 24, zlib.crc32(contents))
+    assert pack_sections([("DATA", b"hi")], version=version) == head + contents + b"hi"
 
 
+@pytest.mark.parametrize("version", [2, 3])
 @modest(20)
 @given(
     st.lists(
@@ -38,13 +50,14 @@ def test_layout_byte_by_byte():
         max_size=6,
     )
 )
-def test_round_trip(sections):
-    found = unpack_sections(pack_sections(sections), known=KNOWN)
+def test_round_trip(version, sections):
+    found = unpack_sections(pack_sections(sections, version=version), known=KNOWN)
     assert [(section.tag, bytes(section.payload)) for section in found] == sections
 
 
-def test_every_flipped_bit_is_noticed():
-    data = pack_sections(SECTIONS)
+@pytest.mark.parametrize("version", [2, 3])
+def test_every_flipped_bit_is_noticed(version):
+    data = pack_sections(SECTIONS, version=version)
     for position in range(len(data)):
         for bit in range(8):
             broken = bytearray(data)
@@ -53,8 +66,9 @@ def test_every_flipped_bit_is_noticed():
                 unpack_sections(broken, known=KNOWN)
 
 
-def test_truncation():
-    data = pack_sections(SECTIONS)
+@pytest.mark.parametrize("version", [2, 3])
+def test_truncation(version):
+    data = pack_sections(SECTIONS, version=version)
     for length in range(len(data)):
         with pytest.raises(SceneFormatError):
             unpack_sections(data[:length], known=KNOWN)
@@ -68,6 +82,17 @@ def test_truncation():
         unpack_sections(data + b"\0", known=KNOWN)
 
 
+def test_too_many_sections():
+    assert len(unpack_sections(pack_sections([("DATA", b"")] * 256), known=KNOWN)) == 256
+    with pytest.raises(ValueError, match="1 to 256 sections"):
+        pack_sections([("DATA", b"")] * 257)
+    run = b"\x80\x01" + (b"\0" * 5) * 128
+    contents = b"DATA" + run + b"HEAD" + run + b"DATA\x01" + b"\0" * 5
+    head = b"SHCR" + struct.pack("<HHII", 3, 0, len(contents), zlib.crc32(contents))
+    with pytest.raises(SceneFormatError, match="sections of a tag from 1 to 0"):
+        unpack_sections(head + contents, known=KNOWN)
+
+
 def test_unknown_tags():
     assert len(unpack_sections(pack_sections([("HEAD", b""), ("xyzw", b"")]), known=KNOWN)) == 2
     with pytest.raises(SceneFormatError, match="XYZW"):
@@ -79,6 +104,24 @@ def test_unknown_tags():
 
 def test_lies_in_the_contents():
     data = pack_sections(SECTIONS)
+    for position, layout, value, message in (
+        (16, "4s", b"HEAd", "tags"),
+        (20, "B", 0, "sections of a tag"),
+        (20, "B", 200, "sections of a tag|CRC-32|tags"),
+        (21, "B", 4, "CRC-32"),
+        (21, "B", 2, "CRC-32"),
+        (21, "H", 0x0083, "shortest"),
+        (22, "I", 0, "CRC-32"),
+        (26, "4s", b"HEAD", "different"),
+        (40, "B", 3, "a length|CRC-32|varint|length"),
+        (41, "B", 77, "to end at"),
+    ):
+        with pytest.raises(SceneFormatError, match=message):
+            unpack_sections(repacked(data, position, layout, value), known=KNOWN)
+
+
+def test_lies_in_the_older_contents():
+    data = pack_sections(SECTIONS, version=2)
     for position, layout, value in (
         (16, "4s", b"HEAd"),
         (16, "4s", b"he\0d"),
@@ -97,13 +140,14 @@ def test_head():
     data = pack_sections(SECTIONS)
     for position, layout, value, message in (
         (0, "4s", b"SHCX", "magic"),
-        (4, "H", 3, "version 1 to 2, found 3"),
-        (4, "H", 0, "version 1 to 2, found 0"),
+        (4, "H", 4, "version 1 to 3, found 4"),
+        (4, "H", 0, "version 1 to 3, found 0"),
+        (4, "H", 2, "entries"),
         (6, "H", 1, "flags"),
-        (8, "I", 25, "entries"),
         (8, "I", 0, "entries"),
         (8, "I", 24 * 257, "entries"),
         (8, "I", 24 * 200, "contents"),
+        (8, "I", 30, "CRC-32"),
     ):
         broken = bytearray(data)
         struct.pack_into("<" + layout, broken, position, value)

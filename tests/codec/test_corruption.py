@@ -1,6 +1,5 @@
 """Hostile and damaged files: a SceneFormatError and nothing else, before memory is taken."""
 
-import struct
 import tracemalloc
 
 import make
@@ -15,9 +14,10 @@ from shacira_nerfstudio.codec import (
     encode_scene,
 )
 from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
-from shacira_nerfstudio.codec.head import canonical_json, decode_head, symbols_digest
+from shacira_nerfstudio.codec.head import canonical_json, symbols_digest
 from shacira_nerfstudio.codec.pass_model import PassModel
 from shacira_nerfstudio.codec.scene_file import KNOWN
+from shacira_nerfstudio.codec.side_info import encode_grid
 from shacira_nerfstudio.codec.tables import FrequencyTable
 from shacira_nerfstudio.codec.wire import BitWriter, varint
 from shacira_nerfstudio.grid import GridSpec
@@ -105,33 +105,85 @@ def test_missing_repeated_and_misplaced_sections():
     refused(replaced(OCCU=None))
 
 
-def test_json_that_is_not_canonical():
+NOT_CANONICAL = (
+    lambda text: b"{" + b" " + text[1:],
+    lambda text: text.replace(b'"width":8', b'"width":8.0'),
+    lambda text: text.replace(b'"width":8', b'"width":8,"width":8'),
+    lambda text: text.replace(b'"width":8', b'"width":NaN'),
+    lambda text: text.replace(b'"width":8', b'"width":' + b"9" * 5000),
+    lambda text: text.replace(b'"width":8', b'"width":' + b"[" * 60_000),
+    lambda text: b"[]",
+    lambda text: b"\xff",
+    lambda text: b" " * 100_000,
+)
+
+
+@pytest.mark.parametrize("change", NOT_CANONICAL)
+def test_json_that_is_not_canonical(change):
     head = part("HEAD")
-    for text in (
-        b"{" + b" " + head[1:],
-        head.replace(b'"width":8', b'"width":8.0'),
-        head.replace(b'"width":8', b'"width":8,"width":8'),
-        head.replace(b'"width":8', b'"width":NaN'),
-        head.replace(b'"width":8', b'"width":' + b"9" * 5000),
-        head.replace(b'"width":8', b'"width":' + b"[" * 60_000),
-        head.replace(b'"kind":"radiance_field"', b'"kind":7'),
-        head.replace(b'"kind":"radiance_field"', b'"kind":"image"'),
-        head.replace(b'"latent_dim":2', b'"latent_dim":3'),
-        head.replace(b'"num_levels_present":5', b'"num_levels_present":6'),
-        b"[]",
-        b"\xff",
-        b"{}",
-        b" " * 100_000,
-    ):
-        refused(replaced(HEAD=text), "HEAD|file|LATN")
+    refused(replaced(HEAD=head[:34] + change(head[34:])), "HEAD|file")
+    refused(older(HEAD=change(older_part("HEAD"))), "HEAD|file")
+
+
+def test_meta_of_other_values():
     refused(replaced(meta=b'{"a":[1]}'))
     refused(replaced(meta=b'{"a":true}'))
 
 
-def test_a_wrong_digest():
-    head = decode_head(memoryview(part("HEAD")))
-    head["digest"] = symbols_digest(np.zeros((1, 1), dtype=np.int16))
-    refused(replaced(HEAD=canonical_json(head)), "digest")
+def test_other_heads():
+    head = part("HEAD")
+    refused(replaced(HEAD=b"\1" + head[1:]), "kind")
+    refused(replaced(HEAD=b"\2" + head[1:]), "kind")
+    refused(replaced(HEAD=head[:1] + b"\6" + head[2:]), "levels present from 1 to 5")
+    refused(replaced(HEAD=head[:1] + b"\0" + head[2:]), "levels present from 1 to 5")
+    refused(replaced(HEAD=head[:1] + b"\4" + head[2:]), "LATN: expected 4 levels")
+    refused(replaced(HEAD=head[:20] + b"\0" + head[21:]), "digest")
+
+
+def test_other_heads_of_older_versions():
+    head = older_part("HEAD")
+    for old, new in (
+        (b'"kind":"radiance_field"', b'"kind":7'),
+        (b'"kind":"radiance_field"', b'"kind":"image"'),
+        (b'"latent_dim":2', b'"latent_dim":3'),
+        (b'"num_levels_present":5', b'"num_levels_present":6'),
+        (b',"num_levels_present":5', b""),
+    ):
+        refused(older(HEAD=head.replace(old, new)), "HEAD|file")
+    refused(older(HEAD=b"{}"), "HEAD")
+
+
+OLDER = [
+    (section.tag, bytes(section.payload))
+    for section in unpack_sections(encode_scene(TINY, version=2), known=KNOWN)
+]
+
+
+def older(**payloads):
+    """As :func:`replaced`, in version 2."""
+    parts = [(tag, payloads.get(tag, payload)) for tag, payload in OLDER]
+    return pack_sections(parts, version=2)
+
+
+def older_part(wanted):
+    return next(payload for tag, payload in OLDER if tag == wanted)
+
+
+def test_grids_in_longer_forms():
+    """Of the tiny grid: a dense level, and a hashed one of 2^10 entries."""
+    grid = part("GRID")
+    assert grid.startswith(b"\x03\x05\x02\x04\x00\x02\x00") and grid.endswith(b"\x05\x0a\x09\x0a")
+    for payload, message in (
+        (grid[:4] + b"\x06" + grid[5:], "shortest form"),  # 2^6 = 4^3
+        (grid[:4] + b"\xff\x40" + grid[5:], "shortest form"),
+        (grid[:-1] + b"\xff\x80\x08", "shortest form"),
+        (grid[:4] + b"\x02" + grid[5:], "code of a table size"),
+        (grid[:4] + b"\xff\x09" + grid[5:], "valid grid"),
+        (grid[:3] + b"\x01" + grid[4:], "valid grid"),
+        (grid[:-2] + b"\xff\xff\x7f\x0a", "step of the resolution"),
+        (grid[:-2] + b"\xff\xff\x3f\x0a", "valid grid"),
+    ):
+        refused(replaced(GRID=payload), message)
 
 
 def test_weights_out_of_order_or_too_many():
@@ -156,16 +208,16 @@ def peak_of_refusal(data, message, **options):
 
 
 def grid_bytes(levels, latent_dim=2):
-    pairs = b"".join(struct.pack("<II", resolution, size) for resolution, size in levels)
-    return struct.pack("<BBB", 3, len(levels), latent_dim) + pairs
+    resolutions, sizes = zip(*levels, strict=True)
+    return encode_grid(GridSpec(3, resolutions, sizes), latent_dim)
 
 
 def head_for(levels, latent_dim=2):
-    head = decode_head(memoryview(part("HEAD")))
-    head["num_entries"] = sum(size for _, size in levels)
-    head["num_levels"] = head["num_levels_present"] = len(levels)
-    head["latent_dim"] = latent_dim
-    return canonical_json(head)
+    """HEAD of a field of zeros, with a right digest where there are not too many of them."""
+    count = sum(size for _, size in levels)
+    zeros = np.zeros((count if count <= 1 << 24 else 0, latent_dim), dtype=np.int16)
+    digest = symbols_digest(zeros)
+    return bytes([0, len(levels)]) + bytes.fromhex(digest) + canonical_json({})
 
 
 @pytest.mark.parametrize(
@@ -202,13 +254,7 @@ def forged(levels, latent_dim, level, occupancy=None):
     small = PackedScene("radiance_field", {}, GridSpec(3, (2,), (8,)), nothing, occupancy, {})
     sections = unpack_sections(encode_scene(small), known=KNOWN)
     parts = {section.tag: bytes(section.payload) for section in sections}
-    head = decode_head(memoryview(parts["HEAD"]))
-    num_entries = sum(size for _, size in levels)
-    head |= {"num_entries": num_entries, "num_levels": len(levels)}
-    head["num_levels_present"] = len(levels)
-    zeros = np.zeros((num_entries, latent_dim), dtype=np.int16)
-    parts |= {"HEAD": canonical_json(head | {"digest": symbols_digest(zeros)})}
-    parts |= {"GRID": grid_bytes(levels, latent_dim)}
+    parts |= {"HEAD": head_for(levels, latent_dim), "GRID": grid_bytes(levels, latent_dim)}
     own = parts.pop("LATN")
     return pack_sections([*parts.items(), *[("LATN", level or own)] * len(levels)])
 
@@ -220,9 +266,11 @@ def many_tables(num_channels, *, num_letters):
         writer.bits(0, 1)
         PassModel(thresholds=tuple(range(1, 16))).write(writer)
         unused = FrequencyTable(-4095, (1,) + (0,) * (num_letters - 2) + (1,))
+        previous = None
         for table in (FrequencyTable(0, (1,)), *[unused] * 15):
             writer.bits(1, 1)
-            table.write(writer)
+            table.write(writer, previous)
+            previous = table
     bits = writer.to_bytes()
     return bytes([14]) + varint(1) + varint(len(bits)) + bits
 
@@ -238,7 +286,7 @@ HOSTILE = {
     "many fine levels": lambda: forged([(511, 1 << 18)] * 63, 1, None, rod()),
     "large fine levels": lambda: forged([(511, 1 << 20)] * 15, 1, None, rod()),
     "many channels": lambda: forged([(2048, 1 << 19)] * 2, 16, None),
-    "many tables": lambda: forged([(2, 8)] * 7, 16, many_tables(16, num_letters=8191)),
+    "many tables": lambda: forged([(2, 8)] * 7, 16, many_tables(16, num_letters=600)),
 }
 
 
@@ -253,6 +301,11 @@ def test_20_kilobytes_take_at_most_200_megabytes(name):
     assert 1e5 < peak < 200e6
 
 
+def test_large_alphabets_are_not_to_be_had_for_nothing():
+    data = forged([(2, 8)] * 7, 16, many_tables(16, num_letters=8191))
+    assert peak_of_refusal(data, "LATN 0: expected at most 2[0-9]{5} letters in tables") < 1 << 26
+
+
 def test_a_small_file_cannot_take_much_memory():
     """As many symbols as are allowed for free, in as few and as cheap levels as possible."""
     nothing = np.zeros((8, 16), dtype=np.int16)
@@ -261,11 +314,8 @@ def test_a_small_file_cannot_take_much_memory():
     parts = dict(
         (s.tag, bytes(s.payload)) for s in unpack_sections(encode_scene(small), known=KNOWN)
     )
-    level = parts.pop("LATN")
-    head = decode_head(memoryview(parts["HEAD"]))
-    head |= {"num_entries": 1 << 20, "num_levels": 2, "num_levels_present": 2}
-    head["digest"] = symbols_digest(np.zeros((1 << 20, 16), dtype=np.int16))
-    parts |= {"HEAD": canonical_json(head), "GRID": grid_bytes([(2048, 1 << 19)] * 2, 16)}
+    level, levels = parts.pop("LATN"), [(2048, 1 << 19)] * 2
+    parts |= {"HEAD": head_for(levels, 16), "GRID": grid_bytes(levels, 16)}
     data = pack_sections([*parts.items(), ("LATN", level), ("LATN", level)])
     assert len(data) < 1000
     tracemalloc.start()

@@ -67,15 +67,16 @@ def test_the_worked_example_is_the_golden_file():
 
 
 def test_limits_on_the_page_are_those_of_the_code():
-    from shacira_nerfstudio.codec import contexts, pass_model, scene_file, side_info
+    from shacira_nerfstudio.codec import contexts, latents, pass_model, scene_file, side_info
 
     assert contexts.MAX_LOAD == 24 and "exceeds 24 T" in PAGE
     assert contexts.MAX_DESCRIBED_LOAD == 64 and "does not exceed 64 T" in PAGE
     assert contexts.MAX_DESCRIBED == 1 << 26 and "at most 2^26 vertices together" in PAGE
     assert contexts.MAX_NEIGHBOURS == 1 << 28 and "at most 2^28 together" in PAGE
     assert contexts.MAX_WALKED == 1 << 28 and "more than 2^28 vertices" in PAGE
-    assert all(f"≤ {most}" in PAGE for most in pass_model.MAX_SCORES.values())
+    assert all(f"≤ {most}" in PAGE for most in pass_model.MAX_SCORES)
     assert scene_file.MAX_SYMBOLS == (1 << 24, 2048) and "max(2^24, 2048 · file bytes)" in PAGE
     assert scene_file.MAX_LEVEL == (1 << 20, 64) and "max(2^20, 64 · file bytes)" in PAGE
     assert scene_file.MAX_OCCUPANCY == (1 << 21, 128) and "max(2^21, 128 · file bytes)" in PAGE
+    assert latents.MAX_LETTERS == (1 << 17, 128) and "≤ 2^17 + 128 · bytes of its bit" in PAGE
     assert side_info.MAX_WEIGHTS == 1 << 22 and "2^22 values" in PAGE

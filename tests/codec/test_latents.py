@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import modest, seeds
 
+from shacira_nerfstudio.codec import latents
 from shacira_nerfstudio.codec.contexts import Features
 from shacira_nerfstudio.codec.latents import decode_level, encode_level
 from shacira_nerfstudio.codec.model_choice import choose_models
@@ -32,10 +33,10 @@ def some_features(rng, size):
 def test_scores_by_hand():
     rows = known([0, 8, 8], [0, 248, 3], [0, 31, 5], partner=[0, -4095, 2])
     model = PassModel(63, 63, 63, 63)
-    assert model.scores(rows).tolist() == [0, MAX_SCORES[1], 63 * (8 + 3 + 5 + 2)]
+    assert model.scores(rows).tolist() == [0, MAX_SCORES[0], 63 * (8 + 3 + 5 + 2)]
     rows = known([0, 8, 8], [0, 248, 3], [0, 31, 5], 0, [0, -4095, 2], [0, 248, 7], [0, 186, 9])
     model = PassModel(63, 63, 63, 63, ancestry_weight=63, neighbour_weight=63)
-    assert model.scores(rows).tolist() == [0, MAX_SCORES[2], 63 * (8 + 3 + 5 + 2 + 7 + 9)]
+    assert model.scores(rows).tolist() == [0, MAX_SCORES[1], 63 * (8 + 3 + 5 + 2 + 7 + 9)]
 
 
 def test_classes_by_hand():
@@ -88,9 +89,9 @@ def test_what_is_known_by_hand():
 @given(
     weights=st.tuples(*[st.integers(0, 63)] * 4),
     reaches=st.tuples(*[st.integers(0, 3)] * 2),
-    thresholds=st.sets(st.integers(1, MAX_SCORES[1]), max_size=15),
+    thresholds=st.sets(st.integers(1, MAX_SCORES[0]), max_size=15),
     newer=st.tuples(*[st.integers(0, 63)] * 2),
-    version=st.sampled_from([1, 2]),
+    version=st.sampled_from([1, 2, 3]),
 )
 def test_storage(weights, reaches, thresholds, newer, version):
     newer = newer if version > 1 else (0, 0)
@@ -112,13 +113,13 @@ def test_storage(weights, reaches, thresholds, newer, version):
 
 
 def test_thresholds_have_a_limit_by_version():
-    model = PassModel(thresholds=(MAX_SCORES[1] + 1,))
-    for version in (1, 2):
+    model = PassModel(thresholds=(MAX_SCORES[0] + 1,))
+    for version in (1, 2, 3):
         writer = BitWriter()
         model.write(writer, version=version)
         bits = BitReader(writer.to_bytes(), "test")
         options = {"has_previous": True, "has_partner": True, "version": version}
-        if version == 2:
+        if version > 1:
             assert PassModel.read(bits, "test", **options) == model
         else:
             with pytest.raises(SceneFormatError, match="thresholds to 20034"):
@@ -151,6 +152,21 @@ def test_levels(seed, size, num_channels, is_sparse):
         found, parts = decode_level(memoryview(data), rows, num_channels, "LATN", fast=False)
         assert np.array_equal(found, symbols)
         assert parts.table_bytes + parts.stream_bytes == len(data)
+
+
+def test_one_table_where_several_would_have_too_many_letters(monkeypatch):
+    features = Features(*np.tile([[1], [2]], (3, 1, 50)).reshape(3, 100).astype(np.uint8))
+    rows, models = LevelRows(features), [(PassModel(1, thresholds=(2,)),)]
+    symbols = np.zeros((100, 1), dtype=np.int16)
+    symbols[[0, 1, 50, 51], 0] = -4095, 4095, -4095, 4095
+    two_tables = encode_level(symbols, rows, models, fast=False)
+    monkeypatch.setattr(latents, "MAX_LETTERS", (8191, 0))
+    with pytest.raises(SceneFormatError, match="at most 8191 letters in tables"):
+        decode_level(memoryview(two_tables), rows, 1, "LATN", fast=False)
+    one_table = encode_level(symbols, rows, models, fast=False)
+    assert one_table == encode_level(symbols, rows, [(PassModel(),)], fast=False) != two_tables
+    found, _ = decode_level(memoryview(one_table), rows, 1, "LATN", fast=False)
+    assert np.array_equal(found, symbols)
 
 
 def test_classes_pay():

@@ -18,10 +18,10 @@ from shacira_nerfstudio.codec.tables import (
 from shacira_nerfstudio.codec.wire import BitReader, BitWriter, SceneFormatError
 
 
-def stored(table):
+def stored(table, previous=None):
     writer = BitWriter()
-    table.write(writer)
-    assert writer.num_bits == table.num_stored_bits
+    table.write(writer, previous)
+    assert writer.num_bits == table.num_stored_bits(previous)
     return writer.to_bytes()
 
 
@@ -39,6 +39,30 @@ def test_sums_minimum_and_storage(occurring, minimum, precision):
     reader.finish()
 
 
+@modest(60)
+@given(
+    occurring=counts(),
+    others=counts(),
+    minimum=st.integers(-4095, 3000),
+    shift=st.integers(-300, 300),
+)
+def test_storage_relative_to_another_table(occurring, others, minimum, shift):
+    first = min(max(minimum + shift, -4095), 3000)
+    previous = FrequencyTable.from_counts(others, minimum=first)
+    table = FrequencyTable.from_counts(occurring, minimum=minimum, previous=previous)
+    reader = BitReader(stored(table, previous), "test")
+    assert FrequencyTable.read(reader, "test", 14, previous) == table
+    reader.finish()
+
+
+def test_a_table_like_the_one_before_it_takes_few_bits():
+    table = FrequencyTable(-4, (2, 2, 0, 3, 5, 12, 26, 9, 4, 2, 2))
+    wider = FrequencyTable(-5, (2, 2, 2, 2, 4, 7, 14, 22, 11, 6, 3, 2))
+    assert table.num_stored_bits(table) < 0.5 * table.num_stored_bits()
+    assert wider.num_stored_bits(table) < 0.8 * wider.num_stored_bits()
+    assert FrequencyTable(-3000, (1,) + (0,) * 6000 + (1,)).num_stored_bits(table) < 100
+
+
 @modest(30)
 @given(occurring=counts(max_letters=60))
 def test_tables_cost_little_more_than_their_counts(occurring):
@@ -47,7 +71,7 @@ def test_tables_cost_little_more_than_their_counts(occurring):
     total = inside.sum()
     entropy = sum(c * math.log2(total / c) for c in inside[inside > 0].tolist())
     # 14 bits of precision cost up to 1 bit in 500 on rare letters, a table some bits per letter.
-    bits = table.cost(inside) / 65536 + table.num_stored_bits
+    bits = table.cost(inside) / 65536 + table.num_stored_bits()
     assert bits <= 1.004 * entropy + 0.002 * total + 16 + 14 * len(inside)
 
 
@@ -112,10 +136,13 @@ def test_what_is_no_table():
 
 
 @modest(60)
-@given(st.binary(max_size=12))
-def test_any_bits_are_a_table_or_an_error(data):
+@given(
+    st.binary(max_size=12),
+    st.sampled_from([None, FrequencyTable(-4090, (3, 1)), FrequencyTable(-1, (1024, 0, 9))]),
+)
+def test_any_bits_are_a_table_or_an_error(data, previous):
     try:
-        table = FrequencyTable.read(BitReader(data, "test"), "test", 14)
+        table = FrequencyTable.read(BitReader(data, "test"), "test", 14, previous)
     except SceneFormatError:
         return
     assert table.freqs.sum() == 1 << 14
