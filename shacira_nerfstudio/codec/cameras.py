@@ -2,7 +2,7 @@
 
 Poses are stored as the float32 matrices they are or, from version 3 on and in a third of the bytes,
 as six integers and a number from 0 to 3. These are enough for poses that :func:`rounded_cameras`
-gives, which are off by less than 1e-4 rad and 1/65000 of the largest coordinate: a small fraction
+gives, which are off by less than 1e-4 rad and 1/30000 of the largest coordinate: a small fraction
 of a pixel. The choice is the encoder's and loses nothing: it takes integers only where these give
 the very floats.
 """
