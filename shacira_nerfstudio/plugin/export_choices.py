@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shacira_nerfstudio.codec import PackedScene, QuantizedTensor
+from shacira_nerfstudio.codec import PackedScene, QuantizedTensor, encode_scene
 from shacira_nerfstudio.model.occupancy import tidy_cells
 from shacira_nerfstudio.model.pinhole import background_fill
 from shacira_nerfstudio.model.volrend import blend_background, render_rays
@@ -28,33 +28,64 @@ NUM_RAYS = 1 << 13
 what was chosen and not by which pixels were drawn."""
 MAX_IMAGES = 32
 """Training images that these pixels come from; each is read from the disk."""
+DB_PER_OCTAVE = 1.0
+"""PSNR that half the bytes may cost: curves of rate and distortion are steeper."""
+_MIN_OCTAVES = 0.015
+"""Coarser cells that save less than a percent are not worth rays that take longer."""
 
 
 def economical_scene(
     pipeline: Pipeline, pack: Callable[[Tensor], PackedScene], *, max_loss_db: float
 ) -> PackedScene:
     """The scene of a trained model in few bytes: without stray occupied cells, if that is no loss,
-    and with weights of as few bits as a loss of PSNR allows.
+    with coarser ones, if that pays, and with weights of as few bits as a loss of PSNR allows.
 
     The loss is measured on pixels of the training images: test images have no say in a file.
 
     Args:
         pack: Makes the scene from occupied cells.
-        max_loss_db: Of both together, compared with the model as it was trained.
+        max_loss_db: Of all together, compared with the model as it was trained.
     """
     model: ShaciraModel = pipeline.model  # pyright: ignore[reportAssignmentType]
     pixels = _sample_pixels(pipeline)
     layers = float_weights(model.field, mean_appearance(model.appearance))
     scene = pack(model.occupancy.occupied)
     loss = _Loss(model, scene, *pixels)
+    before = loss(layers)
+
+    def lost(other: _Loss) -> float:
+        return 10 * math.log10(max(other(layers), 1e-12) / max(before, 1e-12))
+
     tidy = pack(tidy_cells(model.occupancy.occupied))
     tidy_loss = _Loss(model, tidy, *pixels)
-    lost = 10 * math.log10(max(tidy_loss(layers), 1e-12) / max(loss(layers), 1e-12))
-    if lost <= max_loss_db / 2:
+    if lost(tidy_loss) <= max_loss_db / 2:
         scene, loss = tidy, tidy_loss
-        max_loss_db -= max(lost, 0.0)
-    weights = choose_weights(layers, model.field.bits_of, loss, max_loss_db=max_loss_db)
+    coarse = coarser_occupancy(scene)
+    if coarse is not None:
+        octaves = math.log2(len(encode_scene(scene)) / len(encode_scene(coarse)))
+        coarse_loss = _Loss(model, coarse, *pixels)
+        price = lost(coarse_loss) - max(lost(loss), 0.0)
+        is_cheap = price <= DB_PER_OCTAVE * octaves and lost(coarse_loss) <= max_loss_db
+        if octaves >= _MIN_OCTAVES and is_cheap:
+            scene, loss = coarse, coarse_loss
+    left = max(max_loss_db - max(lost(loss), 0.0), 0.0)
+    weights = choose_weights(layers, model.field.bits_of, loss, max_loss_db=left)
     return dataclasses.replace(scene, weights=weights)
+
+
+def coarser_occupancy(scene: PackedScene) -> PackedScene | None:
+    """The scene with cells of twice the size, each occupied if any in it was; None if its cells
+    cannot be paired.
+
+    Rays then take some more samples, in the same latents: what fine cells did not reach is 0.
+    """
+    occupancy = scene.occupancy
+    if occupancy is None or len(occupancy) % 2:
+        return None
+    half = len(occupancy) // 2
+    pairs = occupancy.reshape(*[half, 2] * occupancy.ndim)
+    axes = tuple(range(1, 2 * occupancy.ndim, 2))
+    return dataclasses.replace(scene, occupancy=pairs.any(axis=axes))
 
 
 def _sample_pixels(pipeline: Pipeline) -> tuple[Tensor, Tensor, Tensor]:

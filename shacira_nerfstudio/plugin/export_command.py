@@ -44,8 +44,8 @@ class ExportShacira:
     stores none, more costs about 30 bytes each."""
     max_loss_db: float = 0.02
     """PSNR in dB that may be given away for fewer bytes, measured on pixels of training images:
-    network weights get fewer bits, stray occupied cells go. Larger makes the file smaller; 0
-    exports what was trained, as does a run with a target size, which has spent it already."""
+    network weights get fewer bits, stray occupied cells go, cells grow. Larger makes the file
+    smaller; 0 exports what was trained, as does a run with a target size, which has spent it."""
     psnr_views: int = 0
     """Test images on which every prefix of the file, level by level, is measured; the file then
     says how good each is. 0 measures nothing; all images at most, evenly spread."""

@@ -137,8 +137,10 @@ def test_an_export_leaves_out_what_the_loss_allows(run, exported, tmp_path, caps
         assert cli.main([*options, str(out), "--max-loss-db", allowed]) == 0
         scene = load_scene(out / "scene.shacira")
         # Other cells and weights, and nothing else.
-        plain = pack_model(run[1].model, torch.from_numpy(scene.occupancy), meta=scene.meta)
-        assert dataclasses.replace(plain, weights=scene.weights) == scene
+        plain = pack_model(run[1].model, meta=scene.meta)
+        assert ((scene.symbols == plain.symbols) | (scene.symbols == 0)).all()
+        others = {name: getattr(scene, name) for name in ("symbols", "occupancy", "weights")}
+        assert dataclasses.replace(plain, **others) == scene
         sizes.append((out / "scene.shacira").stat().st_size)
         losses.append(evaluate_run(out / "config.yml")["psnr"])
     assert sizes[0] > sizes[1] >= sizes[2]
@@ -153,9 +155,39 @@ def test_what_costs_quality_stays(run, monkeypatch):
     """Cells that a tidy grid has not, but without which views change."""
     monkeypatch.setattr(export_choices, "NUM_RAYS", 512)
     monkeypatch.setattr(export_choices, "tidy_cells", torch.zeros_like)
+    monkeypatch.setattr(export_choices, "coarser_occupancy", lambda scene: None)
     pack = functools.partial(pack_model, run[1].model)
     scene = export_choices.economical_scene(run[1], pack, max_loss_db=0.02)
     assert np.array_equal(scene.occupancy, run[1].model.occupancy.occupied.numpy())
+
+
+@pytest.mark.parametrize("worth", [1e4, -1e4])
+def test_cells_grow_where_that_pays(run, monkeypatch, worth):
+    monkeypatch.setattr(export_choices, "NUM_RAYS", 512)
+    monkeypatch.setattr(export_choices, "tidy_cells", torch.clone)
+    monkeypatch.setattr(export_choices, "DB_PER_OCTAVE", worth)
+    plain = pack_model(run[1].model)
+    pack = functools.partial(pack_model, run[1].model)
+    scene = export_choices.economical_scene(run[1], pack, max_loss_db=100.0)
+    wanted = export_choices.coarser_occupancy(plain) if worth > 0 else plain
+    assert np.array_equal(scene.occupancy, wanted.occupancy)
+    assert np.array_equal(scene.symbols, plain.symbols)
+
+
+def test_coarser_cells_hold_all_finer_ones(exported):
+    fine = load_scene(exported / "scene.shacira")
+    coarse = export_choices.coarser_occupancy(fine)
+    assert dataclasses.replace(coarse, occupancy=fine.occupancy) == fine
+    side = len(coarse.occupancy)
+    assert 2 * side == len(fine.occupancy)
+    children = coarse.occupancy.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    assert children[fine.occupancy].all()
+    for cell in np.argwhere(coarse.occupancy)[:50]:
+        assert fine.occupancy[tuple(slice(2 * c, 2 * c + 2) for c in cell)].any()
+    assert decode_scene(encode_scene(coarse)) == coarse
+    for occupancy in (None, np.ones((5, 5, 5), dtype=bool)):
+        other = dataclasses.replace(fine, occupancy=occupancy)
+        assert export_choices.coarser_occupancy(other) is None
 
 
 def test_both_doors_write_the_same_file(run, exported, tmp_path, monkeypatch):
