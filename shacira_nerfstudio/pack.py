@@ -8,6 +8,7 @@ left of floats are those steps and the settings of the renderer.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from shacira_nerfstudio.codec import (
     SceneFormatError,
 )
 from shacira_nerfstudio.codec.contexts import reached_entries
+from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.build import build_field
 from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField, weight_steps
 
@@ -119,11 +121,16 @@ def _pack_symbols(field: RadianceField, occupied: np.ndarray) -> np.ndarray:
     largest = int(np.abs(symbols.astype(np.int32)).max(initial=0))
     if largest > MAX_SYMBOL:
         raise ValueError(f"expected latents of at most {MAX_SYMBOL} in magnitude, got {largest}")
+    return without_unreached(encoding.grid, symbols, occupied)
+
+
+def without_unreached(
+    grid: GridSpec, symbols: np.ndarray, occupied: np.ndarray | None
+) -> np.ndarray:
+    """Symbols [E, d] with 0 in entries that no occupied cell reaches, as a file has them."""
     symbols = symbols.copy()
-    offsets = encoding.grid.offsets
-    for level in range(encoding.grid.num_levels):
-        reached = reached_entries(encoding.grid, level, occupied)
-        symbols[offsets[level] : offsets[level + 1]][~reached] = 0
+    for level, (begin, end) in enumerate(itertools.pairwise(grid.offsets)):
+        symbols[begin:end][~reached_entries(grid, level, occupied)] = 0
     return symbols
 
 

@@ -15,7 +15,12 @@ from shacira_nerfstudio.codec import PackedScene, QuantizedTensor, encode_scene
 from shacira_nerfstudio.model.occupancy import tidy_cells
 from shacira_nerfstudio.model.pinhole import background_fill
 from shacira_nerfstudio.model.volrend import blend_background, render_rays
-from shacira_nerfstudio.pack import float_weights, mean_appearance, unpack_scene
+from shacira_nerfstudio.pack import (
+    float_weights,
+    mean_appearance,
+    unpack_scene,
+    without_unreached,
+)
 from shacira_nerfstudio.weight_choice import Weights, choose_weights
 
 if TYPE_CHECKING:
@@ -77,7 +82,7 @@ def coarser_occupancy(scene: PackedScene) -> PackedScene | None:
     """The scene with cells of twice the size, each occupied if any in it was; None if its cells
     cannot be paired.
 
-    Rays then take some more samples, in the same latents: what fine cells did not reach is 0.
+    Rays then take some more samples, of the same latents: what fine cells do not reach is 0.
     """
     occupancy = scene.occupancy
     if occupancy is None or len(occupancy) % 2:
@@ -85,7 +90,10 @@ def coarser_occupancy(scene: PackedScene) -> PackedScene | None:
     half = len(occupancy) // 2
     pairs = occupancy.reshape(*[half, 2] * occupancy.ndim)
     axes = tuple(range(1, 2 * occupancy.ndim, 2))
-    return dataclasses.replace(scene, occupancy=pairs.any(axis=axes))
+    occupancy = pairs.any(axis=axes)
+    # Fewer levels may be crowded now: what nothing reaches then is no longer stored.
+    symbols = without_unreached(scene.grid, scene.symbols, occupancy)
+    return dataclasses.replace(scene, occupancy=occupancy, symbols=symbols)
 
 
 def _sample_pixels(pipeline: Pipeline) -> tuple[Tensor, Tensor, Tensor]:

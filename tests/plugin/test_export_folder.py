@@ -24,6 +24,8 @@ from nerfstudio.utils.eval_utils import eval_setup  # noqa: E402
 from shacira_nerfstudio import cli  # noqa: E402
 from shacira_nerfstudio.backends import get_backend  # noqa: E402
 from shacira_nerfstudio.codec import (  # noqa: E402
+    PackedScene,
+    contexts,
     decode_scene,
     encode_scene,
     load_scene,
@@ -31,6 +33,7 @@ from shacira_nerfstudio.codec import (  # noqa: E402
     truncate,
 )
 from shacira_nerfstudio.demo_scene import write_demo_scene  # noqa: E402
+from shacira_nerfstudio.grid import GridSpec  # noqa: E402
 from shacira_nerfstudio.model.pinhole import (  # noqa: E402
     background_fill,
     pinhole_rays,
@@ -188,6 +191,21 @@ def test_coarser_cells_hold_all_finer_ones(exported):
     for occupancy in (None, np.ones((5, 5, 5), dtype=bool)):
         other = dataclasses.replace(fine, occupancy=occupancy)
         assert export_choices.coarser_occupancy(other) is None
+
+
+def test_coarser_cells_where_a_level_is_no_longer_crowded():
+    """Of a crowded level every entry is stored, of others what cells reach."""
+    grid = GridSpec(3, (10,), (512,))
+    occupancy = np.zeros((16,) * 3, dtype=bool)
+    occupancy[:, :, :5] = True
+    symbols = np.ones((512, 1), dtype=np.int16)
+    fine = PackedScene("radiance_field", {}, grid, symbols, occupancy, {})
+    coarse = export_choices.coarser_occupancy(fine)
+    assert contexts.crowded_levels(grid, occupancy) == (True,)
+    assert contexts.crowded_levels(grid, coarse.occupancy) == (False,)
+    reached = contexts.reached_entries(grid, 0, coarse.occupancy)
+    assert np.array_equal(coarse.symbols[:, 0], reached) and not reached.all()
+    assert decode_scene(encode_scene(coarse)) == coarse
 
 
 def test_both_doors_write_the_same_file(run, exported, tmp_path, monkeypatch):
