@@ -180,8 +180,7 @@ def training_facts(config: TrainerConfig, pipeline: Pipeline, step: int) -> dict
     model, parser = config.pipeline.model, config.pipeline.datamanager.dataparser
     names = [name for name, known in all_dataparsers.items() if type(known) is type(parser)]
     return {
-        "tool": "shacira_nerfstudio",
-        "version": __version__,
+        "tool": f"shacira_nerfstudio {__version__}",
         "method": str(config.method_name),
         "step": step,
         "max_num_iterations": config.max_num_iterations,
