@@ -85,7 +85,8 @@ class ShaciraModelConfig(ModelConfig):
     log2_hashmap_size: int = 18
     """Log2 of the largest table of a level; larger holds more detail, costs memory and bytes."""
     latent_dim: int = 1
-    """Integers per entry."""
+    """Integers per entry. 2 describes photographs of a real place far better and trains a quarter
+    slower; for an object on a plain background 1 does as well."""
     features_per_level: int = 4
     """Features that the latent decoder makes of them."""
     decoder_per_level: bool = True
