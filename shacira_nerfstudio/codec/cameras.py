@@ -27,6 +27,9 @@ UNIT / sqrt(2) = 32767."""
 
 _MOST = 32767
 _MAX_EXPONENT, _EXPONENT_BIAS = 80, 40
+_OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
+"""Components of a quaternion beside one of them."""
+
 _MAX_SKEW = 1e-4
 """Rotations whose columns are off by more than this are taken as they are."""
 
@@ -142,10 +145,6 @@ def _pose_integers(poses: np.ndarray) -> tuple[np.ndarray, int, np.ndarray] | No
     others = np.take_along_axis(quaternion, _OTHERS[largest], axis=1)
     numbers = np.concatenate([others * UNIT, shift[:, :, 0] / _step(exponent)], axis=1)
     return largest, exponent, np.clip(np.rint(numbers), -_MOST, _MOST).astype(np.int64)
-
-
-_OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
-"""Components of a quaternion beside one of them."""
 
 
 def _step(exponent: int) -> float:
