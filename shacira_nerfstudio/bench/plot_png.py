@@ -19,7 +19,7 @@ def write_png(plot: Plot, path: Path) -> None:
     from matplotlib.figure import Figure
 
     # Without pyplot: no display is looked for, no global state is left.
-    figure = Figure(figsize=(8, 5.2), dpi=130, layout="constrained")
+    figure = Figure(figsize=(8, 6), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for series in plot.series:
@@ -36,6 +36,7 @@ def write_png(plot: Plot, path: Path) -> None:
     axes.set_xlabel("size of the file")
     axes.set_ylabel("PSNR, dB")
     axes.set_title(plot.title)
-    axes.legend(fontsize=8, loc="best")
+    # Beside the axes: within them it would lie on some point of some plot.
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     # No date and no version in it: the same results give the same bytes.
     figure.savefig(path, metadata={"Software": None})
