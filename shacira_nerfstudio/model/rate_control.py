@@ -3,13 +3,14 @@
 Notation: λ is the weight of the rate, e the error in nats, positive where λ is too small: for a
 size ``log(bytes / target)``, for a quality the decibels above the target over
 ``DECIBELS_PER_NAT``. Bytes and decibels answer to λ by a power law and a logarithm, so in nats
-both plants are nearly linear: the logarithm of the bytes falls by about 0.3 to 0.5 per nat of λ.
+both plants are nearly linear: the logarithm of the bytes falls by 0.6 (lego) to 1 (fox) per nat
+of λ.
 
-After each measurement ``log λ += kd (e - e') + kp e + ki I``, with e' the error before and I the
-sum of errors. The first term is the damping that the lag of training asks for: latents need
-``LAG_STEPS`` to follow λ, and kp alone would swing, while too small a file does not fill again in
-time. A plant that goes a share f of its way between two measurements is damped by ``kd = kp (1/f -
-1)``. Xu et al., 2026, steer codecs, which have no lag, by the other two with kp 0.9 and ki 0.05.
+Training lags: latents need ``LAG_STEPS`` to follow λ downwards, and once learning rates have
+fallen they hardly grow again. A controller that waits for the error to go away would push on in
+the meantime and end far below. So this one keeps a model of its own doing (internal model control:
+Garcia and Morari, 1982): ``m`` is what λ should have changed by now. What is left of the error, e -
+m, is the run's own course; λ is set to what takes that away in the end, and waits.
 
 All state is five numbers, so that a run that is resumed goes on as it would have.
 """
@@ -22,32 +23,30 @@ from dataclasses import dataclass, replace
 DECIBELS_PER_NAT = 1.0
 """What a factor of e in λ does to the quality, roughly; it scales errors, nothing else."""
 
-
-LAG_STEPS = 80.0
-"""Steps in which the bytes go 63 % of their way after λ changed, measured on lego."""
+LAG_STEPS = 90.0
+"""Steps in which the bytes go 63 % of their way after λ rose, measured on lego."""
 
 
 @dataclass(frozen=True)
 class Gains:
-    """How hard a controller pulls."""
+    """What a controller takes the run to be like."""
 
-    damping: float = 0.0
-    proportional: float = 0.9
-    integral: float = 0.01
-    max_error: float = 1.0
-    """Errors are clipped here: far from the target the way back is no longer linear."""
-    near: float = 0.2
-    """Only smaller errors enter the sum: it is there for a lasting rest, and would be full of the
-    way to the target otherwise."""
-    max_integral: float = 2.0
+    share: float = 0.2
+    """Part of its way that the run goes between two measurements."""
+    slope: float = 1.0
+    """Nats that the error falls by per nat of λ. Steeper than what was measured on lego, as on fox:
+    where that is too much, the target is met from above, and later."""
+    filter: float = 0.6
+    """Weight of the newest measurement in what the run's own course is taken to be."""
+    max_step: float = 0.5
+    """Most nats by which λ changes at a time."""
     max_offset: float = math.log(300.0)
     """λ stays within this factor of what it was at the start."""
 
     @classmethod
     def every(cls, num_steps: int) -> Gains:
         """For measurements so many training steps apart."""
-        # 1/f - 1 with f = 1 - exp(-num_steps / LAG_STEPS).
-        return cls(damping=cls.proportional / math.expm1(num_steps / LAG_STEPS))
+        return cls(share=-math.expm1(-num_steps / LAG_STEPS))
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,10 @@ class ControlState:
 
     offset: float = 0.0
     """log(λ / λ at the start)."""
-    integral: float = 0.0
-    error: float = 0.0
-    """The last one, clipped."""
+    reply: float = 0.0
+    """m: nats by which the error has changed on account of that."""
+    course: float = 0.0
+    """The error without it, filtered."""
     measured: float = 0.0
     """What was measured last: bytes, or decibels."""
     count: int = 0
@@ -74,21 +74,17 @@ def next_state(state: ControlState, measured: float, error: float, gains: Gains)
     """The state after a measurement. A pure function."""
     if not math.isfinite(error):
         raise ValueError(f"expected a finite error, got {error}")
-    error = min(max(error, -gains.max_error), gains.max_error)
-    change = error - state.error if state.count else 0.0
-    integral = state.integral
-    if abs(error) < gains.near:
-        integral = min(max(integral + error, -gains.max_integral), gains.max_integral)
-    wanted = state.offset + gains.damping * change + gains.proportional * error
-    wanted += gains.integral * integral
-    offset = min(max(wanted, -gains.max_offset), gains.max_offset)
-    if offset != wanted and error * wanted > 0:
-        integral = state.integral  # no wind-up against the end of the range
+    reply = state.reply - gains.share * (gains.slope * state.offset + state.reply)
+    course = error - reply
+    if state.count:
+        course = state.course + gains.filter * (course - state.course)
+    wanted = course / gains.slope
+    wanted = min(max(wanted, state.offset - gains.max_step), state.offset + gains.max_step)
     return replace(
         state,
-        offset=offset,
-        integral=integral,
-        error=error,
+        offset=min(max(wanted, -gains.max_offset), gains.max_offset),
+        reply=reply,
+        course=course,
         measured=float(measured),
         count=state.count + 1,
     )

@@ -31,6 +31,9 @@ BYTES_PER_KB = 1000
 HEADROOM = 1.04
 """The controller aims this much above a wanted size: what is above it at the end is taken away
 where it hurts least, what is below it could not be filled any more."""
+UNSETTLED = 0.25
+"""Share of the bytes, over those at the end of a run, that come and go with steps at the full
+learning rate: measured on lego."""
 _EMA = 0.5
 """Weight of the newest measurement of quality."""
 
@@ -59,8 +62,8 @@ class RateSteering(nn.Module):
     @property
     def control(self) -> ControlState:
         """What the controller remembers."""
-        offset, integral, error, measured, count = self.state.tolist()
-        return ControlState(offset, integral, error, measured, int(count))
+        offset, reply, course, measured, count = self.state.tolist()
+        return ControlState(offset, reply, course, measured, int(count))
 
     @property
     def rate_lambda(self) -> float:
@@ -68,23 +71,27 @@ class RateSteering(nn.Module):
         # The configured one may change while training: the viewer has a field for it.
         return self.config.rate_lambda * (self.control.factor if self.is_on else 1.0)
 
-    def measure(self, model: ShaciraModel, trainer: Trainer, every: int) -> None:
+    def measure(
+        self, model: ShaciraModel, trainer: Trainer, every: int, *, lr_factor: float
+    ) -> None:
         """Measures what the file would be now, and moves the rate.
 
         Args:
             every: Steps between measurements.
+            lr_factor: What learning rates are multiplied with by now.
         """
         state = self.control
         if self.config.target_size_kb:
             measured = float(file_bytes(model, trainer))
-            error = size_error(measured, HEADROOM * self.target_bytes)
+            settled = measured / (1 + UNSETTLED * lr_factor)
+            error = size_error(settled, HEADROOM * self.target_bytes)
         else:
             measured = self.psnr(model, trainer)
             if state.count:
                 measured = _EMA * measured + (1 - _EMA) * state.measured
             error = quality_error(measured, self.config.target_psnr)
         state = next_state(state, measured, error, Gains.every(every))
-        numbers = (state.offset, state.integral, state.error, state.measured, state.count)
+        numbers = (state.offset, state.reply, state.course, state.measured, state.count)
         self.state.copy_(torch.tensor([float(number) for number in numbers]))
 
     def psnr(self, model: ShaciraModel, trainer: Trainer) -> float:

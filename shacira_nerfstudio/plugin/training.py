@@ -133,7 +133,12 @@ class TrainingLoop:
             model.occupancy.update(model.step_opacity, everywhere=warm)
         steering = self._model.rate_steering
         if steering.is_on and self._schedule.steers_rate(step):
-            steering.measure(self._model, self._trainer, self._schedule.steps_to_measure)
+            steering.measure(
+                self._model,
+                self._trainer,
+                self._schedule.steps_to_measure,
+                lr_factor=self._schedule.lr_factor(step),
+            )
         if steering.is_on and step + 1 == self._schedule.num_steps:
             rdo_stage.trim(self._model, self._trainer)
         if self.config.target_num_samples and self.num_marched:
