@@ -36,6 +36,9 @@ class Gains:
     slope: float = 1.0
     """Nats that the error falls by per nat of λ. Steeper than what was measured on lego, as on fox:
     where that is too much, the target is met from above, and later."""
+    slope_up: float = 0.4
+    """The same where λ falls below what it was: files grow less than they shrink. One that grows
+    too far can still be cut."""
     filter: float = 0.6
     """Weight of the newest measurement in what the run's own course is taken to be."""
     max_step: float = 0.5
@@ -47,6 +50,9 @@ class Gains:
     def every(cls, num_steps: int) -> Gains:
         """For measurements so many training steps apart."""
         return cls(share=-math.expm1(-num_steps / LAG_STEPS))
+
+    def slope_at(self, offset: float) -> float:
+        return self.slope if offset > 0 else self.slope_up
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,12 @@ def next_state(state: ControlState, measured: float, error: float, gains: Gains)
     """The state after a measurement. A pure function."""
     if not math.isfinite(error):
         raise ValueError(f"expected a finite error, got {error}")
-    reply = state.reply - gains.share * (gains.slope * state.offset + state.reply)
+    goal = -gains.slope_at(state.offset) * state.offset
+    reply = state.reply + gains.share * (goal - state.reply)
     course = error - reply
     if state.count:
         course = state.course + gains.filter * (course - state.course)
-    wanted = course / gains.slope
+    wanted = course / gains.slope_at(course)
     wanted = min(max(wanted, state.offset - gains.max_step), state.offset + gains.max_step)
     return replace(
         state,

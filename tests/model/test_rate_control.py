@@ -63,11 +63,14 @@ def test_a_size_is_reached_and_kept(ratio, slope, every, lag):
     assert min(sizes) > 0.96
 
 
-@pytest.mark.parametrize("slope", [0.6, 1.0])
-def test_a_larger_size_is_reached_too(slope):
+@pytest.mark.parametrize("slope", [0.4, 0.6, 1.0])
+@pytest.mark.parametrize("ratio", [1.5, 2.5])
+def test_a_larger_size_is_reached_too(slope, ratio):
     plant = Plant(slope=slope)
-    sizes, _ = steer(plant, 1.5 * math.exp(plant.base))
+    sizes, _ = steer(plant, ratio * math.exp(plant.base))
     assert max(abs(size - 1) for size in sizes[-4:]) < 0.06
+    slow = dataclasses.replace(Gains.every(20), slope_up=1.0)
+    assert steer(Plant(slope=slope), ratio * math.exp(plant.base), gains=slow)[0][12] < sizes[12]
 
 
 def test_waiting_for_what_was_done_keeps_a_lagging_file_from_swinging():
