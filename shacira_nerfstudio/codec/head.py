@@ -43,8 +43,8 @@ def decode_json(payload: memoryview, section: str, max_bytes: int) -> dict:
     raise SceneFormatError(section, "canonical JSON", "other JSON")
 
 
-KIND_CODES = {kind: code for code, kind in enumerate(KINDS)}
-"""Of HEAD."""
+_KINDS = tuple(KINDS)
+"""By their codes in HEAD."""
 
 
 def encode_head(
@@ -54,7 +54,7 @@ def encode_head(
     count = scene.num_coded_levels if num_levels is None else num_levels
     digest = symbols_digest(scene.symbols[: scene.grid.offsets[count]])
     if version > 2:
-        codes = bytes([KIND_CODES[scene.kind], count])
+        codes = bytes([_KINDS.index(scene.kind), count])
         return codes + bytes.fromhex(digest) + canonical_json(scene.architecture)
     facts = {
         "architecture": scene.architecture,
@@ -76,7 +76,7 @@ def decode_head(
     if version < 3:
         return _decode_old_head(payload, grid, latent_dim)
     reader = ByteReader(payload, "HEAD")
-    kind = list(KINDS)[reader.byte("kind", 0, len(KINDS) - 1)]
+    kind = _KINDS[reader.byte("kind", 0, len(_KINDS) - 1)]
     num_levels_present = reader.byte("levels present", 1, grid.num_levels)
     digest = bytes(reader.take(32, "digest")).hex()
     text = reader.take(reader.num_left, "architecture")

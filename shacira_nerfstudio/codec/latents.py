@@ -76,11 +76,11 @@ def encode_level(
             letters += sum(len(table.roots) for table in tables)
             if tables:
                 segments.append(Segment.from_symbols(values, index, TableSet(tables), fast=fast))
-    num_lanes = choose_lanes(cost >> FIXED, symbols.size)
-    stream = encode(segments, num_lanes=num_lanes, fast=fast)
     packed = writer.to_bytes()
     if letters > _max_letters(packed):
         return encode_level(symbols, rows, [(PassModel(),)] * len(by_channel), fast=fast)
+    num_lanes = choose_lanes(cost >> FIXED, symbols.size)
+    stream = encode(segments, num_lanes=num_lanes, fast=fast)
     return bytes([PRECISION]) + varint(num_lanes) + varint(len(packed)) + packed + stream
 
 

@@ -51,8 +51,9 @@ class Gains:
         """For measurements so many training steps apart."""
         return cls(share=-math.expm1(-num_steps / LAG_STEPS))
 
-    def slope_at(self, offset: float) -> float:
-        return self.slope if offset > 0 else self.slope_up
+    def slope_for(self, wish: float) -> float:
+        """The slope on the way down, for a wish above 0 to shrink, or up."""
+        return self.slope if wish > 0 else self.slope_up
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,12 @@ def next_state(state: ControlState, measured: float, error: float, gains: Gains)
     """The state after a measurement. A pure function."""
     if not math.isfinite(error):
         raise ValueError(f"expected a finite error, got {error}")
-    goal = -gains.slope_at(state.offset) * state.offset
+    goal = -gains.slope_for(state.offset) * state.offset
     reply = state.reply + gains.share * (goal - state.reply)
     course = error - reply
     if state.count:
         course = state.course + gains.filter * (course - state.course)
-    wanted = course / gains.slope_at(course)
+    wanted = course / gains.slope_for(course)
     wanted = min(max(wanted, state.offset - gains.max_step), state.offset + gains.max_step)
     return replace(
         state,

@@ -61,19 +61,21 @@ def economical_scene(
     def lost(other: _Loss) -> float:
         return 10 * math.log10(max(other(layers), 1e-12) / max(before, 1e-12))
 
+    spent = 0.0
     tidy = pack(tidy_cells(model.occupancy.occupied))
     tidy_loss = _Loss(model, tidy, *pixels)
-    if lost(tidy_loss) <= max_loss_db / 2:
-        scene, loss = tidy, tidy_loss
+    tidy_lost = lost(tidy_loss)
+    if tidy_lost <= max_loss_db / 2:
+        scene, loss, spent = tidy, tidy_loss, max(tidy_lost, 0.0)
     coarse = coarser_occupancy(scene)
     if coarse is not None:
         octaves = math.log2(len(encode_scene(scene)) / len(encode_scene(coarse)))
-        coarse_loss = _Loss(model, coarse, *pixels)
-        price = lost(coarse_loss) - max(lost(loss), 0.0)
-        is_cheap = price <= DB_PER_OCTAVE * octaves and lost(coarse_loss) <= max_loss_db
-        if octaves >= _MIN_OCTAVES and is_cheap:
-            scene, loss = coarse, coarse_loss
-    left = max(max_loss_db - max(lost(loss), 0.0), 0.0)
+        if octaves >= _MIN_OCTAVES:
+            coarse_loss = _Loss(model, coarse, *pixels)
+            coarse_lost = lost(coarse_loss)
+            if coarse_lost <= min(max_loss_db, spent + DB_PER_OCTAVE * octaves):
+                scene, loss, spent = coarse, coarse_loss, max(coarse_lost, 0.0)
+    left = max_loss_db - spent
     weights = choose_weights(layers, model.field.bits_of, loss, max_loss_db=left)
     return dataclasses.replace(scene, weights=weights)
 

@@ -41,7 +41,7 @@ class ExportShacira:
     bytes."""
     max_cameras: int = MAX_CAMERAS
     """Training cameras to store for looking at the file without its data set, evenly spread; 0
-    stores none, more costs about 30 bytes each."""
+    stores none, more costs about 12 bytes each."""
     max_loss_db: float = 0.02
     """PSNR in dB that may be given away for fewer bytes, measured on pixels of training images:
     network weights get fewer bits, stray occupied cells go, cells grow. Larger makes the file

@@ -6,6 +6,7 @@ step: a run that is resumed goes on as it would have.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,8 +63,8 @@ class RateSteering(nn.Module):
     @property
     def control(self) -> ControlState:
         """What the controller remembers."""
-        offset, reply, course, measured, count = self.state.tolist()
-        return ControlState(offset, reply, course, measured, int(count))
+        *numbers, count = self.state.tolist()
+        return ControlState(*numbers, count=int(count))
 
     @property
     def rate_lambda(self) -> float:
@@ -91,8 +92,7 @@ class RateSteering(nn.Module):
                 measured = _EMA * measured + (1 - _EMA) * state.measured
             error = quality_error(measured, self.config.target_psnr)
         state = next_state(state, measured, error, Gains.every(every))
-        numbers = (state.offset, state.reply, state.course, state.measured, state.count)
-        self.state.copy_(torch.tensor([float(number) for number in numbers]))
+        self.state.copy_(torch.tensor(dataclasses.astuple(state)))
 
     def psnr(self, model: ShaciraModel, trainer: Trainer) -> float:
         """Of the rounded model on rays of training images that are the same all along."""

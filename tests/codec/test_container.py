@@ -102,38 +102,41 @@ def test_unknown_tags():
             pack_sections([(tag, b"")])
 
 
-def test_lies_in_the_contents():
-    data = pack_sections(SECTIONS)
-    for position, layout, value, message in (
+LIES = {
+    3: (
         (16, "4s", b"HEAd", "tags"),
         (20, "B", 0, "sections of a tag"),
-        (20, "B", 200, "sections of a tag|CRC-32|tags"),
+        (20, "B", 200, "sections of a tag from 1 to 256"),
         (21, "B", 4, "CRC-32"),
         (21, "B", 2, "CRC-32"),
         (21, "H", 0x0083, "shortest"),
         (22, "I", 0, "CRC-32"),
         (26, "4s", b"HEAD", "different"),
-        (40, "B", 3, "a length|CRC-32|varint|length"),
+        (40, "B", 3, "bytes of length of a section"),
         (41, "B", 77, "to end at"),
-    ):
-        with pytest.raises(SceneFormatError, match=message):
-            unpack_sections(repacked(data, position, layout, value), known=KNOWN)
+    ),
+    2: (
+        (16, "4s", b"HEAd", "tags"),
+        (16, "4s", b"he\0d", "tags"),
+        (20, "Q", 0, "at offset"),
+        (20, "Q", 113, "at offset"),
+        (28, "Q", 2, "at offset"),
+        (28, "Q", 2**63, "at offset"),
+        (28, "Q", 4, "at offset"),
+        (36, "I", 0, "CRC-32"),
+    ),
+}
+"""By format version: position, layout and value of a number in the contents, and what is said."""
 
 
-def test_lies_in_the_older_contents():
-    data = pack_sections(SECTIONS, version=2)
-    for position, layout, value in (
-        (16, "4s", b"HEAd"),
-        (16, "4s", b"he\0d"),
-        (20, "Q", 0),
-        (20, "Q", 113),
-        (28, "Q", 2),
-        (28, "Q", 2**63),
-        (28, "Q", 4),
-        (36, "I", 0),
-    ):
-        with pytest.raises(SceneFormatError):
-            unpack_sections(repacked(data, position, layout, value), known=KNOWN)
+@pytest.mark.parametrize(
+    ("version", "lie"), [(version, lie) for version, lies in LIES.items() for lie in lies]
+)
+def test_lies_in_the_contents(version, lie):
+    *change, message = lie
+    data = repacked(pack_sections(SECTIONS, version=version), *change)
+    with pytest.raises(SceneFormatError, match=message):
+        unpack_sections(data, known=KNOWN)
 
 
 def test_head():

