@@ -147,7 +147,7 @@ def _transmittance(
     # A running sum over all rays in double, minus its value where the ray begins.
     total = torch.cat([depth.new_zeros(1), depth]).double().cumsum(0)
     begin = torch.repeat_interleave(packed_info[:, 0], packed_info[:, 1])
-    return torch.exp(-(total[:-1] - total[begin])).to(sigmas.dtype), depth
+    return torch.exp(-(total[:-1] - total.index_select(0, begin))).to(sigmas.dtype), depth
 
 
 def sample_weights(sigmas: Tensor, t_starts: Tensor, t_ends: Tensor, packed_info: Tensor) -> Tensor:
@@ -199,7 +199,9 @@ class ReferenceBackend:
             fraction = (cell - low)[:, None]  # [S, 1, D]
             weights = torch.where(corners.bool(), fraction, 1 - fraction).prod(-1)  # [S, 2^D]
             index = grid.vertex_index(level, low.long()[:, None] + corners)  # [S, 2^D]
-            levels.append((weights[..., None] * table[offset + index]).sum(1))
+            # Not table[...], whose gradient sorts all indices on a GPU.
+            rows = table.index_select(0, (offset + index).flatten())
+            levels.append((weights[..., None] * rows.view(*index.shape, table.shape[1])).sum(1))
         return torch.stack(levels, 1)
 
     def march(
