@@ -75,9 +75,10 @@ def test_a_ray_ends_after_so_many_samples(rival, device, reference, scene, setti
     assert_same(found, expected)
     cut, maybe = found.next_step.cpu() >= 0, expected.next_step >= 0
     assert cut.any()
-    # `reference` also says so of rays that became opaque before.
     assert (maybe | ~cut).all()
-    assert (found.packed_info.cpu()[cut, 1] == max_samples).all()
+    # Plain torch also says so of rays that became opaque before.
+    if rival.name != "reference":
+        assert (found.packed_info.cpu()[cut, 1] == max_samples).all()
     assert torch.equal(found.next_step.cpu()[cut], expected.next_step[cut])
 
 

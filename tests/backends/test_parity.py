@@ -43,6 +43,12 @@ def positions(count, num_dims):
     return x
 
 
+def assert_sums_equal(found, expected):
+    """Bit by bit, except where a GPU adds up in whatever order."""
+    tolerance = GRADIENT if found.is_cuda else {"rtol": 0.0, "atol": 0.0}
+    torch.testing.assert_close(found, expected, **tolerance)
+
+
 def check_interpolate(backend, reference, grid, x, table, *, check_gradient):
     expected_table = table.double().cpu().requires_grad_()
     expected = reference.interpolate(x.double().cpu(), expected_table, grid)
@@ -113,7 +119,7 @@ def test_interpolate_with_known_values(backend, device, tiny_grid):
     assert torch.equal(known, fresh)
     upstream = torch.randn(fresh.shape).to(device)
     gradients = [torch.autograd.grad(v, table, upstream)[0] for v in (fresh, known)]
-    assert torch.equal(*gradients)
+    assert_sums_equal(*gradients)
     assert gradients[0].any()
 
 
@@ -376,7 +382,7 @@ def test_interpolate_quantizes_what_it_reads(
     upstream = torch.randn(found.shape).to(device)
     (grad,) = torch.autograd.grad(found, table, upstream)
     plain = backend.interpolate(x, table, tiny_grid)
-    assert torch.equal(grad, torch.autograd.grad(plain, table, upstream)[0])
+    assert_sums_equal(grad, torch.autograd.grad(plain, table, upstream)[0])
 
 
 def test_gradients_by_rows(row_writer, device, tiny_grid):
