@@ -39,7 +39,7 @@ from shacira_nerfstudio.model.volrend import (
 from shacira_nerfstudio.plugin.bitstream import load_bitstream
 from shacira_nerfstudio.plugin.metrics import ImageMetrics, estimated_bytes
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
-from shacira_nerfstudio.plugin.rate_steering import RateSteering
+from shacira_nerfstudio.plugin.rate_steering import FIRST_TRIM, RateSteering
 from shacira_nerfstudio.plugin.scene_settings import resolve_scene_settings
 from shacira_nerfstudio.plugin.schedule import TrainingSchedule
 from shacira_nerfstudio.plugin.training import TrainingLoop
@@ -189,6 +189,7 @@ class ShaciraModel(Model):
             tables_every=config.tables_every * self._looks_apart,
             visibility_start=config.visibility_start,
             rdo_start=config.rdo_start if self._can_optimise else 1.0,
+            first_trim=FIRST_TRIM if config.target_size_kb and not self._can_optimise else 1.0,
         )
 
     @property

@@ -109,6 +109,12 @@ class RdoStage:
         return self.at_price(1 / inverse)
 
     @torch.no_grad()
+    def move(self, symbols: Tensor) -> None:
+        """Gives the model these latents where they differ; the others keep their fractions."""
+        latents = self._model.field.encoding.latents
+        latents.copy_(torch.where((symbols == self._start).to(latents.device), latents, symbols))
+
+    @torch.no_grad()
     def install(self, symbols: Tensor) -> None:
         """Gives the model these latents."""
         latents = self._model.field.encoding.latents
@@ -147,6 +153,15 @@ def optimise(model: ShaciraModel, trainer: Trainer) -> None:
     logger.info(
         "Latents optimised: the file went from %d to %d bytes.", before, stage.size(symbols)
     )
+
+
+def trim_first(model: ShaciraModel, trainer: Trainer) -> None:
+    """Cuts a file that is too large for its target while there is training left: latents that go
+    may come back, and others make up for them."""
+    stage, aim = RdoStage(model, trainer), model.rate_steering.aim(lr_factor=0.0)
+    symbols = stage.to_size(aim)
+    if stage.size(symbols) <= aim:  # else the target is out of reach, of which `trim` will tell
+        stage.move(symbols)
 
 
 def trim(model: ShaciraModel, trainer: Trainer) -> None:

@@ -39,6 +39,9 @@ class TrainingSchedule:
     """Fraction of training after which the rate is steered, if at all."""
     steer_every: float = 0.02
     """Fraction of training between measurements for it."""
+    first_trim: float = 1.0
+    """Fraction of training after which a file that is too large is cut for the first time, and
+    steering ends; 1 means never."""
     visibility_start: float = 1.0
     """Fraction of training after which cells that no ray sees are empty; 1 means never."""
     level_dropout: float = 0.0
@@ -76,7 +79,13 @@ class TrainingSchedule:
     def steers_rate(self, step: int) -> bool:
         """Whether the rate is steered after this step."""
         begins = step >= self.steer_start * self.num_steps
-        return begins and (step + 1) % self.steps_to_measure == 0 and step + 1 < self.rdo_step
+        ends = min(self.rdo_step, self.first_trim_step)
+        return begins and (step + 1) % self.steps_to_measure == 0 and step + 1 < ends
+
+    @property
+    def first_trim_step(self) -> int:
+        """Step before which a file that is too large is cut."""
+        return math.ceil(self.first_trim * self.num_steps)
 
     def observes_weights(self, step: int) -> bool:
         """Whether it is noted which cells rays see: for a quarter of training before it counts, and

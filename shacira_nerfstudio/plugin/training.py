@@ -88,6 +88,8 @@ class TrainingLoop:
         self._model.field.quantize_weights = self._schedule.quantizes_weights(step)
         if encoding.is_quantized:
             self._look_at_file(step, is_due=self._schedule.looks_at_file(step))
+        if step == self._schedule.first_trim_step:
+            rdo_stage.trim_first(self._model, self._trainer)
         if step == self._schedule.rdo_step:
             rdo_stage.optimise(self._model, self._trainer)
         self._model.field.encoding.latents.requires_grad_(not self._schedule.freezes_latents(step))

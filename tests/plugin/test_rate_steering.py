@@ -10,7 +10,11 @@ from tiny_runs import NUM_STEPS, make_config, make_trainer, steps  # noqa: E402
 
 from shacira_nerfstudio.codec import decode_scene, encode_scene  # noqa: E402
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig  # noqa: E402
-from shacira_nerfstudio.plugin.rate_steering import check_targets, file_bytes  # noqa: E402
+from shacira_nerfstudio.plugin.rate_steering import (  # noqa: E402
+    FIRST_TRIM,
+    check_targets,
+    file_bytes,
+)
 from shacira_nerfstudio.plugin.rdo_stage import RdoStage  # noqa: E402
 
 RDO_STEP = 72
@@ -26,6 +30,10 @@ def plain(scene, tmp_path_factory):
     final = trainer.pipeline.model.field.encoding.rounded().clone()
     steps(trainer, RDO_STEP + 1, NUM_STEPS)
     return trainer, before, final
+
+
+def rounded(model):
+    return model.field.encoding.rounded
 
 
 TARGET = {"target_size_kb": 8.0, "latents_init_std": 1.0, "log2_hashmap_size": 12}
@@ -74,6 +82,28 @@ def test_a_file_is_as_large_as_it_should_be(scene, tmp_path, rdo_strength):
     assert len(data) == size
     scene = decode_scene(data)
     assert scene.meta["target_size_kb"] == "8"
+
+
+def test_what_is_much_too_large_is_cut_while_there_is_training_left(scene, tmp_path, monkeypatch):
+    from shacira_nerfstudio.plugin.schedule import TrainingSchedule
+
+    monkeypatch.setattr(TrainingSchedule, "steers_rate", lambda self, step: False)
+    trainer = make_trainer(make_config(scene, tmp_path, **{**TARGET, "rate_lambda": 1e-6}))
+    model = trainer.pipeline.model
+    first = model.make_schedule(NUM_STEPS).first_trim_step
+    assert first == FIRST_TRIM * NUM_STEPS
+    steps(trainer, 0, first)
+    latents, symbols = (f().clone() for f in (model.field.encoding.latents.detach, rounded(model)))
+    aim = model.rate_steering.aim(lr_factor=0.0)
+    assert 8000 < aim < 1.05 * aim < file_bytes(model, trainer)
+    steps(trainer, first, first + 1)
+    assert file_bytes(model, trainer) < 1.02 * aim  # a step at a low learning rate apart
+    assert model.field.encoding.latents.requires_grad
+    still = rounded(model)() == symbols
+    assert 0.5 < still.float().mean() < 1
+    moved = (model.field.encoding.latents.detach() - latents).abs()
+    # Some others cross a half in that step by training alone.
+    assert moved[still].max() < 0.1 and moved[~still].median() > 0.5
 
 
 def test_a_target_below_networks_and_occupancy_is_told(scene, tmp_path, caplog):

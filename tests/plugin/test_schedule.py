@@ -108,6 +108,9 @@ def test_the_rate_is_steered_from_a_fifth_until_latents_are_final():
     measured = [s for s in range(1000) if make_schedule(rdo_start=0.9).steers_rate(s)]
     assert measured == list(range(219, 880, 20))
     assert [s for s in range(1000) if make_schedule().steers_rate(s)][-1] == 979
+    trimmed = make_schedule(first_trim=0.8)
+    assert [s for s in range(1000) if trimmed.steers_rate(s)][-1] == 779
+    assert trimmed.first_trim_step == 800 and make_schedule().first_trim_step == 1000
     # Short runs measure after every step, none more often than that.
     short = TrainingSchedule(10, make_schedule().quantizer)
     assert [s for s in range(10) if short.steers_rate(s)] == list(range(2, 9))
