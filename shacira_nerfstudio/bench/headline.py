@@ -10,7 +10,7 @@ from shacira_nerfstudio.bench.results import Row, curves
 from shacira_nerfstudio.bench.series import plots
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-_HEAD = ("", "preset", "steps", "train s", "PSNR dB", "SSIM", "bytes")
+_HEAD = ("", "preset", "steps", "train s", "PSNR dB", "SSIM", "bytes", "trained with")
 EMPTY = "No results are committed yet."
 
 
@@ -33,7 +33,8 @@ def headline(rows: Sequence[Row], folder: str) -> str:
                 tables.number(point.mean("train_seconds")),
             ]
             numbers += [tables.number(point.psnr, 2), tables.number(point.mean("ssim"), 3)]
-            lines.append([name, row["preset"], *numbers, tables.number(point.bytes)])
+            backends = "; ".join(sorted({row["backend"] for row in point.rows}))
+            lines.append([name, row["preset"], *numbers, tables.number(point.bytes), backends])
     days, machines = ({row[name] for row in rows} for name in ("date", "machine"))
     dated = f"Measured {max(day[:10] for day in days)} on {'; '.join(sorted(machines))}."
     drawn = [f"![{plot.title}]({folder}/{plot.name}.png)" for plot in plots(curves(rows))]

@@ -96,9 +96,12 @@ def render_results(rows: Sequence[Row], drawn: Sequence[Plot], files: Sequence[s
     for members, plot in zip(_by_scene(curves(rows)), drawn, strict=True):
         parts += [f"## {plot.title}", f"![rate and distortion]({plot.name}.png)"]
         parts += ["### Quality and bytes", tables.quality_table(members)]
-        parts += ["### BD-rate", tables.bd_table(members)]
+        rates = tables.bd_table(members)
+        parts += ["### BD-rate", rates] if rates else []
         parts += ["### Bytes by part", tables.parts_table(members)]
         parts += ["### Cost", tables.cost_table(members)]
+        learning = tables.learning_table(members)
+        parts += ["### Learning curves", learning] if learning else []
         others = tables.published_table(members[0].scene)
         parts += ["### Published by others, not measured here", others] if others else []
     for title, members in _ablation_groups(rows).items():

@@ -142,8 +142,9 @@ def _label(row: Row, others: Sequence[Row]) -> str:
     settings = [other.get("settings") or {} for other in others]
     names = sorted({name for values in settings for name in values})
     varied = [n for n in names if len({repr(values.get(n)) for values in settings}) > 1]
-    parts = [f"{n.rsplit('.', 1)[-1]} {(row.get('settings') or {}).get(n)}" for n in varied]
+    own = row.get("settings") or {}
+    parts = [f"{n.rsplit('.', 1)[-1]} {own[n]}" for n in varied if n in own]
     rates = {other["rate_lambda"] for other in others}
-    if len(rates) > 1 or not varied:
+    if len(rates) > 1 or not parts:
         parts.insert(0, f"lambda {row['rate_lambda']:g}" if row["rate_lambda"] else row["preset"])
     return ", ".join(parts)

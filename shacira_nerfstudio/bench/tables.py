@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -65,15 +67,43 @@ def cost_table(curves: Sequence[Curve]) -> str:
             views = number(point.mean("num_views"))
             peak = number(point.mean("peak_rss_mb"))
             steps = number(point.mean("steps"))
-            where = "; ".join(sorted({_where(row) for row in point.rows}))
-            rows.append([_name(curve, point), steps, *times, views, peak, where])
+            rows.append([_name(curve, point), steps, *times, views, peak, _wheres(point)])
     return markdown(head, rows)
 
 
-def _where(row: Row) -> str:
-    """Backend, machine, and what a row notes about its run."""
-    parts = (row.get("backend"), row.get("machine"), row.get("note"))
-    return ", ".join(part for part in parts if part)
+def _wheres(point: Point) -> str:
+    """Backend, machine, and what a row notes about its run, of all seeds."""
+    names = ("backend", "machine", "note")
+    texts = {", ".join(row[name] for name in names if row.get(name)) for row in point.rows}
+    return "; ".join(sorted(texts))
+
+
+def learning_table(curves: Sequence[Curve]) -> str:
+    """What was trained for several numbers of steps and is else the same: PSNR over steps, and what
+    doubling them gave; empty if there is nothing of the kind."""
+    groups: dict[str, list[Point]] = {}
+    for point in (point for curve in curves for point in curve.points):
+        row = point.rows[0]
+        names = ("method", "preset", "settings", "rate_lambda", "downscale")
+        same = json.dumps([row.get(name) for name in names], sort_keys=True)
+        groups.setdefault(same, []).append(point)
+    lines = []
+    for points in (sorted(group, key=_steps) for group in groups.values() if len(group) > 1):
+        row = points[0].rows[0]
+        name = f"{row['method']} {row['preset']}, {points[0].label}"
+        for before, point in zip([None, *points], points, strict=False):
+            gain = NONE
+            if before is not None:
+                doublings = math.log2(_steps(point) / _steps(before))
+                gain = f"{(point.psnr - before.psnr) / doublings:+.2f}"
+            times = [number(_steps(point)), number(point.mean("train_seconds"))]
+            lines.append([name, *times, number(point.bytes), number(point.psnr, 2), gain])
+    head = ["", "steps", "train s", "bytes", "PSNR dB", "dB per doubling of steps"]
+    return markdown(head, lines) if lines else ""
+
+
+def _steps(point: Point) -> int:
+    return point.rows[0]["steps"]
 
 
 def parts_table(curves: Sequence[Curve]) -> str:
@@ -106,7 +136,8 @@ def compare(anchor: Points, test: Points) -> str:
 
 
 def bd_table(curves: Sequence[Curve]) -> str:
-    """BD-rate of every curve (row, always the bytes of files) against every other one (column)."""
+    """BD-rate of curves (row, always the bytes of files) against others (column): all that have a
+    PSNR in common with some other; empty if none have."""
     anchors: list[tuple[str, Points]] = []
     for curve in curves:
         anchors.append((curve.name, curve.rate_distortion()))
@@ -120,8 +151,12 @@ def bd_table(curves: Sequence[Curve]) -> str:
     for curve in curves:
         test = curve.rate_distortion()
         cells = [NONE if name == curve.name else compare(points, test) for name, points in anchors]
-        rows.append([curve.name, *cells])
-    return markdown(["", *[name for name, _ in anchors]], rows)
+        if any(cell != NONE for cell in cells):
+            rows.append([curve.name, *cells])
+    used = [0] + [n for n in range(1, len(anchors) + 1) if any(row[n] != NONE for row in rows)]
+    head = ["", *[name for name, _ in anchors]]
+    table = [[line[n] for n in used] for line in [head, *rows]]
+    return markdown(table[0], table[1:]) if rows else ""
 
 
 def published_table(scene: str) -> str:
@@ -139,18 +174,27 @@ def published_table(scene: str) -> str:
 
 def ablation_table(rows: Sequence[Row]) -> str:
     """Rows of one scene: each against the base row of its lambda, or else of the nearest PSNR, and
-    against the base's curve at its own PSNR."""
+    against the base's curve at its own PSNR; and where they were measured, if not all in one
+    place."""
     bases = points_of([row for row in rows if row["ablation"] == BASE])
     curve = [(point.bytes, point.psnr) for point in bases]
     head = ["", "lambda", "PSNR dB", "bytes", "dB to base", "bytes to base", "bytes at its PSNR"]
-    lines = []
+    lines: list[list[str]] = []
+    wheres: list[str] = []
     names = dict.fromkeys(row["ablation"] for row in rows)
     for name in sorted(names, key=lambda name: name != BASE):
         for point in points_of([row for row in rows if row["ablation"] == name]):
             rate = point.rows[0]["rate_lambda"]
             line = [name, f"{rate:g}", number(point.psnr, 2), number(point.bytes)]
             lines.append([*line, *_deltas(point, rate, bases, curve, is_base=name == BASE)])
-    lines += [line for base in bases for line in _recoded(base, bases, curve)]
+            wheres.append(_wheres(point))
+    for base in bases:
+        recoded = _recoded(base, bases, curve)
+        lines += recoded
+        wheres += [_wheres(base)] * len(recoded)
+    if len(set(wheres)) > 1:
+        head.append("where")
+        lines = [[*line, where] for line, where in zip(lines, wheres, strict=True)]
     return markdown(head, lines)
 
 

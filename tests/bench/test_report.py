@@ -62,6 +62,16 @@ def test_rows_become_curves_by_method_and_points_by_setting(rows):
     assert (seeds.psnr, seeds.bytes) == (pytest.approx(32.1), 210_000)
 
 
+def test_a_point_is_named_by_the_settings_that_it_has(rows):
+    row = next(row for row in rows if row["scene"] == "fox")
+    changes = ({}, {"model.target_size_kb": 60.0}, {"model.target_psnr": 27.0})
+    some = [{**row, "settings": change, "psnr": 20.0 + n} for n, change in enumerate(changes)]
+    (curve,) = curves(some)
+    assert [point.label for point in curve.points] == [
+        *("lambda 0.001", "target_size_kb 60.0", "target_psnr 27.0"),
+    ]
+
+
 def test_curves_that_share_a_method_are_told_apart(rows):
     more = [{**row, "steps": 2000, "key": "x"} for row in rows if row["scene"] == "fox"]
     more += [{**row, "preset": "big", "key": "y"} for row in rows if row["scene"] == "fox"]
@@ -70,6 +80,18 @@ def test_curves_that_share_a_method_are_told_apart(rows):
     assert names == {
         *("shacira big", "shacira made-up, 1000 steps", "shacira made-up, 2000 steps"),
     }
+
+
+def test_a_learning_curve_is_what_differs_in_its_steps_alone(rows):
+    assert tables.learning_table(curves(rows)) == ""
+    (plain,) = (row for row in rows if row["method"] == "ngp-fp16")
+    more = [{**plain, "steps": 8000, "psnr": 36.0, "key": "x"}]
+    more += [{**plain, "steps": 500, "settings": {"model.log2_hashmap_size": 15}, "key": "y"}]
+    lines = tables.learning_table(curves([*rows, *more])).splitlines()[2:]
+    assert [line.split(" | ")[1:] for line in lines] == [
+        ["1,000", "600", "20,000,000", "33.00", "- |"],
+        ["8,000", "600", "20,000,000", "36.00", "+1.00 |"],  # 3 dB over three doublings
+    ]
 
 
 def test_the_bd_table_says_what_follows_from_the_rows(rows):
@@ -83,11 +105,15 @@ def test_the_bd_table_says_what_follows_from_the_rows(rows):
     assert cells(tables.bd_table(plain))["other"]["other, paper's accounting"] == "-25.0 %"
     assert table["shacira"]["ngp-fp16"].endswith("at 33.00 dB")  # a single point
     assert -99 < float(table["shacira"]["ngp-fp16"].split()[0]) < -98
-    assert table["ngp-fp16"]["shacira"] == tables.NONE
-    assert "MaskDWT (published)" in table["shacira"]
+    # What has no PSNR in common with anything is left out; without anything to compare, all is.
+    assert "ngp-fp16" not in table and "MaskDWT (published)" not in table["shacira"]
+    assert tables.bd_table([curve for curve in curves(rows) if curve.scene == "fox"]) == ""
+    better = [{**row, "psnr": row["psnr"] + 1.5} for row in rows if row["scene"] == "lego"]
+    assert "MaskDWT (published)" in cells(tables.bd_table(curves(better)))["shacira"]
     # At half the resolution nothing published is an anchor.
-    fox = tables.bd_table([curve for curve in curves(rows) if curve.scene == "fox"])
-    assert "published" not in fox
+    assert "published" not in tables.bd_table(
+        curves([{**row, "resolution": [400, 400]} for row in better])
+    )
 
 
 def test_quality_stands_beside_both_sizes(rows):
@@ -116,6 +142,10 @@ def test_ablations_are_compared_with_their_base(rows):
     beyond = found["no rate term"]  # no base of its lambda: the nearest PSNR; beyond its curve
     assert beyond["dB to base"] == "+2.00" and beyond["bytes to base"] == "+125.0 %"
     assert beyond["bytes at its PSNR"] == tables.NONE
+    assert "where" not in twice
+    moved = [{**row, "note": "elsewhere"} if row["key"] == "f0" else row for row in rows]
+    found = cells(tables.ablation_table(ablations(moved)))
+    assert found["no x"]["where"] == f"{found['no rate term']['where']}, elsewhere"
     alone = tables.ablation_table([row for row in ablations(rows) if row["ablation"] == "no x"])
     assert cells(alone)["no x"]["bytes to base"] == tables.NONE
 
@@ -218,6 +248,7 @@ def test_a_readme_gets_the_same_figures(rows, tmp_path, capsys):
     table = "\n".join(line for line in text.splitlines() if line.startswith("|"))
     line = cells(table)["lego 800x800, shacira, lambda 0.0005"]
     assert line["bytes"] == "400,000" and line["PSNR dB"] == "34.00" and line["train s"] == "600"
+    assert line["trained with"] == next(row["backend"] for row in rows)
     for name in re.findall(r"\]\(([^)]+)\)", text):
         assert (tmp_path / name).exists(), name
     before = readme.read_text("utf-8")
