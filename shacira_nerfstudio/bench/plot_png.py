@@ -20,7 +20,7 @@ def write_png(plot: Plot, path: Path) -> None:
 
     # Without pyplot: no display is looked for, no global state is left.
     figure = Figure(figsize=(8, 6), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
+    renderer = FigureCanvasAgg(figure).get_renderer()
     axes = figure.add_subplot()
     for series in plot.series:
         sizes, psnrs, _ = zip(*series.points, strict=True)
@@ -37,6 +37,10 @@ def write_png(plot: Plot, path: Path) -> None:
     axes.set_ylabel("PSNR, dB")
     axes.set_title(plot.title)
     # Beside the axes: within them it would lie on some point of some plot.
-    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
+    for columns in (3, 2, 1):
+        legend = figure.legend(fontsize=8, loc="outside lower center", ncols=columns)
+        if columns == 1 or legend.get_window_extent(renderer).width < 0.97 * figure.bbox.width:
+            break
+        legend.remove()
     # No date and no version in it: the same results give the same bytes.
     figure.savefig(path, metadata={"Software": None})

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ from PIL import Image
 from shacira_nerfstudio import cli
 from shacira_nerfstudio.bench import tables
 from shacira_nerfstudio.bench.headline import BEGIN, END, headline, replace_block
+from shacira_nerfstudio.bench.plot_png import write_png
 from shacira_nerfstudio.bench.report import CSV_HEAD, survey_csv, write_report
 from shacira_nerfstudio.bench.results import ablations, curves, load_rows
 from shacira_nerfstudio.bench.series import byte_text, byte_ticks, plots
@@ -200,6 +202,18 @@ def test_pictures_are_there(report):
     for name in ("rd-lego-800x800.png", "rd-fox-540x960.png"):
         with Image.open(report / name) as image:
             assert image.width > 600 and len(image.convert("L").getcolors(1 << 16) or []) > 3
+
+
+@pytest.mark.parametrize("length", [1, 30, 70])
+def test_a_legend_has_room(rows, tmp_path, length):
+    (plot,) = plots(curves([row for row in rows if row["scene"] == "fox"]))
+    many = [replace(plot.series[0], name=f"{n} {'n' * length}") for n in range(9)]
+    write_png(replace(plot, series=tuple(many)), tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as image:
+        pixels = image.convert("L")
+        for left in (0, image.width - 2):
+            edge = pixels.crop((left, 0, left + 2, image.height))
+            assert edge.getextrema() == (255, 255)
 
 
 def test_results_are_dated_and_linked(report):
