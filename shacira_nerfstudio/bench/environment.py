@@ -34,8 +34,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def machine() -> str:
     """Processor, cores that this process may use, operating system."""
-    system = platform.system()
-    return f"{_processor()}, {_num_cores()} cores, {system} {platform.machine()}"
+    system, cores = platform.system(), _num_cores()
+    count = f"{cores} core{'s' if cores != 1 else ''}"
+    return f"{_processor()}, {count}, {system} {platform.machine()}"
 
 
 def _processor() -> str:

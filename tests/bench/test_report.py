@@ -14,7 +14,7 @@ from PIL import Image
 
 from shacira_nerfstudio import cli
 from shacira_nerfstudio.bench import tables
-from shacira_nerfstudio.bench.headline import BEGIN, END, headline, replace_block
+from shacira_nerfstudio.bench.headline import BEGIN, EMPTY, END, headline, replace_block
 from shacira_nerfstudio.bench.plot_png import write_png
 from shacira_nerfstudio.bench.report import CSV_HEAD, survey_csv, write_report
 from shacira_nerfstudio.bench.results import ablations, curves, load_rows
@@ -265,6 +265,10 @@ def test_a_readme_gets_the_same_figures(rows, tmp_path, capsys):
     assert line["trained with"] == next(row["backend"] for row in rows)
     for name in re.findall(r"\]\(([^)]+)\)", text):
         assert (tmp_path / name).exists(), name
+    # Where ablations were made says nothing of these lines.
+    moved = [{**row, "machine": "elsewhere"} if row["ablation"] else row for row in rows]
+    assert "elsewhere" not in headline(moved, "report") != headline([], "report") == EMPTY
+    assert headline(ablations(rows), "report") == EMPTY
     before = readme.read_text("utf-8")
     assert cli.main(command) == 0 and readme.read_text("utf-8") == before
     readme.write_text("no marks", "utf-8")
