@@ -3,8 +3,9 @@
 At ``rdo_start`` of the steps the curvature of the loss in each latent is measured on some batches,
 the encoder says what each costs, and those move whose bits are too dear, see ``model/rdo.py``. From
 there on latents stay as they are, and the networks, with the latent decoder, adapt to them. With a
-target the price of a bit is whatever meets it; whether or not there was such a stage, the last step
-of a run takes away what is still too much.
+target the price of a bit is whatever meets it; without such a stage, a file that is much too large
+for its target is cut a first time while latents still learn. In any case the last step of a run
+takes away what is still too much.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ class RdoStage:
     def move(self, symbols: Tensor) -> None:
         """Gives the model these latents where they differ; the others keep their fractions."""
         latents = self._model.field.encoding.latents
-        latents.copy_(torch.where((symbols == self._start).to(latents.device), latents, symbols))
+        stays = (symbols == self._start).to(latents.device)
+        latents.copy_(torch.where(stays, latents, symbols.to(latents)))
 
     @torch.no_grad()
     def install(self, symbols: Tensor) -> None:
