@@ -20,10 +20,11 @@ def headline(rows: Sequence[Row], folder: str) -> str:
     Args:
         folder: Where the report lies, seen from the README.
     """
-    if not curves(rows):
+    found = curves(rows)
+    if not found:
         return EMPTY
     lines = []
-    for curve in curves(rows):
+    for curve in found:
         width, height = curve.resolution
         for point in curve.points:
             row = point.rows[0]
@@ -35,10 +36,10 @@ def headline(rows: Sequence[Row], folder: str) -> str:
             numbers += [tables.number(point.psnr, 2), tables.number(point.mean("ssim"), 3)]
             backends = "; ".join(sorted({row["backend"] for row in point.rows}))
             lines.append([name, row["preset"], *numbers, tables.number(point.bytes), backends])
-    shown = [row for curve in curves(rows) for point in curve.points for row in point.rows]
+    shown = [row for curve in found for point in curve.points for row in point.rows]
     days, machines = ({row[name] for row in shown} for name in ("date", "machine"))
     dated = f"Measured {max(day[:10] for day in days)} on {'; '.join(sorted(machines))}."
-    drawn = [f"![{plot.title}]({folder}/{plot.name}.png)" for plot in plots(curves(rows))]
+    drawn = [f"![{plot.title}]({folder}/{plot.name}.png)" for plot in plots(found)]
     return "\n\n".join([dated, tables.markdown(_HEAD, lines), *drawn])
 
 

@@ -180,21 +180,18 @@ def ablation_table(rows: Sequence[Row]) -> str:
     curve = [(point.bytes, point.psnr) for point in bases]
     head = ["", "lambda", "PSNR dB", "bytes", "dB to base", "bytes to base", "bytes at its PSNR"]
     lines: list[list[str]] = []
-    wheres: list[str] = []
     names = dict.fromkeys(row["ablation"] for row in rows)
     for name in sorted(names, key=lambda name: name != BASE):
         for point in points_of([row for row in rows if row["ablation"] == name]):
             rate = point.rows[0]["rate_lambda"]
             line = [name, f"{rate:g}", number(point.psnr, 2), number(point.bytes)]
-            lines.append([*line, *_deltas(point, rate, bases, curve, is_base=name == BASE)])
-            wheres.append(_wheres(point))
-    for base in bases:
-        recoded = _recoded(base, bases, curve)
-        lines += recoded
-        wheres += [_wheres(base)] * len(recoded)
-    if len(set(wheres)) > 1:
+            line += _deltas(point, rate, bases, curve, is_base=name == BASE)
+            lines.append([*line, _wheres(point)])
+    lines += [[*line, _wheres(base)] for base in bases for line in _recoded(base, bases, curve)]
+    if len({line[-1] for line in lines}) > 1:
         head.append("where")
-        lines = [[*line, where] for line, where in zip(lines, wheres, strict=True)]
+    else:
+        lines = [line[:-1] for line in lines]
     return markdown(head, lines)
 
 
