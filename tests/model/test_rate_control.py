@@ -63,6 +63,16 @@ def test_a_size_is_reached_and_kept(ratio, slope, every, lag):
     assert min(sizes) > 0.96
 
 
+@pytest.mark.parametrize("ratio", [0.3, 0.5, 0.7, 1.0])
+@pytest.mark.parametrize("slope", [0.6, 0.8, 1.0])
+@pytest.mark.parametrize("every", [20, 100, 500])
+def test_with_half_as_much_lag_again_it_swings_a_little_and_comes_back(ratio, slope, every):
+    plant = Plant(slope=slope, every=every, lag=1.5)
+    sizes, _ = steer(plant, ratio * math.exp(plant.base))
+    assert max(abs(size - 1) for size in sizes[-4:]) < 0.04
+    assert min(sizes) > 0.94
+
+
 @pytest.mark.parametrize("slope", [0.4, 0.6, 1.0])
 @pytest.mark.parametrize("ratio", [1.5, 2.5])
 def test_a_larger_size_is_reached_too(slope, ratio):
