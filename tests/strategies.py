@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from shacira_nerfstudio.codec import CameraSet, PackedScene, QuantizedTensor, RenderSettings
-from shacira_nerfstudio.codec.cameras import rounded_cameras
-from shacira_nerfstudio.codec.contexts import reached_entries
+from shacira_nerfstudio.codec.sections.cameras import rounded_cameras
+from shacira_nerfstudio.codec.latents.features import reached_entries
 from shacira_nerfstudio.grid import GridSpec
 
 

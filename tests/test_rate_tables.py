@@ -7,9 +7,9 @@ import pytest
 from strategies import busy_scene
 
 from shacira_nerfstudio.codec import describe, encode_scene
-from shacira_nerfstudio.codec.costs import CodeClasses, code_classes
+from shacira_nerfstudio.codec.latents.symbol_costs import CodeClasses, code_classes
 from shacira_nerfstudio.grid import GridSpec
-from shacira_nerfstudio.rate_tables import LARGEST_LETTER, SOFT_LETTERS, code_lengths
+from shacira_nerfstudio.compression.code_lengths import LARGEST_LETTER, SOFT_LETTERS, code_lengths
 
 GRID = GridSpec(3, (4, 4), (128, 128))
 

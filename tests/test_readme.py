@@ -12,7 +12,7 @@ BLOCKS = "\n".join(re.findall(r"^```\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE
 
 
 def test_commands_exist():
-    from shacira_nerfstudio.cli import COMMANDS
+    from shacira_nerfstudio.cli.main import COMMANDS
 
     named = set(re.findall(r"^shacira ([a-z-]+)", BLOCKS, re.MULTILINE))
     assert {"info", "verify", "import"} <= named <= set(COMMANDS)

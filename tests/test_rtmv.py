@@ -7,8 +7,8 @@ import OpenEXR
 import pytest
 from PIL import Image
 
-from shacira_nerfstudio import rtmv
-from shacira_nerfstudio.demo_scene import write_demo_scene
+from shacira_nerfstudio.scenes import rtmv
+from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
 
 
 def write_exr(path, **channels):

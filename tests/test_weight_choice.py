@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from shacira_nerfstudio.codec import QuantizedTensor
-from shacira_nerfstudio.codec.side_info import encode_weights
-from shacira_nerfstudio.pack import quantize_weight
-from shacira_nerfstudio.weight_choice import MIN_BITS, choose_weights
+from shacira_nerfstudio.codec.sections.grid_and_rendering import encode_weights
+from shacira_nerfstudio.compression.pack import quantize_weight
+from shacira_nerfstudio.compression.weight_bits import MIN_BITS, choose_weights
 
 NOISE = 1e-3
 """Mean squared error of the float weights: what no choice can undo."""

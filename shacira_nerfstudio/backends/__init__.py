@@ -15,13 +15,13 @@ from shacira_nerfstudio.backends.base import (
 from shacira_nerfstudio.backends.base import (
     VisibleSamples as VisibleSamples,
 )
-from shacira_nerfstudio.backends.rows import (
+from shacira_nerfstudio.backends.sparse_rows import (
     AdamState as AdamState,
 )
-from shacira_nerfstudio.backends.rows import (
+from shacira_nerfstudio.backends.sparse_rows import (
     Quantizer as Quantizer,
 )
-from shacira_nerfstudio.backends.rows import (
+from shacira_nerfstudio.backends.sparse_rows import (
     RowGradient as RowGradient,
 )
 from shacira_nerfstudio.backends.selection import (

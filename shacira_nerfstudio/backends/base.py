@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int16, Shaped
 from torch import Tensor
 
-from shacira_nerfstudio.backends.rows import PLAIN, AdamState, Quantizer, RowGradient
+from shacira_nerfstudio.backends.sparse_rows import PLAIN, AdamState, Quantizer, RowGradient
 from shacira_nerfstudio.grid import GridSpec
 
 Contraction = Literal["affine", "contracted"]
@@ -337,7 +337,7 @@ class Backend(Protocol):
     ) -> None:
         """A step of Adam in the rows that were touched, in place; clears the gradient.
 
-        See :class:`shacira_nerfstudio.model.row_adam.RowAdam`. Only where :attr:`writes_rows`.
+        See :class:`shacira_nerfstudio.model.sparse_row_adam.RowAdam`. Only where :attr:`writes_rows`.
         """
         ...
 

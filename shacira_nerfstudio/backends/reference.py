@@ -20,8 +20,8 @@ from shacira_nerfstudio.backends.base import (
     VisibleSamples,
     Weights,
 )
-from shacira_nerfstudio.backends.rounds import render_in_rounds
-from shacira_nerfstudio.backends.rows import (
+from shacira_nerfstudio.backends.composed import render_in_rounds
+from shacira_nerfstudio.backends.sparse_rows import (
     PLAIN,
     RATE_BLOCK,
     AdamState,

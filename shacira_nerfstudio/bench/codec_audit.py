@@ -22,8 +22,8 @@ import numpy as np
 
 from shacira_nerfstudio.bench.throughput.rivals import COMPRESSORS, compressed_bytes, torchac_bytes
 from shacira_nerfstudio.codec import encode_scene
-from shacira_nerfstudio.codec.contexts import entry_magnitudes
-from shacira_nerfstudio.codec.latents import cross_entropy
+from shacira_nerfstudio.codec.latents.features import entry_magnitudes
+from shacira_nerfstudio.codec.latents.level_section import cross_entropy
 from shacira_nerfstudio.codec.scene_file import FileContent, KnownLevels, read_file
 
 _NO_HEADERS = ("LATN", "OCCU", "WGTS", "cams")

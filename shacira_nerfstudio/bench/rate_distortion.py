@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from shacira_nerfstudio.bench.plain_file import pack_halves, unpack_halves
-from shacira_nerfstudio.bench.recoded import recoded_bytes
+from shacira_nerfstudio.bench.fp16_baseline import pack_halves, unpack_halves
+from shacira_nerfstudio.bench.codec_ablation import recoded_bytes
 from shacira_nerfstudio.codec import decode_scene, describe, encode_scene
-from shacira_nerfstudio.plugin.measure import measure_views, open_run
+from shacira_nerfstudio.plugin.evaluate import measure_views, open_run
 
 PLAIN_NAME = "parameters.fp16"
 

@@ -14,7 +14,7 @@ from shacira_nerfstudio.bench import tables
 from shacira_nerfstudio.bench.plot_html import render_page
 from shacira_nerfstudio.bench.plot_png import write_png
 from shacira_nerfstudio.bench.results import Curve, Row, ablations, curves, load_rows
-from shacira_nerfstudio.bench.series import Plot, file_name, plots
+from shacira_nerfstudio.bench.plot_data import Plot, file_name, plots
 
 CSV_HEAD = ("Submethod", "PSNR", "SSIM", "LPIPS", "Size [Bytes]")
 """Of w-m/3dgs-compression-survey."""

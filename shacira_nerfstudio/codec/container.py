@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shacira_nerfstudio.codec.wire import ByteReader, SceneFormatError, varint
+from shacira_nerfstudio.codec.bitio import ByteReader, SceneFormatError, varint
 
 MAGIC = b"SHCR"
 VERSION = 3

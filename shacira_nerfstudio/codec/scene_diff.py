@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shacira_nerfstudio.codec.packed_scene import PackedScene
+from shacira_nerfstudio.codec.scene import PackedScene
 
 _PLAIN = "kind architecture grid num_levels_present rendering meta prefix_psnr".split()
 

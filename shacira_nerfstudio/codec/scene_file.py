@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from shacira_nerfstudio.codec.cameras import decode_cameras, encode_cameras
+from shacira_nerfstudio.codec.sections.cameras import decode_cameras, encode_cameras
 from shacira_nerfstudio.codec.container import (
     VERSION,
     Section,
@@ -18,7 +18,7 @@ from shacira_nerfstudio.codec.container import (
     pack_sections,
     unpack_sections,
 )
-from shacira_nerfstudio.codec.contexts import (
+from shacira_nerfstudio.codec.latents.features import (
     Features,
     TouchedSlabs,
     entry_magnitudes,
@@ -27,7 +27,7 @@ from shacira_nerfstudio.codec.contexts import (
     neighbour_levels,
     neighbour_sizes,
 )
-from shacira_nerfstudio.codec.head import (
+from shacira_nerfstudio.codec.sections.head import (
     MAX_META_BYTES,
     canonical_json,
     decode_head,
@@ -35,12 +35,12 @@ from shacira_nerfstudio.codec.head import (
     encode_head,
     symbols_digest,
 )
-from shacira_nerfstudio.codec.latents import LevelParts, decode_level, encode_level
-from shacira_nerfstudio.codec.model_choice import choose_models
-from shacira_nerfstudio.codec.occupancy import MAX_CELLS, decode_occupancy, encode_occupancy
-from shacira_nerfstudio.codec.packed_scene import CameraSet, PackedScene, RenderSettings
-from shacira_nerfstudio.codec.pass_model import LevelRows, PassModel
-from shacira_nerfstudio.codec.side_info import (
+from shacira_nerfstudio.codec.latents.level_section import LevelParts, decode_level, encode_level
+from shacira_nerfstudio.codec.latents.context_search import choose_models
+from shacira_nerfstudio.codec.sections.occupancy import MAX_CELLS, decode_occupancy, encode_occupancy
+from shacira_nerfstudio.codec.scene import CameraSet, PackedScene, RenderSettings
+from shacira_nerfstudio.codec.latents.context_model import LevelRows, PassModel
+from shacira_nerfstudio.codec.sections.grid_and_rendering import (
     decode_grid,
     decode_prefix_psnr,
     decode_rendering,
@@ -50,7 +50,7 @@ from shacira_nerfstudio.codec.side_info import (
     encode_rendering,
     encode_weights,
 )
-from shacira_nerfstudio.codec.wire import SceneFormatError
+from shacira_nerfstudio.codec.bitio import SceneFormatError
 from shacira_nerfstudio.grid import GridSpec
 
 KNOWN = frozenset(["HEAD", "GRID", "RNDR", "OCCU", "WGTS", "LATN"])

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int, Int16, Shaped
 from torch import Tensor, nn
 
 from shacira_nerfstudio.backends import Backend, Quantizer, RowGradient
-from shacira_nerfstudio.backends.rows import PLAIN, RATE_BLOCK
+from shacira_nerfstudio.backends.sparse_rows import PLAIN, RATE_BLOCK
 from shacira_nerfstudio.grid import GridSpec
-from shacira_nerfstudio.model.binary_rate import binary_bits
+from shacira_nerfstudio.model.bernoulli_rate import binary_bits
 from shacira_nerfstudio.model.entropy_model import FactorizedEntropyModel
 from shacira_nerfstudio.model.latent_decoder import LatentDecoder
 from shacira_nerfstudio.model.quantize import QuantizeMode, quantize, sign

@@ -14,7 +14,7 @@ from shacira_nerfstudio.codec.container import unpack_sections
 from shacira_nerfstudio.codec.scene_file import KNOWN
 from shacira_nerfstudio.model.occupancy import OccupancyGrid
 from shacira_nerfstudio.model.pinhole import background_fill
-from shacira_nerfstudio.pack import UnpackedScene, unpack_scene
+from shacira_nerfstudio.compression.pack import UnpackedScene, unpack_scene
 from shacira_nerfstudio.plugin.scene_settings import SceneSettings
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ def default_device() -> str:
 
 
 def _row_adam_class() -> type:
-    from shacira_nerfstudio.model.row_adam import RowAdam
+    from shacira_nerfstudio.model.sparse_row_adam import RowAdam
 
     return RowAdam
 
@@ -48,7 +48,7 @@ class RowAdamOptimizerConfig(OptimizerConfig):
 
 
 def _adam(lr: float) -> dict:
-    # No scheduler: learning rates follow plugin/schedule.py, in plain floats that any torch loads
+    # No scheduler: learning rates follow compression/schedule.py, in plain floats that any torch loads
     # again.
     return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": None}
 

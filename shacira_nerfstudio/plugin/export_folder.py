@@ -39,13 +39,13 @@ from shacira_nerfstudio.codec import (
     encode_scene,
     save_scene,
 )
-from shacira_nerfstudio.codec.cameras import rounded_cameras
-from shacira_nerfstudio.pack import mean_appearance, pack_field, render_settings
+from shacira_nerfstudio.codec.sections.cameras import rounded_cameras
+from shacira_nerfstudio.compression.pack import mean_appearance, pack_field, render_settings
 from shacira_nerfstudio.plugin.bitstream import KEY
-from shacira_nerfstudio.plugin.export_choices import economical_scene
+from shacira_nerfstudio.compression.export_search import economical_scene
 from shacira_nerfstudio.plugin.export_command import MAX_CAMERAS, ExportShacira
 from shacira_nerfstudio.plugin.model import ShaciraModel
-from shacira_nerfstudio.plugin.prefix_quality import measure_prefixes
+from shacira_nerfstudio.plugin.prefix_psnr import measure_prefixes
 
 if TYPE_CHECKING:
     from nerfstudio.pipelines.base_pipeline import Pipeline

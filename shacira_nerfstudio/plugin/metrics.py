@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from shacira_nerfstudio.codec.occupancy import encode_occupancy
-from shacira_nerfstudio.codec.side_info import encode_weights
-from shacira_nerfstudio.pack import mean_appearance, pack_weights
+from shacira_nerfstudio.codec.sections.occupancy import encode_occupancy
+from shacira_nerfstudio.codec.sections.grid_and_rendering import encode_weights
+from shacira_nerfstudio.compression.pack import mean_appearance, pack_weights
 
 if TYPE_CHECKING:
     from shacira_nerfstudio.plugin.model import ShaciraModel

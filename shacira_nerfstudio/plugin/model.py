@@ -23,7 +23,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 from shacira_nerfstudio.backends import MarchSettings, get_backend
 from shacira_nerfstudio.backends.reference import density_of
 from shacira_nerfstudio.codec import PackedScene
-from shacira_nerfstudio.codec.costs import code_classes
+from shacira_nerfstudio.codec.latents.symbol_costs import code_classes
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.build import build_field
 from shacira_nerfstudio.model.occupancy import OccupancyGrid, step_growth
@@ -39,12 +39,12 @@ from shacira_nerfstudio.model.volrend import (
 from shacira_nerfstudio.plugin.bitstream import load_bitstream
 from shacira_nerfstudio.plugin.metrics import ImageMetrics, estimated_bytes
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
-from shacira_nerfstudio.plugin.rate_steering import FIRST_TRIM, RateSteering
+from shacira_nerfstudio.compression.rate_steering import FIRST_TRIM, RateSteering
 from shacira_nerfstudio.plugin.scene_settings import resolve_scene_settings
-from shacira_nerfstudio.plugin.schedule import TrainingSchedule
-from shacira_nerfstudio.plugin.training import TrainingLoop
+from shacira_nerfstudio.compression.schedule import TrainingSchedule
+from shacira_nerfstudio.plugin.callbacks import TrainingLoop
 from shacira_nerfstudio.plugin.viewer_panel import ViewerPanel
-from shacira_nerfstudio.rate_tables import code_lengths
+from shacira_nerfstudio.compression.code_lengths import code_lengths
 
 _ENTRIES_PER_LOOK = 1 << 23
 """Up to so many entries the file is looked at as often as configured; a table of twice as many

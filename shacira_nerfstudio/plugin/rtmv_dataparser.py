@@ -27,7 +27,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shacira_nerfstudio import rtmv
+from shacira_nerfstudio.scenes import rtmv
 
 
 @dataclass

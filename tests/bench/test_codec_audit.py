@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shacira_nerfstudio import cli
+from shacira_nerfstudio.cli import main as cli
 from shacira_nerfstudio.bench import codec_audit
 from shacira_nerfstudio.bench.throughput.rivals import torchac_bytes
 from shacira_nerfstudio.codec import PackedScene, QuantizedTensor, decode_scene, encode_scene
-from shacira_nerfstudio.codec.contexts import reached_entries
+from shacira_nerfstudio.codec.latents.features import reached_entries
 from shacira_nerfstudio.grid import GridSpec
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1_tiny.shacira"

@@ -8,7 +8,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from shacira_nerfstudio.bench import demo
+from shacira_nerfstudio.cli import demo
 from shacira_nerfstudio.plugin.presets import load_preset
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from strategies import busy_scene
 
-from shacira_nerfstudio.bench import recoded, tables
+from shacira_nerfstudio.bench import tables
+from shacira_nerfstudio.bench import codec_ablation as recoded
 from shacira_nerfstudio.bench.results import ablations, load_rows
 from shacira_nerfstudio.codec import QuantizedTensor, decode_scene, describe, encode_scene
 

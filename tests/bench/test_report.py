@@ -12,13 +12,13 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from shacira_nerfstudio import cli
+from shacira_nerfstudio.cli import main as cli
 from shacira_nerfstudio.bench import tables
-from shacira_nerfstudio.bench.headline import BEGIN, EMPTY, END, headline, replace_block
+from shacira_nerfstudio.bench.readme_block import BEGIN, EMPTY, END, headline, replace_block
 from shacira_nerfstudio.bench.plot_png import write_png
 from shacira_nerfstudio.bench.report import CSV_HEAD, survey_csv, write_report
 from shacira_nerfstudio.bench.results import ablations, curves, load_rows
-from shacira_nerfstudio.bench.series import byte_text, byte_ticks, plots
+from shacira_nerfstudio.bench.plot_data import byte_text, byte_ticks, plots
 
 ROWS = Path(__file__).with_name("made_up_rows.jsonl")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shacira_nerfstudio import cli
+from shacira_nerfstudio.cli import main as cli
 from shacira_nerfstudio.bench import sweep
 from shacira_nerfstudio.bench.plan import load_plan
 from shacira_nerfstudio.bench.results import load_rows
@@ -89,7 +89,7 @@ def test_a_sweep_trains_exports_and_measures_each_job_once(plan, tmp_path, ran):
 def test_the_training_command_is_shacira_train_with_one_preset(plan, tmp_path, ran):
     sweep.run_plan(plan, tmp_path / "rows.jsonl", work_dir=tmp_path / "work", say=lambda _: None)
     command = ran[0]
-    assert command[:4] == [sys.executable, "-m", "shacira_nerfstudio.cli", "train"]
+    assert command[:4] == [sys.executable, "-m", "shacira_nerfstudio.cli.main", "train"]
     preset = Path(command[4]).read_text("utf-8")
     assert "model.rate_lambda: 0.001" in preset and "max_num_iterations: 2" in preset
     assert command[-3:-1] == ["rtmv-data", "--data"]
@@ -279,7 +279,7 @@ def test_pooled_entropy_is_that_of_each_channel():
 
 @pytest.mark.parametrize("compressor", ["xz-6", "zstd-19"])
 def test_half_floats_come_back(compressor, monkeypatch):
-    from shacira_nerfstudio.bench import plain_file
+    from shacira_nerfstudio.bench import fp16_baseline as plain_file
 
     if compressor == "zstd-19":
         pytest.importorskip("zstandard")

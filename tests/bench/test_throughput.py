@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from shacira_nerfstudio import cli
+from shacira_nerfstudio.cli import main as cli
 from shacira_nerfstudio.bench.throughput import (
     driver,
     ops,
@@ -88,7 +88,7 @@ def setting():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    from shacira_nerfstudio.demo_scene import write_demo_scene
+    from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
 
     folder = tmp_path_factory.mktemp("throughput")
     write_demo_scene(folder / "scene", num_views=6, size=16)
@@ -195,7 +195,7 @@ def test_a_wrong_operation_is_not_timed(setting, row, operation, change):
 @pytest.mark.nerfstudio
 @pytest.mark.parametrize("name", ["train_step", "render"])
 def test_a_wrong_model_is_not_timed(runs, monkeypatch, name):
-    from shacira_nerfstudio.plugin import bench_host
+    from shacira_nerfstudio.bench.throughput import nerfstudio_side as bench_host
 
     right = bench_host.twin
 

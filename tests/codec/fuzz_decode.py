@@ -62,7 +62,7 @@ def repaired(data: bytes) -> bytes:
 
 def _entries(contents: bytes) -> list[tuple[str, int]]:
     """Tags and lengths, read for as long as there are any."""
-    from shacira_nerfstudio.codec.wire import ByteReader, SceneFormatError
+    from shacira_nerfstudio.codec.bitio import ByteReader, SceneFormatError
 
     entries = []
     reader = ByteReader(contents, "contents")
@@ -119,7 +119,7 @@ def main() -> None:
 
     # Bytecode that numba compiles must stay as it is.
     with atheris.instrument_imports(
-        include=["shacira_nerfstudio"], exclude=["shacira_nerfstudio.codec.kernels_numba"]
+        include=["shacira_nerfstudio"], exclude=["shacira_nerfstudio.codec.entropy.rans_numba"]
     ):
         import shacira_nerfstudio.codec
     assert shacira_nerfstudio.codec

@@ -7,7 +7,7 @@ import pytest
 from strategies import random_rotations
 
 from shacira_nerfstudio.codec import CameraSet, SceneFormatError
-from shacira_nerfstudio.codec.cameras import decode_cameras, encode_cameras, rounded_cameras
+from shacira_nerfstudio.codec.sections.cameras import decode_cameras, encode_cameras, rounded_cameras
 
 
 def cameras_at(poses):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strategies import modest
 
 from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
-from shacira_nerfstudio.codec.wire import ByteReader, SceneFormatError, varint
+from shacira_nerfstudio.codec.bitio import ByteReader, SceneFormatError, varint
 
 KNOWN = frozenset(["HEAD", "DATA"])
 SECTIONS = [("HEAD", b"abc"), ("skip", b""), ("DATA", b"\0" * 5), ("DATA", b"x")]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import grids, modest, occupancies, seeds
 
-from shacira_nerfstudio.codec.contexts import (
+from shacira_nerfstudio.codec.latents.features import (
     MAX_DESCRIBED,
     MAX_NEIGHBOURS,
     MAX_WALKED,
@@ -117,7 +117,7 @@ def test_neighbours_follow_the_rules(data, seed, num_dims):
 
 
 def test_more_touched_vertices_than_are_kept(monkeypatch):
-    monkeypatch.setattr("shacira_nerfstudio.codec.contexts._MAX_KEPT", 100)
+    monkeypatch.setattr("shacira_nerfstudio.codec.latents.features._MAX_KEPT", 100)
     grid = GridSpec(3, (9,), (736,))
     touched = TouchedSlabs(grid, 0, None)
     first, second = ([len(slab[0]) for slab in touched] for _ in range(2))

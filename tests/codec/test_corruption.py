@@ -14,12 +14,12 @@ from shacira_nerfstudio.codec import (
     encode_scene,
 )
 from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
-from shacira_nerfstudio.codec.head import canonical_json, symbols_digest
-from shacira_nerfstudio.codec.pass_model import PassModel
+from shacira_nerfstudio.codec.sections.head import canonical_json, symbols_digest
+from shacira_nerfstudio.codec.latents.context_model import PassModel
 from shacira_nerfstudio.codec.scene_file import KNOWN
-from shacira_nerfstudio.codec.side_info import encode_grid
-from shacira_nerfstudio.codec.tables import FrequencyTable
-from shacira_nerfstudio.codec.wire import BitWriter, varint
+from shacira_nerfstudio.codec.sections.grid_and_rendering import encode_grid
+from shacira_nerfstudio.codec.entropy.frequency_table import FrequencyTable
+from shacira_nerfstudio.codec.bitio import BitWriter, varint
 from shacira_nerfstudio.grid import GridSpec
 
 TINY = make.tiny_scene()

@@ -8,8 +8,8 @@ from hypothesis import given
 from strategies import busy_scene, modest, scenes
 
 from shacira_nerfstudio.codec import describe, encode_scene
-from shacira_nerfstudio.codec.contexts import reached_entries
-from shacira_nerfstudio.codec.costs import symbol_costs
+from shacira_nerfstudio.codec.latents.features import reached_entries
+from shacira_nerfstudio.codec.latents.symbol_costs import symbol_costs
 
 
 @pytest.fixture(scope="module")

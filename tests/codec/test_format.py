@@ -67,7 +67,11 @@ def test_the_worked_example_is_the_golden_file():
 
 
 def test_limits_on_the_page_are_those_of_the_code():
-    from shacira_nerfstudio.codec import contexts, latents, pass_model, scene_file, side_info
+    from shacira_nerfstudio.codec import scene_file
+    from shacira_nerfstudio.codec.latents import features as contexts
+    from shacira_nerfstudio.codec.latents import level_section as latents
+    from shacira_nerfstudio.codec.latents import context_model as pass_model
+    from shacira_nerfstudio.codec.sections import grid_and_rendering as side_info
 
     assert contexts.MAX_LOAD == 24 and "exceeds 24 T" in PAGE
     assert contexts.MAX_DESCRIBED_LOAD == 64 and "does not exceed 64 T" in PAGE

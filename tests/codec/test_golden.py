@@ -10,7 +10,7 @@ import pytest
 from shacira_nerfstudio.codec import decode_scene, describe, encode_scene, truncate, verify
 from shacira_nerfstudio.codec.container import unpack_sections
 from shacira_nerfstudio.codec.scene_file import KNOWN
-from shacira_nerfstudio.codec.wire import ByteReader
+from shacira_nerfstudio.codec.bitio import ByteReader
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.shacira"))

@@ -13,7 +13,7 @@ import pytest
 
 from shacira_nerfstudio.codec import PackedScene, decode_scene, encode_scene, truncate
 from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
-from shacira_nerfstudio.codec.contexts import reached_entries
+from shacira_nerfstudio.codec.latents.features import reached_entries
 from shacira_nerfstudio.codec.scene_file import KNOWN
 from shacira_nerfstudio.grid import GridSpec
 

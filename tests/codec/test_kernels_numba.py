@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 from strategies import grids, modest, occupancies, scenes, seeds
 
 from shacira_nerfstudio.codec import decode_scene, encode_scene
-from shacira_nerfstudio.codec.contexts import (
+from shacira_nerfstudio.codec.latents.features import (
     crowded_levels,
     level_features,
     neighbour_sizes,
 )
-from shacira_nerfstudio.codec.occupancy import decode_occupancy, encode_occupancy
-from shacira_nerfstudio.codec.rans import Decoder, Segment, encode, kernels
-from shacira_nerfstudio.codec.tables import FrequencyTable, TableSet
-from shacira_nerfstudio.codec.wire import SceneFormatError
+from shacira_nerfstudio.codec.sections.occupancy import decode_occupancy, encode_occupancy
+from shacira_nerfstudio.codec.entropy.rans import Decoder, Segment, encode, kernels
+from shacira_nerfstudio.codec.entropy.frequency_table import FrequencyTable, TableSet
+from shacira_nerfstudio.codec.bitio import SceneFormatError
 from shacira_nerfstudio.grid import GridSpec
 
 pytest.importorskip("numba")

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import modest, seeds
 
-from shacira_nerfstudio.codec import latents
-from shacira_nerfstudio.codec.contexts import Features
-from shacira_nerfstudio.codec.latents import decode_level, encode_level
-from shacira_nerfstudio.codec.model_choice import choose_models
-from shacira_nerfstudio.codec.pass_model import MAX_SCORES, Known, LevelRows, PassModel
-from shacira_nerfstudio.codec.wire import BitReader, BitWriter, SceneFormatError
+from shacira_nerfstudio.codec.latents import level_section as latents
+from shacira_nerfstudio.codec.latents.features import Features
+from shacira_nerfstudio.codec.latents.level_section import decode_level, encode_level
+from shacira_nerfstudio.codec.latents.context_search import choose_models
+from shacira_nerfstudio.codec.latents.context_model import MAX_SCORES, Known, LevelRows, PassModel
+from shacira_nerfstudio.codec.bitio import BitReader, BitWriter, SceneFormatError
 
 
 def known(support, magnitude=0, before=0, previous=0, partner=0, ancestry=0, neighbours=0):

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import modest, seeds
 
-from shacira_nerfstudio.codec.rans import Decoder, Segment, choose_lanes, encode
-from shacira_nerfstudio.codec.tables import FrequencyTable, TableSet
-from shacira_nerfstudio.codec.wire import SceneFormatError
+from shacira_nerfstudio.codec.entropy.rans import Decoder, Segment, choose_lanes, encode
+from shacira_nerfstudio.codec.entropy.frequency_table import FrequencyTable, TableSet
+from shacira_nerfstudio.codec.bitio import SceneFormatError
 
 MESSAGE = np.array([0, 2, -1, 0, 1, 2, 0, -1, 2])
 TABLE = FrequencyTable(-1, (11, 91, 11, 5), precision=14)

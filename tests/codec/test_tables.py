@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import counts, modest
 
-from shacira_nerfstudio.codec.tables import (
+from shacira_nerfstudio.codec.entropy.frequency_table import (
     FrequencyTable,
     TableSet,
     frequencies,
     log2_fixed,
     symbol_costs,
 )
-from shacira_nerfstudio.codec.wire import BitReader, BitWriter, SceneFormatError
+from shacira_nerfstudio.codec.bitio import BitReader, BitWriter, SceneFormatError
 
 
 def stored(table, previous=None):

@@ -17,8 +17,8 @@ from shacira_nerfstudio.codec import (
     RenderSettings,
     encode_scene,
 )
-from shacira_nerfstudio.codec.cameras import rounded_cameras
-from shacira_nerfstudio.codec.contexts import reached_entries
+from shacira_nerfstudio.codec.sections.cameras import rounded_cameras
+from shacira_nerfstudio.codec.latents.features import reached_entries
 from shacira_nerfstudio.grid import GridSpec
 
 FOLDER = pathlib.Path(__file__).parent

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from shacira_nerfstudio.model.binary_rate import binary_bits
+from shacira_nerfstudio.model.bernoulli_rate import binary_bits
 from shacira_nerfstudio.model.entropy_model import FactorizedEntropyModel
 
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from shacira_nerfstudio.model.rate_control import (
+from shacira_nerfstudio.compression.rate_controller import (
     LAG_STEPS,
     ControlState,
     Gains,
@@ -57,7 +57,7 @@ def test_a_size_is_reached_and_kept(ratio, slope, every, lag):
     """Whatever the length of the run, and with a lag that is not quite what was assumed."""
     plant = Plant(slope=slope, every=every, lag=lag)
     sizes, _ = steer(plant, ratio * math.exp(plant.base))
-    # What is above it is taken away at the end, see ``plugin/rdo_stage.py``.
+    # What is above it is taken away at the end, see ``compression/rdo_stage.py``.
     assert all(0.96 < size < 1.06 for size in sizes[-4:])
     # A file that fell far below its target would not fill again in time.
     assert min(sizes) > 0.96

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from shacira_nerfstudio.model.rdo import Bits, best_moves, find_price, probe_curvature
+from shacira_nerfstudio.compression.rdo import Bits, best_moves, find_price, probe_curvature
 
 
 def bits_of(symbols):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from shacira_nerfstudio.backends import RowGradient
-from shacira_nerfstudio.model.row_adam import RowAdam
+from shacira_nerfstudio.model.sparse_row_adam import RowAdam
 
 
 def make(backend, rows=37, **options):

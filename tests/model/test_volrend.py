@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from shacira_nerfstudio.backends import MarchSettings, rounds
+from shacira_nerfstudio.backends import MarchSettings
+from shacira_nerfstudio.backends import composed as rounds
 from shacira_nerfstudio.backends.reference import sample_weights
 from shacira_nerfstudio.model import volrend
 from shacira_nerfstudio.model.radiance_field import FieldShape
@@ -167,7 +168,7 @@ def test_rounds_do_not_change_the_picture(tiny_field, full, monkeypatch, first_r
     expected = render_rays(tiny_field, full, SETTINGS, *rays, early_stop=0.0)
     monkeypatch.setattr(rounds, "FIRST_ROUND", first_round)
     if tiny_field.encoding.backend.name == "cpu_numba":
-        from shacira_nerfstudio.backends.cpu_numba import views
+        from shacira_nerfstudio.backends.cpu_numba import render as views
 
         monkeypatch.setattr(views, "FIRST_ROUND", first_round)
     found = render_rays(tiny_field, full, SETTINGS, *rays, early_stop=0.0)

@@ -21,26 +21,19 @@ from nerfstudio.configs.dataparser_configs import all_dataparsers  # noqa: E402
 from nerfstudio.configs.method_configs import all_methods  # noqa: E402
 from nerfstudio.utils.eval_utils import eval_setup  # noqa: E402
 
-from shacira_nerfstudio import cli  # noqa: E402
+from shacira_nerfstudio.cli import main as cli  # noqa: E402
 from shacira_nerfstudio.backends import get_backend  # noqa: E402
-from shacira_nerfstudio.codec import (  # noqa: E402
-    PackedScene,
-    contexts,
-    decode_scene,
-    encode_scene,
-    load_scene,
-    save_scene,
-    truncate,
-)
-from shacira_nerfstudio.demo_scene import write_demo_scene  # noqa: E402
+from shacira_nerfstudio.codec import PackedScene, decode_scene, encode_scene, load_scene, save_scene, truncate
+from shacira_nerfstudio.codec.latents import features as contexts
+from shacira_nerfstudio.scenes.demo_scene import write_demo_scene  # noqa: E402
 from shacira_nerfstudio.grid import GridSpec  # noqa: E402
 from shacira_nerfstudio.model.pinhole import (  # noqa: E402
     background_fill,
     pinhole_rays,
     render_view,
 )
-from shacira_nerfstudio.pack import unpack_scene  # noqa: E402
-from shacira_nerfstudio.plugin import export_choices  # noqa: E402
+from shacira_nerfstudio.compression.pack import unpack_scene  # noqa: E402
+from shacira_nerfstudio.compression import export_search as export_choices  # noqa: E402
 from shacira_nerfstudio.plugin.evaluation import evaluate_run  # noqa: E402
 from shacira_nerfstudio.plugin.export_folder import (  # noqa: E402
     camera_set,

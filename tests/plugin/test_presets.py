@@ -103,7 +103,7 @@ def test_qualities_are_three_and_end_in_time():
 
 
 def test_the_command_says_how_long_each_takes(capsys):
-    from shacira_nerfstudio import cli
+    from shacira_nerfstudio.cli import main as cli
 
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])

@@ -10,12 +10,12 @@ from tiny_runs import NUM_STEPS, make_config, make_trainer, steps  # noqa: E402
 
 from shacira_nerfstudio.codec import decode_scene, encode_scene  # noqa: E402
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig  # noqa: E402
-from shacira_nerfstudio.plugin.rate_steering import (  # noqa: E402
+from shacira_nerfstudio.compression.rate_steering import (  # noqa: E402
     FIRST_TRIM,
     check_targets,
     file_bytes,
 )
-from shacira_nerfstudio.plugin.rdo_stage import RdoStage  # noqa: E402
+from shacira_nerfstudio.compression.rdo_stage import RdoStage  # noqa: E402
 
 RDO_STEP = 72
 
@@ -85,7 +85,7 @@ def test_a_file_is_as_large_as_it_should_be(scene, tmp_path, rdo_strength):
 
 
 def test_what_is_much_too_large_is_cut_while_there_is_training_left(scene, tmp_path, monkeypatch):
-    from shacira_nerfstudio.plugin.schedule import TrainingSchedule
+    from shacira_nerfstudio.compression.schedule import TrainingSchedule
 
     monkeypatch.setattr(TrainingSchedule, "steers_rate", lambda self, step: False)
     trainer = make_trainer(make_config(scene, tmp_path, **{**TARGET, "rate_lambda": 1e-6}))
@@ -143,7 +143,7 @@ def test_a_quality_moves_the_rate_the_other_way(scene, tmp_path):
 
 
 def test_what_a_quality_does_not_need_is_taken_away(scene, tmp_path, monkeypatch):
-    from shacira_nerfstudio.plugin.schedule import TrainingSchedule
+    from shacira_nerfstudio.compression.schedule import TrainingSchedule
 
     # Steering itself would come so near to the target that little is left to take away.
     monkeypatch.setattr(TrainingSchedule, "steers_rate", lambda self, step: False)

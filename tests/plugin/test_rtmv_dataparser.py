@@ -11,8 +11,8 @@ import torch
 import yaml
 from PIL import Image
 
-from shacira_nerfstudio import rtmv
-from shacira_nerfstudio.demo_scene import write_demo_scene
+from shacira_nerfstudio.scenes import rtmv
+from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
 
 pytest.importorskip("nerfstudio")
 pytestmark = pytest.mark.nerfstudio

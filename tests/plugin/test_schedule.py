@@ -3,7 +3,7 @@
 import pytest
 
 from shacira_nerfstudio.model.quantize import QuantizeSchedule
-from shacira_nerfstudio.plugin.schedule import TrainingSchedule
+from shacira_nerfstudio.compression.schedule import TrainingSchedule
 
 
 def make_schedule(**changes):

@@ -25,13 +25,10 @@ from shacira_nerfstudio.backends.base import (
     VisibleSamples,
     Weights,
 )
-from shacira_nerfstudio.backends.cpu_numba import (
-    front,
-    interpolate_kernels,
-    march_kernels,
-    render_kernels,
-    views,
-)
+from shacira_nerfstudio.backends.cpu_numba import interpolate_kernels, march_kernels
+from shacira_nerfstudio.backends.cpu_numba import visible_samples as front
+from shacira_nerfstudio.backends.cpu_numba import composite_kernels as render_kernels
+from shacira_nerfstudio.backends.cpu_numba import render as views
 from shacira_nerfstudio.backends.cpu_numba.bfloat16_kernels import HAS_BFLOAT16
 from shacira_nerfstudio.backends.cpu_numba.latents import (
     CodedBits,
@@ -42,7 +39,7 @@ from shacira_nerfstudio.backends.cpu_numba.latents import (
 from shacira_nerfstudio.backends.cpu_numba.networks import PackedNetworks, Shade, raw_density
 from shacira_nerfstudio.backends.cpu_numba.threads import blocks, default_num_threads, run
 from shacira_nerfstudio.backends.reference import ray_bounds, spacing
-from shacira_nerfstudio.backends.rows import PLAIN, AdamState, Quantizer, RowGradient
+from shacira_nerfstudio.backends.sparse_rows import PLAIN, AdamState, Quantizer, RowGradient
 from shacira_nerfstudio.grid import GridSpec
 
 SAMPLE_BLOCK = 65536

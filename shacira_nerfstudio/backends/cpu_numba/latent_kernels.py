@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from shacira_nerfstudio.backends.cpu_numba.prefetch import prefetch
-from shacira_nerfstudio.backends.rows import RATE_BLOCK
+from shacira_nerfstudio.backends.sparse_rows import RATE_BLOCK
 
 _COMPILE = {
     "nogil": True,

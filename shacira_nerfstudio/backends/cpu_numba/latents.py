@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shacira_nerfstudio.backends.cpu_numba import latent_kernels
 from shacira_nerfstudio.backends.cpu_numba.threads import blocks, run
-from shacira_nerfstudio.backends.rows import RATE_BLOCK, AdamState, RowGradient
+from shacira_nerfstudio.backends.sparse_rows import RATE_BLOCK, AdamState, RowGradient
 from shacira_nerfstudio.grid import GridSpec
 
 _BLOCK = 1 << 18

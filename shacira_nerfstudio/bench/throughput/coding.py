@@ -25,8 +25,8 @@ from shacira_nerfstudio.bench.throughput.timing import (
     rate_row,
 )
 from shacira_nerfstudio.codec import PackedScene, decode_scene, describe, encode_scene
-from shacira_nerfstudio.codec.rans import Decoder, Segment, choose_lanes, encode
-from shacira_nerfstudio.codec.tables import FIXED, FrequencyTable, TableSet
+from shacira_nerfstudio.codec.entropy.rans import Decoder, Segment, choose_lanes, encode
+from shacira_nerfstudio.codec.entropy.frequency_table import FIXED, FrequencyTable, TableSet
 
 _NUMPY_REPEATS = 3
 _CODEC = "numba"

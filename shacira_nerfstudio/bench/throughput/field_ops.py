@@ -13,7 +13,7 @@ from shacira_nerfstudio.bench.throughput.timing import Row, check_relative, rate
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.build import build_field
 from shacira_nerfstudio.model.radiance_field import FieldShape
-from shacira_nerfstudio.rate_tables import LARGEST_LETTER
+from shacira_nerfstudio.compression.code_lengths import LARGEST_LETTER
 
 HIDDEN_DIM, GEO_FEAT_DIM, NUM_COLOR_LAYERS, SH_DEGREE = 64, 15, 1, 4
 """The method's defaults."""
@@ -25,7 +25,7 @@ class _Networks:
     """Inputs of both networks, and what each side makes of them."""
 
     def __init__(self, setting: Setting) -> None:
-        from shacira_nerfstudio.plugin.bench_host import networks
+        from shacira_nerfstudio.bench.throughput.nerfstudio_side import networks
 
         sizes = setting.sizes
         grid = GridSpec.create(num_levels=sizes.num_levels, max_res=64, log2_hashmap_size=8)

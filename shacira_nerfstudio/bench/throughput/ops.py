@@ -121,7 +121,7 @@ def _table_sizes(setting: Setting, grid: GridSpec) -> dict[str, Any]:
 
 def interpolate(setting: Setting) -> Row:
     """Forward and backward over float latents, against Nerfstudio's HashEncoding."""
-    from shacira_nerfstudio.plugin.bench_host import hash_encoding
+    from shacira_nerfstudio.bench.throughput.nerfstudio_side import hash_encoding
 
     sizes, backend = setting.sizes, setting.backend
     grid, x = sizes.grid(), coherent_positions(sizes)
@@ -175,7 +175,7 @@ def _check_interpolation(
 
 def interpolate_int8(setting: Setting) -> Row:
     """Forward over rounded latents of one byte, as rendering reads them."""
-    from shacira_nerfstudio.plugin.bench_host import hash_encoding
+    from shacira_nerfstudio.bench.throughput.nerfstudio_side import hash_encoding
 
     sizes, backend = setting.sizes, setting.backend
     grid, x = sizes.grid(), coherent_positions(sizes)
@@ -262,7 +262,7 @@ def march(setting: Setting) -> Row:
 
 def composite(setting: Setting) -> Row:
     """Compositing forward and backward; every ray has as many samples, as the rival demands."""
-    from shacira_nerfstudio.plugin.bench_host import DenseCompositing
+    from shacira_nerfstudio.bench.throughput.nerfstudio_side import DenseCompositing
 
     sizes, backend = setting.sizes, setting.backend
     rays, count = sizes.num_rays, sizes.samples_per_ray

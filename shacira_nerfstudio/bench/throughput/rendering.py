@@ -29,7 +29,7 @@ class _Views:
         self.count, self.num_rays = 0, 0
 
     def run(self) -> None:
-        from shacira_nerfstudio.plugin.bench_host import view
+        from shacira_nerfstudio.bench.throughput.nerfstudio_side import view
 
         camera = view(self.cameras, self.count % len(self.cameras), self.max_rays)
         self.count += 1
@@ -39,7 +39,7 @@ class _Views:
 
 def render(runs: SceneRuns, repeats: int) -> Row:
     """Held-out views from the decoded file, a different one in each repeat."""
-    from shacira_nerfstudio.plugin import bench_host
+    from shacira_nerfstudio.bench.throughput import nerfstudio_side as bench_host
 
     # How well nerfacto has learned the scene makes no difference to it: it has no early stop.
     rival_model = runs.rival.pipeline.model.eval()
@@ -79,7 +79,7 @@ def render(runs: SceneRuns, repeats: int) -> Row:
 
 def check_file(runs: SceneRuns) -> dict[str, Any]:
     """Holds some rays of the first view of the decoded file against `reference`."""
-    from shacira_nerfstudio.plugin.bench_host import eval_cameras, twin, view
+    from shacira_nerfstudio.bench.throughput.nerfstudio_side import eval_cameras, twin, view
 
     models = [twin(runs.model, name, runs.file_bytes) for name in ("auto", "reference")]
     return check_view(models[0], models[1], view(eval_cameras(runs.ours), 0))
@@ -87,7 +87,7 @@ def check_file(runs: SceneRuns) -> dict[str, Any]:
 
 def check_view(model: Any, truth: Any, camera: Any) -> dict[str, Any]:
     """Some rays of a view against `reference`."""
-    from shacira_nerfstudio.plugin.bench_host import camera_rays
+    from shacira_nerfstudio.bench.throughput.nerfstudio_side import camera_rays
 
     bundle = camera_rays(camera)
     chosen = torch.linspace(0, len(bundle) - 1, CHECK_RAYS).long()

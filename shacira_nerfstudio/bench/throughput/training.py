@@ -43,7 +43,7 @@ class Steps:
         self.records: list[list[Any]] = []
 
     def run(self) -> None:
-        from shacira_nerfstudio.plugin.bench_host import run_steps
+        from shacira_nerfstudio.bench.throughput.nerfstudio_side import run_steps
 
         self.records.append(run_steps(self.trainer, self.next, self.block))
         self.next += self.block
@@ -84,7 +84,7 @@ class SceneRuns:
     @cached_property
     def ours(self) -> Any:
         """Our trainer, after the warm-up. Types of the host are known in plugin/ only."""
-        from shacira_nerfstudio.plugin.bench_host import our_trainer, run_steps
+        from shacira_nerfstudio.bench.throughput.nerfstudio_side import our_trainer, run_steps
 
         torch.set_num_threads(self.num_threads)
         trainer = our_trainer(
@@ -106,7 +106,7 @@ class SceneRuns:
     @cached_property
     def rival(self) -> Any:
         """nerfacto's trainer, as set up."""
-        from shacira_nerfstudio.plugin.bench_host import nerfacto_trainer
+        from shacira_nerfstudio.bench.throughput.nerfstudio_side import nerfacto_trainer
 
         return nerfacto_trainer(
             self.data, self.folder / "nerfacto", dataparser=self.dataparser, **self.rival_options
@@ -117,13 +117,13 @@ class SceneRuns:
         """The scene's file."""
         if self.scene_file is not None:
             return self.scene_file.read_bytes()
-        from shacira_nerfstudio.plugin.bench_host import own_file
+        from shacira_nerfstudio.bench.throughput.nerfstudio_side import own_file
 
         return own_file(self.model)
 
     def check_step(self) -> dict[str, Any]:
         """Holds colours and gradients of a step against `reference`."""
-        from shacira_nerfstudio.plugin import bench_host
+        from shacira_nerfstudio.bench.throughput import nerfstudio_side as bench_host
 
         model = self.model
         bundle, batch = bench_host.training_batch(self.ours, CHECK_RAYS)
@@ -145,7 +145,7 @@ class SceneRuns:
 
 def train_step(runs: SceneRuns, repeats: int) -> Row:
     """Whole training steps: data, forward, backward, optimisers, callbacks."""
-    from shacira_nerfstudio.plugin import bench_host
+    from shacira_nerfstudio.bench.throughput import nerfstudio_side as bench_host
 
     model = runs.model
     check = runs.check_step()
@@ -214,7 +214,7 @@ def model_sizes(model: Any) -> dict[str, Any]:
 
 def latent_optimizer(runs: SceneRuns, repeats: int) -> Row:
     """One step of the optimiser of the latents on its own, with the gradient of a real step."""
-    from shacira_nerfstudio.plugin import bench_host
+    from shacira_nerfstudio.bench.throughput import nerfstudio_side as bench_host
 
     model = runs.model
     bundle, batch = bench_host.training_batch(runs.ours, CHECK_RAYS)

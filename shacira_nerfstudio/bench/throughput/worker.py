@@ -33,7 +33,7 @@ def first_frame(file: str) -> dict[str, Any]:
     from shacira_nerfstudio.backends import get_backend
     from shacira_nerfstudio.codec import decode_scene
     from shacira_nerfstudio.model.pinhole import background_fill, render_view
-    from shacira_nerfstudio.pack import unpack_scene
+    from shacira_nerfstudio.compression.pack import unpack_scene
 
     backend = get_backend("auto", "cpu")
     begin = time.perf_counter()
@@ -69,8 +69,8 @@ def first_frame(file: str) -> dict[str, Any]:
 
 def compile_time() -> dict[str, Any]:
     """Seconds of everything's first use, and of the same with other sizes: train, code, render."""
-    from shacira_nerfstudio.demo_scene import write_demo_scene
-    from shacira_nerfstudio.plugin import bench_host
+    from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
+    from shacira_nerfstudio.bench.throughput import nerfstudio_side as bench_host
 
     def everything(folder: Path, **options: Any) -> float:
         trainer = bench_host.our_trainer(
@@ -99,7 +99,7 @@ def train_memory(
     import torch
 
     from shacira_nerfstudio.bench.throughput.ops import OURS_TORCH_THREADS
-    from shacira_nerfstudio.plugin import bench_host
+    from shacira_nerfstudio.bench.throughput import nerfstudio_side as bench_host
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = bench_host.our_trainer(Path(data), Path(folder), dataparser=dataparser, **options)

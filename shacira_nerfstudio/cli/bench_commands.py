@@ -1,0 +1,103 @@
+"""`shacira bench rd`, `report` and `codec`: options and what they print."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+
+@dataclass
+class RateDistortion:
+    """Run a plan of trainings: export each, decode the FILE, render all test views, write one JSON
+    line.
+
+    Jobs whose line is there already are skipped. The exit status is 1 if a job failed; the others
+    are run all the same.
+    """
+
+    plan: Positional[Path]
+    """YAML file, see configs/sweeps/."""
+    output: Path
+    """File of JSON lines; new ones are appended."""
+    data_root: Path | None = None
+    """Folder that holds the scenes' folders."""
+    work_dir: Path = Path("bench_work")
+    """Gets runs, exports and logs, a folder per job. What a job had finished there before it failed
+    is not repeated."""
+    list_jobs: bool = False
+    """Only print the jobs, and which of them are there."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.bench.plan import load_plan
+        from shacira_nerfstudio.bench.sweep import keys_of, run_plan
+
+        if self.list_jobs:
+            done = keys_of(self.output)
+            for job in load_plan(self.plan):
+                print(f"{job.key} {'there' if job.key in done else 'to do'}: {job.title}")
+            return 0
+        failed = run_plan(self.plan, self.output, data_root=self.data_root, work_dir=self.work_dir)
+        for job in failed:
+            print(f"failed: {job.title} ({job.key})")
+        return 1 if failed else 0
+
+
+@dataclass
+class Report:
+    """Make tables, plots and 3DGS.zip CSV files of results: RESULTS.md, rd.html, PNG, csv/."""
+
+    results: Positional[tuple[Path, ...]]
+    """Files of JSON lines, as `shacira bench rd` writes them."""
+    output: Path
+    """Folder for all of it."""
+    readme: Path | None = None
+    """README above that folder whose lines between the marks for results are replaced, too."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.bench.readme_block import write_readme
+        from shacira_nerfstudio.bench.report import write_report
+        from shacira_nerfstudio.bench.results import load_rows
+
+        for path in write_report(self.results, self.output):
+            print(path)
+        if self.readme is not None:
+            write_readme(load_rows(self.results), self.readme, self.output)
+            print(self.readme)
+        return 0
+
+
+@dataclass
+class Codec:
+    """Show how good the coding of files is: beside the entropies of their integers and beside other
+    coders of the same integers.
+
+    The exit status is 1 if a file misses a bar of what a trained scene should reach.
+    """
+
+    files: Positional[tuple[Path, ...]]
+    """The .shacira files."""
+    output: Path | None = None
+    """File of JSON lines to write, one per file."""
+    json: bool = False
+    """Print these lines instead of a table."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.bench.codec_audit import audit, audit_text, missed_bars
+
+        lines, has_missed = [], False
+        for path in self.files:
+            figures = audit(path.read_bytes())
+            missed = missed_bars(figures)
+            has_missed |= bool(missed)
+            lines.append(json.dumps({"file": str(path), "missed": missed, **figures}))
+            print(lines[-1] if self.json else audit_text(str(path), figures))
+        if self.output is not None:
+            self.output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return 1 if has_missed else 0
+
+
+COMMANDS = {"rd": RateDistortion, "report": Report, "codec": Codec}
+"""Sub-commands of `shacira bench` that live here."""

@@ -1,0 +1,288 @@
+"""Sub-commands of `shacira` that need nothing but a .shacira file: no data set, no Nerfstudio.
+
+Each is its options as a dataclass and ``main``, which returns the exit status. Everything heavy is
+imported there: `shacira --help` must stay light.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from shacira_nerfstudio.codec import CameraSet
+
+File = Annotated[Path, Positional, arg(metavar="FILE")]
+Output = Annotated[Path, Positional, arg(metavar="OUT")]
+
+
+@dataclass
+class Info:
+    """Show what a file holds and where its bytes go."""
+
+    file: File
+    """The .shacira file."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    allow_truncated: bool = False
+    """Accept a file whose end is missing, as far as its last whole level."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.codec import describe
+
+        facts = describe(self.file.read_bytes(), allow_truncated=self.allow_truncated)
+        print(_as_json(facts) if self.json else _info_text(facts))
+        return 0
+
+
+@dataclass
+class Verify:
+    """Check a file: checksums, digest of the symbols, and that our encoder writes the same bytes.
+
+    The exit status is 0 if it holds and 1 if not.
+    """
+
+    file: File
+    """The .shacira file."""
+    json: bool = False
+    """Print JSON."""
+    allow_truncated: bool = False
+    """Accept a file whose end is missing, as far as its last whole level."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.codec import SceneFormatError, verify
+
+        data, reason = self.file.read_bytes(), None
+        try:
+            verify(data, allow_truncated=self.allow_truncated)
+        except SceneFormatError as error:
+            reason = str(error)
+        if self.json:
+            print(_as_json({"valid": reason is None, "reason": reason, "bytes": len(data)}))
+        else:
+            print(f"{self.file}: {'valid' if reason is None else 'not valid: ' + reason}")
+        return 0 if reason is None else 1
+
+
+@dataclass
+class Truncate:
+    """Cut off the finest levels: a smaller, coarser file that is itself valid."""
+
+    file: File
+    """The .shacira file; its end may be missing."""
+    output: Output
+    """The file to write."""
+    max_level: int | None = None
+    """Finest level to keep, from 0."""
+    max_bytes: int | None = None
+    """Keep as many levels as fit."""
+    json: bool = False
+    """Print JSON."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.codec import decode_scene, save_scene, truncate
+
+        if self.max_level is None and self.max_bytes is None:
+            raise ValueError("expected --max-level or --max-bytes, got neither")
+        data = self.file.read_bytes()
+        shorter = truncate(data, max_level=self.max_level, max_bytes=self.max_bytes)
+        scene = decode_scene(shorter)
+        save_scene(self.output, shorter)
+        facts = {
+            "file": str(self.output),
+            "num_levels_present": scene.num_coded_levels,
+            "num_levels": scene.grid.num_levels,
+            "bytes": len(shorter),
+            "bytes_before": len(data),
+        }
+        kept = f"{scene.num_coded_levels} of {scene.grid.num_levels} levels"
+        text = f"{self.output}: {kept}, {len(shorter):,} of {len(data):,} bytes"
+        print(_as_json(facts) if self.json else text)
+        return 0
+
+
+@dataclass
+class Diff:
+    """Compare two files by what they hold. The exit status is 0 if both hold the same, else 1."""
+
+    first: File
+    """A .shacira file."""
+    second: File
+    """Another one."""
+    json: bool = False
+    """Print JSON."""
+    allow_truncated: bool = False
+    """Accept a file whose end is missing, as far as its last whole level."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.codec import decode_scene
+        from shacira_nerfstudio.codec.scene_diff import compare_scenes
+
+        data = [path.read_bytes() for path in (self.first, self.second)]
+        scenes = [decode_scene(part, allow_truncated=self.allow_truncated) for part in data]
+        found = compare_scenes(*scenes)
+        facts = {
+            "same_scene": not found,
+            "same_bytes": data[0] == data[1],
+            "bytes": [len(part) for part in data],
+            "differences": found,
+        }
+        if self.json:
+            print(_as_json(facts))
+        else:
+            print(f"bytes: {len(data[0]):,} and {len(data[1]):,}")
+            for name, difference in found.items():
+                print(_printable(f"{name}: {difference}"))
+            if not found:
+                print("same scene" + (", same bytes" if facts["same_bytes"] else ", other bytes"))
+        return 1 if found else 0
+
+
+@dataclass
+class Decompress:
+    """Write what a file holds as plain arrays: symbols as integers, weights as floats."""
+
+    file: File
+    """The .shacira file."""
+    output: Output
+    """The file to write: NAME.npz for numpy.load, or NAME.safetensors."""
+    json: bool = False
+    """Print JSON."""
+    allow_truncated: bool = False
+    """Accept a file whose end is missing, as far as its last whole level."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.codec import load_scene
+        from shacira_nerfstudio.codec.array_export import save_arrays
+
+        scene = load_scene(self.file, allow_truncated=self.allow_truncated)
+        arrays = save_arrays(self.output, scene)
+        if self.json:
+            shapes = {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()}
+            print(_as_json({"file": str(self.output), "arrays": shapes}))
+        else:
+            for name, array in arrays.items():
+                print(f"{name}: {array.dtype} {list(array.shape)}")
+        return 0
+
+
+@dataclass
+class Render:
+    """Render the cameras that are stored in a file, as PNG images."""
+
+    file: File
+    """The .shacira file."""
+    output_dir: Path
+    """Folder for 00000.png, 00001.png, ..."""
+    views: int = 0
+    """Number of cameras, evenly spread; 0 means all."""
+    width: int | None = None
+    """Pixels per row; the camera's own by default, or as --height demands."""
+    height: int | None = None
+    """Rows; the camera's own by default, or as --width demands."""
+    json: bool = False
+    """Print JSON."""
+    allow_truncated: bool = False
+    """Accept a file whose end is missing, as far as its last whole level."""
+
+    def main(self) -> int:
+        import numpy as np
+        from PIL import Image
+
+        from shacira_nerfstudio.backends import get_backend
+        from shacira_nerfstudio.codec import load_scene
+        from shacira_nerfstudio.model.pinhole import background_fill, render_view
+        from shacira_nerfstudio.compression.pack import unpack_scene
+
+        packed = load_scene(self.file, allow_truncated=self.allow_truncated)
+        scene = unpack_scene(packed, get_backend("auto", "cpu"))
+        cameras = scene.scene.cameras
+        if cameras is None:
+            raise ValueError(f"expected stored cameras in {self.file}, found none")
+        if self.views < 0:
+            raise ValueError(f"expected --views of 0 or more, got {self.views}")
+        total = len(cameras.sizes)
+        count = min(self.views or total, total)
+        chosen = np.linspace(0, total - 1, count).round().astype(int)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for number, index in enumerate(chosen):
+            intrinsics, size = scaled_optics(cameras, int(index), self.width, self.height)
+            image = render_view(
+                scene.field,
+                scene.occupied,
+                scene.march,
+                cameras.camera_to_worlds[index],
+                intrinsics,
+                size,
+                background=background_fill(scene.background, scene.background_color),
+                early_stop=scene.early_stop,
+            )
+            pixels = (image.numpy() * 255 + 0.5).astype(np.uint8)
+            path = self.output_dir / f"{number:05d}.png"
+            Image.fromarray(pixels).save(path)
+            paths.append(str(path))
+            if not self.json:
+                print(path)
+        if self.json:
+            print(_as_json({"images": paths, "num_levels_present": packed.num_coded_levels}))
+        return 0
+
+
+def scaled_optics(
+    cameras: CameraSet, index: int, width: int | None, height: int | None
+) -> tuple[Any, tuple[int, int]]:
+    """Intrinsics and size of a stored camera at another resolution; one given side keeps the
+    shape."""
+    own = [int(side) for side in cameras.sizes[index]]
+    if width is None and height is None:
+        width, height = own
+    elif width is None or height is None:
+        factor = width / own[0] if width is not None else (height or 0) / own[1]
+        width = width if width is not None else max(1, round(own[0] * factor))
+        height = height if height is not None else max(1, round(own[1] * factor))
+    fx, fy, cx, cy = cameras.intrinsics[index]
+    across, down = width / own[0], height / own[1]
+    return (fx * across, fy * down, cx * across, cy * down), (width, height)
+
+
+def _as_json(facts: Any) -> str:
+    return json.dumps(facts, indent=2, sort_keys=True)
+
+
+def _printable(text: str) -> str:
+    """Without characters that move a terminal's cursor or change its colours."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _info_text(facts: dict[str, Any]) -> str:
+    total = facts["bytes"]
+    lines = [f"{'total':<12}{total:>12,} bytes"]
+    for part, count in facts["bytes_by_part"].items():
+        lines.append(f"{part:<12}{count:>12,} bytes {100 * count / total:5.1f} %")
+    lines.append(f"format version {facts['version']}, {facts['head']['kind']}")
+    lines.append(
+        f"{facts['bits_per_latent']:.3f} bits per latent, "
+        f"{facts['bits_per_reached_latent']:.3f} per reached one; {facts['num_latents']:,} latents,"
+        f" {facts['num_reached_latents']:,} reached, {facts['num_nonzero_latents']:,} not 0"
+    )
+    lines.append("level resolution    entries reached    bytes  bits/latent up to here        PSNR")
+    for level, size in enumerate(facts["bytes_by_level"]):
+        psnr = f"{facts['prefix_psnr'][level]:>9.2f} dB" if facts["prefix_psnr"] else "not measured"
+        lines.append(
+            f"{level:>5}{facts['resolutions'][level]:>11,}{facts['table_sizes'][level]:>11,}"
+            f"{facts['reached_entries_by_level'][level] / facts['table_sizes'][level]:>8.0%}"
+            f"{size:>9,}{facts['bits_per_latent_by_level'][level]:>13.3f}"
+            f"{facts['prefix_bytes'][level]:>11,} {psnr}"
+        )
+    missing = facts["num_levels"] - facts["num_levels_present"]
+    if missing:
+        how = "the file was cut off" if facts["is_cut_off"] else "a shortened file"
+        lines.append(f"{missing} of {facts['num_levels']} levels are missing: {how}")
+    lines.append(f"{facts['num_cameras']} cameras, digest {facts['digest']}")
+    lines += [_printable(f"{key}: {value}") for key, value in sorted(facts["meta"].items())]
+    return "\n".join(lines)
