@@ -2,18 +2,21 @@
 
 Every part that touches a grid (kernels, codec, packing) asks this module, so that a file never
 depends on which backend wrote or reads it. The layout is tiny-cuda-nn's (Müller et al., "Instant
-Neural Graphics Primitives", SIGGRAPH 2022, Sec. 3): level l has ``resolution`` vertices per axis;
-it is dense while ``resolution ** num_dims`` fits its table and hashed above.
+Neural Graphics Primitives", SIGGRAPH 2022, Sec. 3), but for one thing: each axis of a level may
+have a resolution of its own, for pictures that are not square and for video. A level is dense while
+the product of its resolutions fits its table, and hashed above.
 
-Notation: D = num_dims, L = num_levels, N = resolution of a level, x = position in [0, 1]^D.
-Cell coordinates are ``x * (N - 1) + 0.5`` (half-cell offset): the lower corner of the cell that
-holds x is the floor of that, the other corners add 0 or 1 per axis. Vertices therefore run from 0
-to N inclusive; those at N wrap around in the table of a dense level, as they do in tiny-cuda-nn.
+Notation: D = num_dims, L = num_levels, N_a = resolution of a level along axis a, x = position in
+[0, 1]^D. Cell coordinates are ``x_a * (N_a - 1) + 0.5`` (half-cell offset): the lower corner of the
+cell that holds x is the floor of that, the other corners add 0 or 1 per axis. Vertices therefore run
+from 0 to N_a inclusive; those at N_a wrap around in the table of a dense level, as they do in
+tiny-cuda-nn.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +41,9 @@ class GridSpec:
     """
 
     num_dims: int
-    """Number of axes, 2 (image) or 3 (radiance field)."""
-    resolutions: tuple[int, ...]
-    """Vertices per axis, one per level."""
+    """Number of axes: 2 (picture) or 3 (radiance field; x, y, t of a video)."""
+    resolutions: tuple[tuple[int, ...], ...]
+    """Vertices along each axis, [L][D]; no axis gets coarser from one level to the next."""
     table_sizes: tuple[int, ...]
     """Entries, one per level; a multiple of 8."""
 
@@ -54,25 +57,25 @@ class GridSpec:
                 f"expected one table size per level, got {len(self.resolutions)} resolutions and "
                 f"{len(self.table_sizes)} table sizes"
             )
-        for level, (resolution, size) in enumerate(
-            zip(self.resolutions, self.table_sizes, strict=True)
-        ):
-            if not 2 <= resolution <= MAX_RESOLUTION:
+        coarser = (2,) * self.num_dims
+        for level, (axes, size) in enumerate(zip(self.resolutions, self.table_sizes, strict=True)):
+            if len(axes) != self.num_dims or not all(2 <= n <= MAX_RESOLUTION for n in axes):
                 raise ValueError(
-                    f"expected a resolution of 2 to {MAX_RESOLUTION} at level {level}, "
-                    f"got {resolution}"
+                    f"expected {self.num_dims} resolutions of 2 to {MAX_RESOLUTION} at level "
+                    f"{level}, got {axes}"
                 )
             if not TABLE_ALIGNMENT <= size <= MAX_TABLE_SIZE or size % TABLE_ALIGNMENT:
                 raise ValueError(
                     f"expected a table size of {TABLE_ALIGNMENT} to {MAX_TABLE_SIZE}, a multiple "
                     f"of {TABLE_ALIGNMENT}, at level {level}, got {size}"
                 )
-            if resolution**self.num_dims > size and size & (size - 1):
+            if not self.is_dense(level) and size & (size - 1):
                 raise ValueError(
                     f"expected a power of two as size of hashed level {level}, got {size}"
                 )
-        if list(self.resolutions) != sorted(self.resolutions):
-            raise ValueError(f"expected resolutions coarse to fine, got {self.resolutions}")
+            if any(n < before for n, before in zip(axes, coarser, strict=True)):
+                raise ValueError(f"expected resolutions coarse to fine, got {self.resolutions}")
+            coarser = axes
 
     @classmethod
     def create(
@@ -80,26 +83,46 @@ class GridSpec:
         *,
         num_dims: int = 3,
         num_levels: int = 16,
-        base_res: int = 16,
-        max_res: int = 2048,
+        base_res: int | Sequence[int] = 16,
+        max_res: int | Sequence[int] = 2048,
         log2_hashmap_size: int = 19,
     ) -> GridSpec:
-        """Spaces levels geometrically from ``base_res`` to ``max_res`` vertices per axis.
+        """Spaces levels geometrically from ``base_res`` to ``max_res`` vertices along each axis.
 
         The growth factor is ``exp((ln max - ln base) / (L - 1))`` (Instant-NGP, Eq. 2-3).
         Resolutions are rounded to the nearest integer here, once, and stored.
+
+        Args:
+            base_res, max_res: One number for all axes, or one for each.
         """
-        if not 2 <= base_res <= max_res:
-            raise ValueError(f"expected 2 <= base_res <= max_res, got {base_res} and {max_res}")
         if not 3 <= log2_hashmap_size <= 28:
             raise ValueError(f"expected log2_hashmap_size from 3 to 28, got {log2_hashmap_size}")
-        growth = math.log(max_res / base_res) / max(num_levels - 1, 1)
+        lows, highs = (
+            (ends,) * num_dims if isinstance(ends, int) else tuple(ends)
+            for ends in (base_res, max_res)
+        )
+        if not (len(lows) == len(highs) == num_dims) or not all(
+            2 <= low <= high for low, high in zip(lows, highs, strict=True)
+        ):
+            raise ValueError(
+                f"expected 2 <= base_res <= max_res along {num_dims} axes, got {base_res} and "
+                f"{max_res}"
+            )
+        growths = [
+            math.log(high / low) / max(num_levels - 1, 1)
+            for low, high in zip(lows, highs, strict=True)
+        ]
         resolutions = tuple(
-            round(base_res * math.exp(growth * level)) for level in range(num_levels)
+            tuple(
+                round(low * math.exp(growth * level))
+                for low, growth in zip(lows, growths, strict=True)
+            )
+            for level in range(num_levels)
         )
         cap = 1 << log2_hashmap_size
         sizes = tuple(
-            min(cap, -(-(n**num_dims) // TABLE_ALIGNMENT) * TABLE_ALIGNMENT) for n in resolutions
+            min(cap, -(-math.prod(axes) // TABLE_ALIGNMENT) * TABLE_ALIGNMENT)
+            for axes in resolutions
         )
         return cls(num_dims, resolutions, sizes)
 
@@ -122,7 +145,7 @@ class GridSpec:
 
     def is_dense(self, level: int) -> bool:
         """Whether each vertex below N has an entry of its own."""
-        return self.resolutions[level] ** self.num_dims <= self.table_sizes[level]
+        return math.prod(self.resolutions[level]) <= self.table_sizes[level]
 
     def vertex_index(self, level: int, vertex: Any) -> Any:
         """Entry, within its level, of each vertex.
@@ -131,17 +154,17 @@ class GridSpec:
 
         Args:
             level: 0 is the coarsest.
-            vertex: Integers from 0 to N inclusive, [..., D], numpy int64 or torch int64.
+            vertex: Integers from 0 to N_a inclusive, [..., D], numpy int64 or torch int64.
 
         Returns:
             Integers from 0 to ``table_sizes[level] - 1``, [...].
         """
-        resolution, size = self.resolutions[level], self.table_sizes[level]
+        axes, size = self.resolutions[level], self.table_sizes[level]
         index = vertex[..., 0] * 1
         if self.is_dense(level):
             stride = 1
             for axis in range(1, self.num_dims):
-                stride = stride * resolution
+                stride = stride * axes[axis - 1]
                 index = index + vertex[..., axis] * stride
         else:
             # Vertices are below 2^21 and primes below 2^32: products stay exact in int64, and the
