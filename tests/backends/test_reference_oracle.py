@@ -8,12 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shacira_nerfstudio.backends import (
-    AdamState,
-    MarchSettings,
-    SparseRowGradient,
-    TableQuantizer,
-)
+from shacira_nerfstudio.backends import AdamState, MarchSettings, SparseRowGradient, TableQuantizer
 from shacira_nerfstudio.backends.composed import num_visible
 from shacira_nerfstudio.backends.geometry import (
     contract,
