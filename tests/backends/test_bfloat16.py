@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from made_up_networks import SHAPES, gradients, make_inputs, make_weights
+from synthetic_networks import SHAPES, gradients, make_inputs, make_weights
 
 from shacira_nerfstudio.backends.reference import density_of
 

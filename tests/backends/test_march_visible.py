@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from made_up_scenes import SETTINGS, Scene
+from synthetic_scenes import SETTINGS, Scene
 
 from shacira_nerfstudio.backends import Quantizer
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from made_up_networks import SHAPES, gradients, make_inputs, make_weights
+from synthetic_networks import SHAPES, gradients, make_inputs, make_weights
 
 from shacira_nerfstudio.backends.reference import (
     MAX_LOG_DENSITY,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from made_up_scenes import SETTINGS, Scene, make_rays
+from synthetic_scenes import SETTINGS, Scene, make_rays
 
 from shacira_nerfstudio.backends import Quantizer
 from shacira_nerfstudio.grid import GridSpec
