@@ -241,8 +241,8 @@ def _method(values: dict[str, Any], is_baseline: bool, where: str) -> str:
     method = _name({"method": default, **values}, "method", where)
     if is_baseline != (method == BASELINE_METHOD):
         raise ValueError(
-            f"{where}: expected the method {BASELINE_METHOD} for presets without quantiser and for no "
-            f"other, found {method!r}"
+            f"{where}: expected the method {BASELINE_METHOD} for presets without quantiser and "
+            f"for no other, found {method!r}"
         )
     return method
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shacira_nerfstudio.cli import main as cli
 from shacira_nerfstudio.bench import sweep
 from shacira_nerfstudio.bench.plan import load_plan
 from shacira_nerfstudio.bench.results import load_rows
+from shacira_nerfstudio.cli import main as cli
 
 PLAN = """
 scene: demo
@@ -34,7 +34,7 @@ FACTS = {
 
 @pytest.fixture
 def plan(tmp_path):
-    (tmp_path / "preset.yaml").write_text("model.num_levels: 4\n", "utf-8")
+    (tmp_path / "preset.yaml").write_text("model.grid.num_levels: 4\n", "utf-8")
     path = tmp_path / "plan.yaml"
     path.write_text(PLAN, "utf-8")
     return path
@@ -54,7 +54,7 @@ def ran(monkeypatch):
         elif name == "export":
             made = [log.parent / "export" / part for part in ("scene.shacira", "config.yml")]
         else:
-            made = [log.parent / "facts.json"]
+            made = [log.parent / "figures.json"]
         for path in made:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(FACTS), "utf-8")
@@ -72,12 +72,12 @@ def stems(commands):
 def test_a_sweep_trains_exports_and_measures_each_job_once(plan, tmp_path, ran):
     output, said = tmp_path / "results" / "rows.jsonl", []
     assert sweep.run_plan(plan, output, work_dir=tmp_path / "work", say=said.append) == []
-    assert stems(ran) == ["cli train", "cli export", "rate_distortion --run"] * 2
+    assert stems(ran) == ["main train", "main export", "rate_distortion --run"] * 2
     rows = load_rows([output])
     assert [row["rate_lambda"] for row in rows] == [0.001, 0.01]
     assert rows[0]["psnr"] == 20 and rows[0]["plan"] == "plan.yaml" and rows[0]["steps"] == 2
     assert rows[0]["peak_rss_mb"] == 1.5 and rows[0]["train_seconds"] >= 0
-    assert rows[0]["settings"] == {"model.num_levels": 4}
+    assert rows[0]["settings"] == {"model.grid.num_levels": 4}
     assert str(tmp_path) not in output.read_text("utf-8")  # no paths of a machine in results
     ran.clear()
     said.clear()
@@ -125,7 +125,7 @@ def test_a_failed_job_is_told_and_the_others_go_on(plan, tmp_path, ran, monkeypa
     monkeypatch.setattr(sweep, "_run", run)
     ran.clear()
     assert sweep.run_plan(plan, output, work_dir=tmp_path / "work", say=said.append) == []
-    assert stems(ran) == ["cli export", "rate_distortion --run"]
+    assert stems(ran) == ["main export", "rate_distortion --run"]
     assert len(load_rows([output])) == 2
 
 
@@ -225,7 +225,7 @@ dataparser: rtmv-data
 downscale: 2
 steps: 2
 settings:
-  model.num_levels: 4
+  model.grid.num_levels: 4
   model.max_res: 64
   model.log2_hashmap_size: 10
   model.occupancy_resolution: 32

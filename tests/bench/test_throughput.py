@@ -14,7 +14,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from shacira_nerfstudio.cli import main as cli
 from shacira_nerfstudio.bench.throughput import (
     driver,
     ops,
@@ -33,6 +32,7 @@ from shacira_nerfstudio.bench.throughput.timing import (
     check_relative,
     interleave,
 )
+from shacira_nerfstudio.cli import main as cli
 
 REPEATS = 1
 SIZES = ops.OpSizes(
