@@ -14,7 +14,7 @@ from shacira_nerfstudio.codec import PackedScene, QuantizedTensor, decode_scene,
 from shacira_nerfstudio.codec.latents.features import reached_entries
 from shacira_nerfstudio.grid import GridSpec
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "tiny.shacira"
+GOLDEN = Path(__file__).parents[1] / "golden" / "v1_tiny.shacira"
 
 
 def synthetic_scene():
