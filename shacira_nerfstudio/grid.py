@@ -27,6 +27,10 @@ TABLE_ALIGNMENT = 8
 """Table sizes are rounded up to a multiple of this, as in tiny-cuda-nn."""
 
 MAX_RESOLUTION = 1 << 20
+MAX_ASPECT = 1024
+"""Most that one resolution of a level exceeds another one by, as a factor: it bounds the number of
+slabs that the codec cuts a level into, which a file of a few bytes could ask for."""
+
 MAX_TABLE_SIZE = 1 << 28
 MAX_NUM_LEVELS = 64
 
@@ -62,6 +66,11 @@ class GridSpec:
             if len(axes) != self.num_dims or not all(2 <= n <= MAX_RESOLUTION for n in axes):
                 raise ValueError(
                     f"expected {self.num_dims} resolutions of 2 to {MAX_RESOLUTION} at level "
+                    f"{level}, got {axes}"
+                )
+            if max(axes) > MAX_ASPECT * min(axes):
+                raise ValueError(
+                    f"expected resolutions within a factor of {MAX_ASPECT} of each other at level "
                     f"{level}, got {axes}"
                 )
             if not TABLE_ALIGNMENT <= size <= MAX_TABLE_SIZE or size % TABLE_ALIGNMENT:
@@ -108,17 +117,8 @@ class GridSpec:
                 f"expected 2 <= base_res <= max_res along {num_dims} axes, got {base_res} and "
                 f"{max_res}"
             )
-        growths = [
-            math.log(high / low) / max(num_levels - 1, 1)
-            for low, high in zip(lows, highs, strict=True)
-        ]
-        resolutions = tuple(
-            tuple(
-                round(low * math.exp(growth * level))
-                for low, growth in zip(lows, growths, strict=True)
-            )
-            for level in range(num_levels)
-        )
+        by_axis = [_spaced(low, high, num_levels) for low, high in zip(lows, highs, strict=True)]
+        resolutions = tuple(zip(*by_axis, strict=True))
         cap = 1 << log2_hashmap_size
         sizes = tuple(
             min(cap, -(-math.prod(axes) // TABLE_ALIGNMENT) * TABLE_ALIGNMENT)
@@ -173,3 +173,8 @@ class GridSpec:
             for axis in range(1, self.num_dims):
                 index = index ^ ((vertex[..., axis] * HASH_PRIMES[axis]) & 0xFFFFFFFF)
         return index % size
+
+
+def _spaced(low: int, high: int, count: int) -> list[int]:
+    growth = math.log(high / low) / max(count - 1, 1)
+    return [round(low * math.exp(growth * step)) for step in range(count)]

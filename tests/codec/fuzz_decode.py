@@ -11,8 +11,9 @@ same inputs without instrumentation leave no trace.
 
 Every input is decoded as it is and with its lengths and checksums made right, as a forger would:
 damage then reaches the sections' own readers. It is decoded with numpy alone and compiled, with
-and without permission to be truncated. What must hold: nothing but SceneFormatError, the same answer
-from both, at most 2 s of CPU time and 200 MB; what decodes can be encoded and is then the same.
+and without permission to be truncated. What must hold: nothing but SceneFormatError, the same
+answer from both, at most 2 s of CPU time and 200 MB; what decodes can be encoded and is then the
+same.
 """
 
 from __future__ import annotations
@@ -46,9 +47,8 @@ def repaired(data: bytes) -> bytes:
 
     if len(data) <= HEAD:
         return data
-    stated = min(int.from_bytes(data[8:12], "little"), len(data) - HEAD)
-    contents = data[HEAD : HEAD + stated]
-    entries, rest = _entries(contents), data[HEAD + stated :]
+    end = HEAD + min(int.from_bytes(data[8:12], "little"), len(data) - HEAD)
+    entries, rest = _entries(data[HEAD:end]), data[end:]
     sections = []
     for tag, length in entries[:-1]:
         sections.append((tag, rest[:length]))

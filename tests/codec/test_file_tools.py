@@ -48,9 +48,9 @@ def test_a_truncated_file_can_be_described():
     ends = describe(DATA)["prefix_bytes"]
     assert ends[-1] == len(DATA)
     for level, end in enumerate(ends[:-1]):
-        facts = describe(DATA[: end + 3], allow_truncated=True)
-        assert facts["is_truncated"] and facts["num_levels_present"] == level + 1
-        assert sum(facts["bytes_by_part"].values()) == end + 3
+        report = describe(DATA[: end + 3], allow_truncated=True)
+        assert report["is_truncated"] and report["num_levels_present"] == level + 1
+        assert sum(report["bytes_by_part"].values()) == end + 3
         verify(DATA[: end + 3], allow_truncated=True)
         with pytest.raises(SceneFormatError):
             describe(DATA[: end + 3])
@@ -63,11 +63,11 @@ def test_a_truncated_file_can_be_described():
 
 
 def test_levels_know_what_they_cost_and_give():
-    facts = describe(DATA)
-    assert facts["prefix_psnr"] == [12, 18.5, 21.25, 24, 25.99]
-    bits = zip(facts["bits_per_latent_by_level"], facts["table_sizes"], strict=True)
+    report = describe(DATA)
+    assert report["prefix_psnr"] == [12, 18.5, 21.25, 24, 25.99]
+    bits = zip(report["bits_per_latent_by_level"], report["table_sizes"], strict=True)
     assert sum(b * size * TINY.latent_dim for b, size in bits) == pytest.approx(
-        8 * sum(facts["bytes_by_level"])
+        8 * sum(report["bytes_by_level"])
     )
     shorter = truncate(DATA, max_level=1)
     assert decode_scene(shorter).prefix_psnr == TINY.prefix_psnr
@@ -90,23 +90,23 @@ def test_truncate_to_a_size():
 
 
 def test_describe():
-    facts = describe(DATA)
-    assert sum(facts["bytes_by_part"].values()) == facts["bytes"] == len(DATA)
-    assert facts["bytes_by_part"] == bytes_by_part(DATA) != {}
+    report = describe(DATA)
+    assert sum(report["bytes_by_part"].values()) == report["bytes"] == len(DATA)
+    assert report["bytes_by_part"] == bytes_by_part(DATA) != {}
     assert list(bytes_by_part(DATA)) == [
         *("head", "grid", "occupancy", "weights", "other", "latents")
     ]
-    coded = facts["bytes_by_part"]["latents"]
-    assert coded == sum(facts["bytes_by_level"]) == facts["stream_bytes"] + facts["table_bytes"]
-    assert coded == sum(size for tag, size in facts["sections"] if tag == "LATN")
-    assert facts["version"] == 1
-    assert facts["kind"] == "radiance_field"
-    assert facts["resolutions"][1] == [6, 6, 6]
-    assert facts["num_latents"] == TINY.symbols.size
-    assert facts["bits_per_latent"] == 8 * coded / TINY.symbols.size
-    assert facts["bits_per_reached_latent"] > facts["bits_per_latent"]
-    assert facts["meta"]["licence"] == "CC0-1.0"
-    assert len(facts["digest"]) == 64
+    coded = report["bytes_by_part"]["latents"]
+    assert coded == sum(report["bytes_by_level"]) == report["stream_bytes"] + report["table_bytes"]
+    assert coded == sum(size for tag, size in report["sections"] if tag == "LATN")
+    assert report["version"] == 1
+    assert report["kind"] == "radiance_field"
+    assert report["resolutions"][1] == [6, 6, 6]
+    assert report["num_latents"] == TINY.symbols.size
+    assert report["bits_per_latent"] == 8 * coded / TINY.symbols.size
+    assert report["bits_per_reached_latent"] > report["bits_per_latent"]
+    assert report["meta"]["licence"] == "CC0-1.0"
+    assert len(report["digest"]) == 64
 
 
 def test_unknown_sections_that_may_be_skipped():

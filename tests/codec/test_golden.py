@@ -48,13 +48,13 @@ def test_axes_of_different_resolutions():
 
 def test_the_first_golden_file_shows_every_feature():
     data = (FOLDER / f"{make.NAME}.shacira").read_bytes()
-    facts = describe(data)
-    assert [tag for tag, _ in facts["sections"][:8]] == [
+    report = describe(data)
+    assert [tag for tag, _ in report["sections"][:8]] == [
         *("HEAD", "GRID", "RNDR", "OCCU", "WGTS", "cams", "meta", "psnr")
     ]
     scene = decode_scene(data)
     assert {scene.grid.is_dense(level) for level in range(5)} == {True, False}
-    assert facts["reached_entries_by_level"] < facts["table_sizes"]
+    assert report["reached_entries_by_level"] < report["table_sizes"]
     passes = [first_bit(section) for section in unpack_sections(data, known=KNOWN)[8:]]
     assert set(passes) == {"0", "1"}  # channels in one pass and in two
     # Classes pay: the same symbols shuffled within each level and channel take more bytes.
@@ -65,7 +65,7 @@ def test_the_first_golden_file_shows_every_feature():
         used = np.flatnonzero(rows.any(axis=1))
         for channel in range(2):
             rows[used, channel] = rng.permutation(rows[used, channel])
-    assert sum(facts["bytes_by_level"]) < sum(describe(encode_scene(shuffled))["bytes_by_level"])
+    assert sum(report["bytes_by_level"]) < sum(describe(encode_scene(shuffled))["bytes_by_level"])
 
 
 def first_bit(section):

@@ -115,7 +115,7 @@ def damaged():
         broken[position] ^= 1 << position % 8
         yield f"flip {position}", bytes(broken)
     for length in (0, 3, 15, 40, 304, 1000, len(data) - 1):
-        yield f"cut {length}", data[:length]
+        yield f"truncated {length}", data[:length]
     yield "longer", data + b"\0"
     yield "unknown upper case", pack_sections([*sections, ("NEWS", b"")])
     yield "a level too few", pack_sections(sections[:-1])

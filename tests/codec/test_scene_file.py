@@ -92,8 +92,8 @@ except AttributeError:
 
 
 def test_order_of_dicts_does_not_matter():
-    def reversed_dict(facts):
-        return dict(reversed(list(facts.items())))
+    def reversed_dict(mapping):
+        return dict(reversed(list(mapping.items())))
 
     other = dataclasses.replace(
         TINY,
