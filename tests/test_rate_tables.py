@@ -8,8 +8,8 @@ from strategies import busy_scene
 
 from shacira_nerfstudio.codec import describe, encode_scene
 from shacira_nerfstudio.codec.latents.symbol_costs import CodeClasses, code_classes
-from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.compression.code_lengths import LARGEST_LETTER, SOFT_LETTERS, code_lengths
+from shacira_nerfstudio.grid import GridSpec
 
 GRID = GridSpec(3, (4, 4), (128, 128))
 

@@ -21,25 +21,32 @@ from nerfstudio.configs.dataparser_configs import all_dataparsers  # noqa: E402
 from nerfstudio.configs.method_configs import all_methods  # noqa: E402
 from nerfstudio.utils.eval_utils import eval_setup  # noqa: E402
 
-from shacira_nerfstudio.cli import main as cli  # noqa: E402
 from shacira_nerfstudio.backends import get_backend  # noqa: E402
-from shacira_nerfstudio.codec import PackedScene, decode_scene, encode_scene, load_scene, save_scene, truncate
+from shacira_nerfstudio.cli import main as cli  # noqa: E402
+from shacira_nerfstudio.codec import (
+    PackedScene,
+    decode_scene,
+    encode_scene,
+    load_scene,
+    save_scene,
+    truncate,
+)
 from shacira_nerfstudio.codec.latents import features as contexts
-from shacira_nerfstudio.scenes.demo_scene import write_demo_scene  # noqa: E402
+from shacira_nerfstudio.compression import export_search as export_choices  # noqa: E402
+from shacira_nerfstudio.compression.pack import unpack_scene  # noqa: E402
 from shacira_nerfstudio.grid import GridSpec  # noqa: E402
 from shacira_nerfstudio.model.pinhole import (  # noqa: E402
     background_fill,
     pinhole_rays,
     render_view,
 )
-from shacira_nerfstudio.compression.pack import unpack_scene  # noqa: E402
-from shacira_nerfstudio.compression import export_search as export_choices  # noqa: E402
 from shacira_nerfstudio.plugin.evaluation import evaluate_run  # noqa: E402
 from shacira_nerfstudio.plugin.export_folder import (  # noqa: E402
     camera_set,
     pack_model,
     thin_cameras,
 )
+from shacira_nerfstudio.scenes.demo_scene import write_demo_scene  # noqa: E402
 
 AS_TRAINED = ("--max-loss-db", "0")
 """What an export leaves out takes it many renderings; one test looks at that."""

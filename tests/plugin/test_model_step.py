@@ -129,8 +129,8 @@ def test_level_dropout_trains_prefixes_and_leaves_their_rate_out(scene, tmp_path
 
 
 def test_a_file_of_signs_holds_signs_and_looks_the_same(scene, tmp_path):
-    from shacira_nerfstudio.codec import decode_scene, encode_scene
     from shacira_nerfstudio.bench.throughput.nerfstudio_side import own_file, twin
+    from shacira_nerfstudio.codec import decode_scene, encode_scene
 
     options = {"quantizer": "binary", "latent_dim": 4, "features_per_level": 4}
     trainer = make_trainer(make_config(scene, tmp_path, **options))
@@ -174,8 +174,8 @@ def _with_neighbours(cells):
 
 
 def test_a_file_is_rendered_in_the_steps_that_were_asked_for(scene, tmp_path):
-    from shacira_nerfstudio.codec import decode_scene
     from shacira_nerfstudio.bench.throughput.nerfstudio_side import own_file, twin
+    from shacira_nerfstudio.codec import decode_scene
 
     trainer = make_trainer(make_config(scene, tmp_path, render_steps_across_box=512))
     steps(trainer, 0, 30)

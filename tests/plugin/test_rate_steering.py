@@ -9,13 +9,13 @@ pytestmark = pytest.mark.nerfstudio
 from tiny_runs import NUM_STEPS, make_config, make_trainer, steps  # noqa: E402
 
 from shacira_nerfstudio.codec import decode_scene, encode_scene  # noqa: E402
-from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig  # noqa: E402
 from shacira_nerfstudio.compression.rate_steering import (  # noqa: E402
     FIRST_TRIM,
     check_targets,
     file_bytes,
 )
 from shacira_nerfstudio.compression.rdo_stage import RdoStage  # noqa: E402
+from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig  # noqa: E402
 
 RDO_STEP = 72
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from shacira_nerfstudio.model.quantize import QuantizeSchedule
 from shacira_nerfstudio.compression.schedule import TrainingSchedule
+from shacira_nerfstudio.model.quantize import QuantizeSchedule
 
 
 def make_schedule(**changes):
