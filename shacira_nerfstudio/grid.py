@@ -7,10 +7,10 @@ have a resolution of its own, for pictures that are not square and for video. A 
 the product of its resolutions fits its table, and hashed above.
 
 Notation: D = num_dims, L = num_levels, N_a = resolution of a level along axis a, x = position in
-[0, 1]^D. Cell coordinates are ``x_a * (N_a - 1) + 0.5`` (half-cell offset): the lower corner of the
-cell that holds x is the floor of that, the other corners add 0 or 1 per axis. Vertices therefore run
-from 0 to N_a inclusive; those at N_a wrap around in the table of a dense level, as they do in
-tiny-cuda-nn.
+[0, 1]^D. Cell coordinates are ``x_a * (N_a - 1) + 0.5`` (half-cell offset): the lower corner of
+the cell that holds x is the floor of that, the other corners add 0 or 1 per axis. Vertices
+therefore run from 0 to N_a inclusive; those at N_a wrap around in the table of a dense level, as
+they do in tiny-cuda-nn.
 """
 
 from __future__ import annotations

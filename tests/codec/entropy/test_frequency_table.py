@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import counts, modest
 
+from shacira_nerfstudio.codec.bitio import BitReader, BitWriter, SceneFormatError
 from shacira_nerfstudio.codec.entropy.frequency_table import (
     FrequencyTable,
     TableSet,
     frequencies,
+    frequency_costs,
     log2_fixed,
-    symbol_costs,
 )
-from shacira_nerfstudio.codec.bitio import BitReader, BitWriter, SceneFormatError
 
 
 def stored(table, previous=None):
@@ -31,7 +31,7 @@ def test_sums_minimum_and_storage(occurring, minimum, precision):
     table = FrequencyTable.from_counts(occurring, minimum=minimum, precision=precision)
     first, last = np.flatnonzero(occurring)[[0, -1]]
     assert table.minimum == minimum + first
-    assert len(table.roots) == last - first + 1
+    assert len(table.sqrt_freqs) == last - first + 1
     assert int(table.freqs.sum()) == 1 << precision
     assert np.array_equal(table.freqs > 0, occurring[first : last + 1] > 0)
     reader = BitReader(stored(table), "test")
@@ -64,18 +64,18 @@ def test_a_table_like_the_one_before_it_takes_few_bits():
 
 
 @modest(30)
-@given(occurring=counts(max_letters=60))
+@given(occurring=counts(max_symbols=60))
 def test_tables_cost_little_more_than_their_counts(occurring):
     table = FrequencyTable.from_counts(occurring)
     inside = occurring[np.flatnonzero(occurring)[0] : np.flatnonzero(occurring)[-1] + 1]
     total = inside.sum()
     entropy = sum(c * math.log2(total / c) for c in inside[inside > 0].tolist())
-    # 14 bits of precision cost up to 1 bit in 500 on rare letters, a table some bits per letter.
+    # 14 bits of precision cost up to 1 bit in 500 on rare symbols, a table some bits per symbol.
     bits = table.cost(inside) / 65536 + table.num_stored_bits()
     assert bits <= 1.004 * entropy + 0.002 * total + 16 + 14 * len(inside)
 
 
-def test_many_rare_letters_beside_a_common_one():
+def test_many_rare_symbols_beside_a_common_one():
     occurring = np.ones(8191, dtype=np.int64)
     occurring[4000] = 10**9
     table = FrequencyTable.from_counts(occurring, minimum=-4095)
@@ -97,7 +97,7 @@ def test_logarithms_are_exact_floors():
     # Truncation after each of the 16 squarings can lose one unit of 2^-16.
     assert np.abs(log2_fixed(numbers) - expected).max() <= 1
     assert log2_fixed(1 << np.arange(30)).tolist() == [i << 16 for i in range(30)]
-    assert symbol_costs(14)[[1, 1 << 14]].tolist() == [14 << 16, 0]
+    assert frequency_costs(14)[[1, 1 << 14]].tolist() == [14 << 16, 0]
 
 
 @modest(40)
@@ -150,7 +150,7 @@ def test_any_bits_are_a_table_or_an_error(data, previous):
 
 def test_a_set_lays_tables_end_to_end():
     tables = TableSet([FrequencyTable(-1, (1, 3), 8), FrequencyTable(7, (2,), 8)])
-    assert tables.symbols.tolist() == [-1, 0, 7]
+    assert tables.first.tolist() == [0, 2, 3] and tables.minimums.tolist() == [-1, 7]
     assert tables.lookup.tolist() == [0] + [1] * 255 + [0] * 256
     assert tables.starts.tolist() == [0, 1, 0]
     assert tables.is_certain.tolist() == [False, True]

@@ -19,8 +19,8 @@ def scene():
 
 def test_they_add_up_to_the_stream(scene):
     costs = symbol_costs(scene.grid, scene.symbols, scene.occupancy)
-    parts = describe(encode_scene(scene))["bytes_by_part"]
-    assert costs.symbol.sum() / 8 == pytest.approx(parts["latents"], rel=0.02)
+    stream_bytes = describe(encode_scene(scene))["stream_bytes"]
+    assert costs.symbol.sum() / 8 == pytest.approx(stream_bytes, rel=0.02)
 
 
 def test_a_smaller_symbol_saves_what_it_says(scene):
@@ -32,15 +32,15 @@ def test_a_smaller_symbol_saves_what_it_says(scene):
     symbols.ravel()[some] = 0
     less = encode_scene(dataclasses.replace(scene, symbols=symbols))
     real = len(encode_scene(scene)) - len(less)
-    # What neighbours gain by calmer contexts, and tables by fewer letters, comes on top.
+    # What neighbours gain by calmer contexts, and tables by fewer symbols, comes on top.
     assert 0.8 * saved[some].sum() / 8 < real < 2 * saved[some].sum() / 8
 
 
 def test_zero_is_its_own_neighbour_and_one_lies_beside_it(scene):
     costs = symbol_costs(scene.grid, scene.symbols, scene.occupancy)
     is_zero, is_one = scene.symbols == 0, np.abs(scene.symbols) == 1
-    assert np.array_equal(costs.symbol[is_zero], costs.nearer[is_zero])
-    assert np.array_equal(costs.nearer[is_one], costs.zero[is_one])
+    assert np.array_equal(costs.symbol[is_zero], costs.toward_zero[is_zero])
+    assert np.array_equal(costs.toward_zero[is_one], costs.zero[is_one])
     assert costs.symbol[is_one].mean() > costs.zero[is_one].mean() + 0.5
 
 
@@ -57,6 +57,6 @@ def test_what_nothing_reaches_costs_nothing(scene):
 @given(scene=scenes())
 def test_every_scene_has_finite_costs(scene):
     costs = symbol_costs(scene.grid, scene.symbols, scene.occupancy)
-    for bits in (costs.symbol, costs.nearer, costs.zero):
+    for bits in (costs.symbol, costs.toward_zero, costs.zero):
         assert bits.shape == scene.symbols.shape and bits.dtype == np.float32
         assert np.isfinite(bits).all() and (bits >= 0).all()

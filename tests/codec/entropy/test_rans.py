@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import modest, seeds
 
-from shacira_nerfstudio.codec.entropy.rans import Decoder, Segment, choose_lanes, encode
-from shacira_nerfstudio.codec.entropy.frequency_table import FrequencyTable, TableSet
 from shacira_nerfstudio.codec.bitio import SceneFormatError
+from shacira_nerfstudio.codec.entropy.frequency_table import FrequencyTable, TableSet
+from shacira_nerfstudio.codec.entropy.rans import Decoder, Segment, choose_lanes, encode
 
 MESSAGE = np.array([0, 2, -1, 0, 1, 2, 0, -1, 2])
 TABLE = FrequencyTable(-1, (11, 91, 11, 5), precision=14)
@@ -45,13 +45,13 @@ def test_nine_symbols_give_these_bytes():
     decoder.finish()
 
 
-@pytest.mark.parametrize("letters", [1, 2, 3, 256, 4096])
+@pytest.mark.parametrize("num_symbols", [1, 2, 3, 256, 4096])
 @pytest.mark.parametrize("num_lanes", [1, 5])
-def test_every_length_around_the_lanes(letters, num_lanes):
-    rng = np.random.default_rng(letters)
+def test_every_length_around_the_lanes(num_symbols, num_lanes):
+    rng = np.random.default_rng(num_symbols)
     for size in (0, 1, num_lanes - 1, num_lanes, num_lanes + 1, 3 * num_lanes + 2):
-        values = rng.integers(0, letters, size) - letters // 2
-        table = FrequencyTable(-(letters // 2), (1,) * letters)
+        values = rng.integers(0, num_symbols, size) - num_symbols // 2
+        table = FrequencyTable(-(num_symbols // 2), (1,) * num_symbols)
         round_trip([(values, np.zeros(size, dtype=np.int32), TableSet([table]))], num_lanes)
 
 
@@ -124,12 +124,12 @@ def test_as_short_as_constriction(sigma):
 
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize(
-    ("roots", "strangers"), [((1, 0, 1), (-1, 1, 3)), ((1, 1), (-1, 2, 1 << 40, -(1 << 40)))]
+    ("sqrt_freqs", "strangers"), [((1, 0, 1), (-1, 1, 3)), ((1, 1), (-1, 2, 1 << 40, -(1 << 40)))]
 )
-def test_a_symbol_without_a_slot_is_refused(roots, strangers, fast):
+def test_a_symbol_without_a_slot_is_refused(sqrt_freqs, strangers, fast):
     if fast:
         pytest.importorskip("numba")
-    tables, index = TableSet([FrequencyTable(0, roots)]), np.zeros(3, dtype=np.int32)
+    tables, index = TableSet([FrequencyTable(0, sqrt_freqs)]), np.zeros(3, dtype=np.int32)
     for stranger in strangers:
         with pytest.raises(ValueError, match="occur in their table"):
             Segment.from_symbols(np.array([0, stranger, 0]), index, tables, fast=fast)
