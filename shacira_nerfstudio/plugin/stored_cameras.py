@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import (
     DataParser,
     DataParserConfig,
@@ -21,7 +20,8 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from PIL import Image
 
-from shacira_nerfstudio.codec import CameraSet, load_scene
+from shacira_nerfstudio.codec import load_scene
+from shacira_nerfstudio.plugin.host_cameras import host_cameras
 
 PLACEHOLDER_NAME = "placeholder.png"
 """Beside the .shacira file; stands for every image."""
@@ -55,22 +55,6 @@ class StoredCamerasDataParser(DataParser):
             cameras=cameras,
             scene_box=SceneBox(aabb=torch.from_numpy(scene.rendering.box.copy())),
         )
-
-
-def host_cameras(cameras: CameraSet) -> Cameras:
-    """A file's cameras as the host's."""
-    fx, fy, cx, cy = torch.from_numpy(cameras.intrinsics.copy()).T[:, :, None]
-    width, height = torch.from_numpy(cameras.sizes.astype("int64")).T[:, :, None]
-    return Cameras(
-        camera_to_worlds=torch.from_numpy(cameras.camera_to_worlds.copy()),
-        fx=fx,
-        fy=fy,
-        cx=cx,
-        cy=cy,
-        width=width,
-        height=height,
-        camera_type=CameraType.PERSPECTIVE,
-    )
 
 
 def write_placeholder(folder: Path) -> None:
