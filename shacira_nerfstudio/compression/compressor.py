@@ -8,7 +8,6 @@ have. Nothing here knows hosts, or what is rendered from the latents.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Protocol
@@ -169,7 +168,10 @@ class Compressor:
     def rate_metrics(self, latent_bits: Float[Tensor, ""]) -> dict[str, Tensor | float]:
         """What a rate amounts to, for the log."""
         latents = self.encoding.latents.numel()
-        return {"bits_per_latent": latent_bits.detach() / latents, **self.size_meter.estimate(latent_bits)}
+        return {
+            "bits_per_latent": latent_bits.detach() / latents,
+            **self.size_meter.estimate(latent_bits),
+        }
 
     def metrics(self) -> dict[str, float]:
         """What is set by now, for the log."""

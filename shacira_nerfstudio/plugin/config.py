@@ -15,8 +15,8 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
 from shacira_nerfstudio.model.sparse_row_adam import SparseRowAdam
+from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
 from shacira_nerfstudio.plugin.export_command import extend_ns_export
 from shacira_nerfstudio.plugin.model import ShaciraModel
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig

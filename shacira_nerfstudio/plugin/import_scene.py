@@ -15,8 +15,8 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 from shacira_nerfstudio.backends import get_backend
 from shacira_nerfstudio.codec import PackedScene, decode_scene, truncate
-from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.compression.pack import unpack_scene
+from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.plugin.export_folder import (
     SCENE_NAME,
     check_output_dir,

@@ -34,7 +34,11 @@ def measure_prefixes(pipeline: Any, data: bytes, *, num_views: int) -> tuple[int
     scene = decode_scene(data)
     qualities: list[int] = []
     for level in range(scene.num_coded_levels):
-        if qualities and not scene.level_symbols(level).any() and level < scene.num_coded_levels - 1:
+        if (
+            qualities
+            and not scene.level_symbols(level).any()
+            and level < scene.num_coded_levels - 1
+        ):
             qualities.append(qualities[-1])  # nothing new to see
             continue
         pipeline.model.show_file(truncate(data, max_level=level))

@@ -104,7 +104,5 @@ def build_scene(
         first_layer_bits=networks.first_layer_bits,
     )
     sampling = config.sampling
-    occupancy = OccupancyGrid(
-        sampling.occupancy_resolution, threshold=sampling.occupancy_threshold
-    )
+    occupancy = OccupancyGrid(sampling.occupancy_resolution, threshold=sampling.occupancy_threshold)
     return RadianceScene(field, occupancy, settings, num_images=num_images)
