@@ -1,4 +1,4 @@
-"""Options of compression, in groups that each host puts into its own configuration.
+"""Options of the method, in groups that each host puts into its own configuration.
 
 The groups are plain dataclasses: hosts show them, with the strings below their fields, as flags and
 keys of presets. The path of this module is part of every configuration that is saved.
@@ -12,6 +12,31 @@ from typing import Literal
 from shacira_nerfstudio.model.quantize import get_quantizer
 
 BYTES_PER_KB = 1000
+
+
+@dataclass
+class GridOptions:
+    """The grid of latents, and what is decoded of it."""
+
+    num_levels: int = 16
+    """Levels of the grid."""
+    base_res: int = 16
+    """Vertices per axis of the coarsest level."""
+    max_res: int = 1024
+    """Vertices per axis of the finest level."""
+    log2_hashmap_size: int = 18
+    """Log2 of the largest table of a level; larger holds more detail, costs memory and bytes."""
+    latent_dim: int = 1
+    """Integers per entry. 2 describes photographs of a real place far better and trains a quarter
+    slower; for an object on a plain background 1 does as well."""
+    features_per_level: int = 4
+    """Features that the latent decoder makes of them."""
+    decoder_per_level: bool = True
+    """A latent decoder for each level, instead of one for all as in the paper."""
+    latents_init_std: float = 0.02
+    """Standard deviation of the latents at the start; below 0.1 all of them round to 0."""
+    decoder_init_std: float = 0.1
+    """Standard deviation of the latent decoder at the start."""
 
 
 @dataclass

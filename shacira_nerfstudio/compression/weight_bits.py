@@ -2,9 +2,10 @@
 
 Training fixes an upper bound, for which it rounds weights in the loop. Below it, every tensor is
 tried alone at fewer bits, with a step per row and with one step for all of them, and the loss is
-measured. The choice is then one number, a Lagrangian multiplier: bytes per loss. With it each tensor
-takes what costs least by itself; the lowest multiplier whose choice, measured as a whole, stays
-within the allowed loss is the one that is taken. The same weights and the same measure give the same choice.
+measured. The choice is then one number, a Lagrangian multiplier: bytes per loss. With it each
+tensor takes what costs least by itself; the lowest multiplier whose choice, measured as a whole,
+stays within the allowed loss is the one that is taken. The same weights and the same measure give
+the same choice.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ MIN_BITS = 4
 """Fewer have never paid: neighbouring layers would need more."""
 
 _NUM_LAGRANGIANS = 64
-"""Multipliers that are tried, in steps of sqrt(2): from one byte for all the loss that is allowed to
-more than any file's weights for it."""
+"""Multipliers that are tried, in steps of sqrt(2): from one byte for all the loss that is allowed
+to more than any file's weights for it."""
 
 Weights = Mapping[str, QuantizedTensor] | Mapping[str, Tensor]
 """Of a file, or floats, by name."""

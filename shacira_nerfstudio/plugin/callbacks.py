@@ -18,16 +18,19 @@ from torch import Tensor
 from shacira_nerfstudio.codec import PackedScene
 from shacira_nerfstudio.compression.compressor import Compressor
 from shacira_nerfstudio.compression.probe import ProbeRays, probe_psnr
+from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
+from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 from shacira_nerfstudio.plugin.probe_rays import steering_rays
 from shacira_nerfstudio.plugin.run_metadata import run_metadata
-from shacira_nerfstudio.plugin.sampling import AdaptiveSampling, mark_unseen_cells
+from shacira_nerfstudio.plugin.scene_settings import mark_unseen_cells
 
 
 class TrainedModel(Protocol):
     """What is asked of a model."""
 
+    config: ShaciraModelConfig
     scene: RadianceScene
     compressor: Compressor
     sampling: AdaptiveSampling
@@ -74,12 +77,16 @@ class TrainingCallbacks:
     def before_step(self, step: int) -> None:
         """Sets quantisers, learning rates and the number of rays of this step."""
         model, schedule = self._model, self._model.compressor.schedule
-        model.sampling.before_step(step, model.scene, schedule)
+        model.sampling.watch(
+            model.scene,
+            observes_weights=schedule.observes_weights(step),
+            empties_invisible=schedule.empties_invisible(step),
+        )
         model.compressor.before_step(step)
         self._set_learning_rates(schedule.lr_factor(step))
         sampler = getattr(self._manager, "train_pixel_sampler", None)
-        if sampler is not None:
-            model.sampling.set_num_rays(sampler)
+        if model.config.sampling.target_num_samples and sampler is not None:
+            sampler.set_num_rays_per_batch(model.sampling.num_rays)
 
     def _set_learning_rates(self, factor: float) -> None:
         if self._optimizers is None:

@@ -21,6 +21,7 @@ from shacira_nerfstudio.codec.file_tools import bytes_by_part
 from shacira_nerfstudio.compression.compressor import Compressor
 from shacira_nerfstudio.compression.pack import pack_scene, repack_scene, unpack_scene
 from shacira_nerfstudio.compression.probe import psnr
+from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
 from shacira_nerfstudio.model.volrend import RenderedRays, blend_background
 from shacira_nerfstudio.plugin import bitstream
@@ -30,7 +31,6 @@ from shacira_nerfstudio.plugin.export_options import MAX_CAMERAS
 from shacira_nerfstudio.plugin.host_cameras import stored_cameras, thin_cameras
 from shacira_nerfstudio.plugin.metrics import ImageMetrics
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
-from shacira_nerfstudio.plugin.sampling import AdaptiveSampling
 from shacira_nerfstudio.plugin.scene_settings import (
     build_scene,
     scene_settings,
@@ -145,7 +145,7 @@ class ShaciraModel(Model):
             image_indices=ray_bundle.camera_indices,
             observe_weights=self.sampling.observes_weights,
         )
-        self.sampling.observe(len(origins), rendered)
+        self.sampling.note_batch(len(origins), rendered)
         return {**self._as_outputs(rendered), "cut": cut}
 
     def _as_outputs(self, rendered: RenderedRays) -> dict[str, Tensor]:

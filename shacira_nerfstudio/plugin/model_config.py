@@ -12,35 +12,12 @@ from nerfstudio.models.base_model import ModelConfig
 
 from shacira_nerfstudio.compression.options import (
     CompressionOptions,
+    GridOptions,
     QuantizerOptions,
     RateOptions,
     ScheduleOptions,
 )
-
-
-@dataclass
-class GridConfig:
-    """The grid of latents, and what is decoded of it."""
-
-    num_levels: int = 16
-    """Levels of the grid."""
-    base_res: int = 16
-    """Vertices per axis of the coarsest level."""
-    max_res: int = 1024
-    """Vertices per axis of the finest level."""
-    log2_hashmap_size: int = 18
-    """Log2 of the largest table of a level; larger holds more detail, costs memory and bytes."""
-    latent_dim: int = 1
-    """Integers per entry. 2 describes photographs of a real place far better and trains a quarter
-    slower; for an object on a plain background 1 does as well."""
-    features_per_level: int = 4
-    """Features that the latent decoder makes of them."""
-    decoder_per_level: bool = True
-    """A latent decoder for each level, instead of one for all as in the paper."""
-    latents_init_std: float = 0.02
-    """Standard deviation of the latents at the start; below 0.1 all of them round to 0."""
-    decoder_init_std: float = 0.1
-    """Standard deviation of the latent decoder at the start."""
+from shacira_nerfstudio.model.sampling import SamplingOptions
 
 
 @dataclass
@@ -70,46 +47,6 @@ class NetworksConfig:
 
 
 @dataclass
-class SamplingConfig:
-    """Where rays are sampled, and how many a step takes."""
-
-    near_plane: float = 0.05
-    """Distance at which rays begin, scene units."""
-    far_plane: float = 1000.0
-    """Distance at which rays end, scene units."""
-    steps_across_box: int = 768
-    """March steps along the diagonal of the box, or of all of contracted space; more is finer and
-    slower."""
-    render_steps_across_box: int = 0
-    """The same for what is rendered after training, and by whoever opens the file: finer steps than
-    those of training, whose places are random, show sharp scenes better. 0 takes those of
-    training."""
-    occupancy_resolution: int = 128
-    """Occupancy cells per axis; a multiple of 32 marches fastest."""
-    occupancy_every: int = 16
-    """Steps between updates of the occupancy."""
-    occupancy_warmup: int = 256
-    """Steps in which updates look at all cells."""
-    occupancy_threshold: float = 0.01
-    """Opacity of one march step from which a cell is occupied."""
-    visibility_start: float = 1.0
-    """Fraction of training after which cells are emptied that no training ray sees, fog and what
-    is hidden: smaller files that render faster. 1 leaves them."""
-    visibility_threshold: float = 0.005
-    """Weight in the colour of some training ray from which a cell is seen; neighbours of such a
-    cell stay as well."""
-    early_stop: float = 1.0e-4
-    """Transmittance at which a ray ends."""
-    target_num_samples: int = 96 << 10
-    """Visible samples per training step; the number of rays adapts to it. 0 keeps the data
-    manager's number."""
-    max_num_rays: int = 1 << 16
-    """Most rays per training step."""
-    max_samples_per_ray: int = 1024
-    """Rays with more samples are cut there and not trained on."""
-
-
-@dataclass
 class ShaciraModelConfig(ModelConfig):
     """Options of the method. With `quantizer.mode` none and `rate_lambda` 0 it is a plain
     Instant-NGP."""
@@ -135,11 +72,11 @@ class ShaciraModelConfig(ModelConfig):
     """Colour loss; mse is what PSNR measures."""
     backend: Literal["auto", "reference", "cpu_numba"] = "auto"
     """Implementation of the hot operations; auto picks the fastest that loads and says which."""
-    grid: GridConfig = field(default_factory=GridConfig)
+    grid: GridOptions = field(default_factory=GridOptions)
     networks: NetworksConfig = field(default_factory=NetworksConfig)
     quantizer: QuantizerOptions = field(default_factory=QuantizerOptions)
     rate: RateOptions = field(default_factory=RateOptions)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     eval_num_rays_per_chunk: int = 1 << 15
     """Rays rendered at a time; smaller takes less memory."""

@@ -6,12 +6,17 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import torch
+from nerfstudio.cameras.cameras import Cameras
+
 from shacira_nerfstudio.backends import Backend, MarchSettings
 from shacira_nerfstudio.grid import GridSpec
-from shacira_nerfstudio.model.occupancy import OccupancyGrid
+from shacira_nerfstudio.model.occupancy import OccupancyGrid, seen_cells
 from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField
 from shacira_nerfstudio.model.scene import Background, RadianceScene, SceneSettings
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
+from shacira_nerfstudio.plugin.host_cameras import camera_set
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 
 
@@ -106,3 +111,15 @@ def build_scene(
     sampling = config.sampling
     occupancy = OccupancyGrid(sampling.occupancy_resolution, threshold=sampling.occupancy_threshold)
     return RadianceScene(field, occupancy, settings, num_images=num_images)
+
+
+def mark_unseen_cells(scene: RadianceScene, cameras: Cameras | None) -> None:
+    """In an unbounded capture most of space is behind all cameras: it stays empty."""
+    settings, pinholes = scene.settings.train_march, camera_set(cameras)
+    if settings.contraction != "contracted" or cameras is None or pinholes is None:
+        return
+    if len(pinholes.sizes) < len(cameras):
+        return  # a fisheye or a panorama sees what a pinhole does not
+    arrays = pinholes.camera_to_worlds, pinholes.intrinsics, pinholes.sizes.astype(np.float32)
+    seen = seen_cells(scene.occupancy.resolution, settings, *map(torch.from_numpy, arrays))
+    scene.occupancy.mark_unseen(seen.to(scene.device))

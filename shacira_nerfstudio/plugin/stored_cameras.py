@@ -72,23 +72,12 @@ class StoredCamerasPipelineConfig(VanillaPipelineConfig):
 class StoredCamerasPipeline(VanillaPipeline):
     """Refuses everything that would compare with placeholder images."""
 
-    def _refuse(self) -> NoReturn:
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(
             "expected a data set, got the cameras stored in a .shacira file: without images there "
             "is nothing to compare with; run `shacira import` again with --data"
         )
 
-    def get_train_loss_dict(self, step: int) -> NoReturn:
-        self._refuse()
-
-    def get_eval_loss_dict(self, step: int) -> NoReturn:
-        self._refuse()
-
-    def get_eval_image_metrics_and_images(self, step: int) -> NoReturn:
-        self._refuse()
-
-    def get_average_image_metrics(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
-
-    def get_average_eval_image_metrics(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
+    get_train_loss_dict = get_eval_loss_dict = _refuse
+    get_eval_image_metrics_and_images = _refuse
+    get_average_image_metrics = get_average_eval_image_metrics = _refuse

@@ -82,7 +82,6 @@ def test_a_file_is_as_large_as_it_should_be(scene, tmp_path, rdo_strength):
         make_config(scene, tmp_path, {**TARGET, "rate.rdo_strength": rdo_strength})
     )
     history = steps(trainer, 0, NUM_STEPS)
-    model = trainer.pipeline.model
     size = file_bytes(trainer)
     assert 0.98 * 8000 < size <= 8000
     rates = {round(h[1]["rate_lambda"], 9) for h in history}
@@ -155,7 +154,6 @@ def test_what_a_quality_does_not_need_is_taken_away(scene, tmp_path, monkeypatch
     options = {**TARGET, "target_size_kb": 0.0, "rate_lambda": 1e-5, "target_psnr": 1.0}
     trainer = make_trainer(make_config(scene, tmp_path, options))
     steps(trainer, 0, NUM_STEPS - 1)
-    model = trainer.pipeline.model
     before = file_bytes(trainer), quality(trainer)
     target, compressor = before[1] - 0.5, trainer.pipeline.model.compressor
     compressor.options = dataclasses.replace(compressor.options, target_psnr=target)
