@@ -8,6 +8,7 @@ left of floats are those steps and the settings of the renderer.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 
@@ -96,39 +97,31 @@ def quantize_weight(weight: Tensor, bits: int, *, per_row: bool = True) -> Quant
 
 
 @torch.no_grad()
-def float_weights(field: RadianceField, appearance: Tensor | None) -> dict[str, Tensor]:
-    """Weights by name as a file holds them, before they become integers.
-
-    Args:
-        appearance: The code to bake in, if the field has codes per image.
-    """
+def float_weights(scene: RadianceScene) -> dict[str, Tensor]:
+    """Weights by name as a file holds them, the mean appearance code baked in, before they become
+    integers."""
+    field, code = scene.field, scene.mean_appearance()
     weights = field.network_weights().map(lambda _, tensor: tensor.detach())
     if field.shape.appearance_dim:
         # A constant code only shifts the bias of the layer that reads it.
         weight, bias = weights.color[0]
         first, last = field.shape.sh_degree**2, -field.shape.geo_feat_dim
-        code = torch.zeros(field.shape.appearance_dim) if appearance is None else appearance
-        layer = (
-            torch.cat([weight[:, :first], weight[:, last:]], 1),
-            bias + weight[:, first:last] @ code.to(weight),
-        )
+        if code is not None:
+            bias = bias + weight[:, first:last] @ code.to(weight)
+        layer = torch.cat([weight[:, :first], weight[:, last:]], 1), bias
         weights = NetworkWeights(weights.density, (layer, *weights.color[1:]))
     return weights.named()
 
 
-def pack_weights(field: RadianceField, appearance: Tensor | None) -> dict[str, QuantizedTensor]:
-    """Weights as a file holds them.
-
-    Args:
-        appearance: As in :func:`float_weights`.
-    """
-    if field.weight_integers is not None:
+def pack_weights(scene: RadianceScene) -> dict[str, QuantizedTensor]:
+    """Weights as a file holds them."""
+    if scene.field.weight_integers is not None:
         return {
             name: QuantizedTensor(values.numpy(), steps.numpy())
-            for name, (values, steps) in field.weight_integers.items()
+            for name, (values, steps) in scene.field.weight_integers.items()
         }
-    weights = float_weights(field, appearance)
-    return {name: quantize_weight(w, field.bits_of(name)) for name, w in weights.items()}
+    bits_of = scene.field.bits_of
+    return {name: quantize_weight(w, bits_of(name)) for name, w in float_weights(scene).items()}
 
 
 def _pack_symbols(field: RadianceField, occupied: np.ndarray) -> np.ndarray:
@@ -182,12 +175,22 @@ def pack_scene(
         grid=field.encoding.grid,
         symbols=_pack_symbols(field, cells),
         occupancy=cells,
-        weights=pack_weights(field, scene.mean_appearance()),
+        weights=pack_weights(scene),
         rendering=render_settings(scene.settings),
         cameras=cameras,
         meta=dict(meta or {}),
         num_levels_present=num_levels_present,
     )
+
+
+def repack_scene(
+    scene: PackedScene,
+    *,
+    cameras: CameraSet | None,
+    meta: Mapping[str, str | int] | None = None,
+) -> PackedScene:
+    """A decoded scene with other cameras, and with further metadata beside its own."""
+    return dataclasses.replace(scene, cameras=cameras, meta={**scene.meta, **(meta or {})})
 
 
 def _field_shape(scene: PackedScene) -> FieldShape:

@@ -22,7 +22,7 @@ from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.encoding import LatentHashEncoding, TableView
 from shacira_nerfstudio.model.entropy_model import FactorizedEntropyModel
 from shacira_nerfstudio.model.latent_decoder import LatentDecoder
-from shacira_nerfstudio.model.quantize import LatentQuantizer, get_quantizer
+from shacira_nerfstudio.model.quantize import QuantizerName, get_quantizer
 from shacira_nerfstudio.model.rate_models import RateModelName, make_rate_model
 
 INITIAL_LOG_DENSITY = -1.0
@@ -135,7 +135,7 @@ class RadianceField(nn.Module):
         features_per_level: int,
         identity_decoder: bool = False,
         decoder_per_level: bool = True,
-        quantizer: LatentQuantizer | None = None,
+        quantizer: QuantizerName = "round",
         rate_model: RateModelName = "learned",
         entropy_model_layers: int = 1,
         shared_entropy_model: bool = False,
@@ -147,7 +147,6 @@ class RadianceField(nn.Module):
     ) -> RadianceField:
         """A field with an encoding of its own, for training as for decoded files; see the classes
         for what each number means."""
-        quantizer = quantizer or get_quantizer("round")
         latent_decoder = LatentDecoder(
             grid.num_levels,
             latent_dim,
@@ -166,8 +165,8 @@ class RadianceField(nn.Module):
             grid,
             backend,
             latent_decoder=latent_decoder,
-            rate_model=make_rate_model(rate_model, density, quantizer),
-            quantizer=quantizer,
+            rate_model=make_rate_model(rate_model, density, get_quantizer(quantizer)),
+            quantizer=get_quantizer(quantizer),
             init_std=latents_init_std,
             with_latents=with_latents,
         )

@@ -191,12 +191,24 @@ class RadianceScene(nn.Module):
         """The code that looking and files take: the mean over images; None without codes."""
         return self.appearance.detach().mean(0) if self.appearance.numel() else None
 
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """What training changes, by kind; kinds of which there is nothing are left out."""
+        fields = [*self.field.density_mlp.parameters(), *self.field.color_mlp.parameters()]
+        rate_model = self.encoding.rate_model if self.encoding.is_quantized else nn.Module()
+        groups = {
+            "latents": [self.encoding.latents],
+            "latent_decoder": list(self.encoding.latent_decoder.parameters()),
+            "entropy_model": [p for p in rate_model.parameters() if p.requires_grad],
+            "fields": [*fields, self.appearance] if self.appearance.numel() else fields,
+        }
+        return {name: parameters for name, parameters in groups.items() if parameters}
+
     def train_rays(
         self,
         origins: Float[Tensor, "R 3"],
         directions: Float[Tensor, "R 3"],
         *,
-        image_indices: Int[Tensor, " R"] | None = None,
+        image_indices: Int[Tensor, "R *_"] | None = None,
         observe_weights: bool = False,
     ) -> tuple[RenderedRays, Float[Tensor, " R"]]:
         """Renders rays with gradients, see :func:`render_train`.
@@ -205,7 +217,9 @@ class RadianceScene(nn.Module):
             image_indices: Where each ray comes from, for its appearance code.
             observe_weights: Whether the rays tell the occupancy grid which cells they see.
         """
-        has_codes = image_indices is not None and self.field.shape.appearance_dim
+        codes = None
+        if self.field.shape.appearance_dim and image_indices is not None:
+            codes = self.appearance[image_indices.flatten()]
         return render_train(
             self.field,
             self.occupancy.occupied,
@@ -214,7 +228,7 @@ class RadianceScene(nn.Module):
             directions,
             early_stop=self.settings.early_stop,
             max_samples=self.settings.max_samples_per_ray,
-            appearance=self.appearance[image_indices] if has_codes else None,
+            appearance=codes,
             observe=self.occupancy.observe if observe_weights else None,
         )
 
@@ -242,6 +256,18 @@ class RadianceScene(nn.Module):
         )
 
     @torch.no_grad()
+    def render_colors(
+        self,
+        origins: Float[Tensor, "R 3"],
+        directions: Float[Tensor, "R 3"],
+        *,
+        min_weight: float = MIN_WEIGHT,
+    ) -> Float[Tensor, "R 3"]:
+        """Colours of :meth:`render_rays` on the scene's background, in [0, 1]."""
+        rendered = self.render_rays(origins, directions, min_weight=min_weight)
+        return self.settings.background.behind(rendered).clamp(0, 1)
+
+    @torch.no_grad()
     def render_view(self, camera: PinholeCamera, *, chunk: int = 1 << 15) -> Float[Tensor, "H W 3"]:
         """The image that a camera sees, in [0, 1], on the CPU; in eval mode.
 
@@ -249,10 +275,7 @@ class RadianceScene(nn.Module):
             chunk: Rays rendered at a time; smaller takes less memory.
         """
         rays = [part.to(self.device).split(chunk) for part in camera.rays()]
-        parts = [
-            self.settings.background.behind(self.render_rays(*part)).clamp(0, 1)
-            for part in zip(*rays, strict=True)
-        ]
+        parts = [self.render_colors(*part) for part in zip(*rays, strict=True)]
         return torch.cat(parts).view(camera.height, camera.width, 3).cpu()
 
     @torch.no_grad()
