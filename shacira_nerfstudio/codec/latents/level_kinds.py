@@ -21,8 +21,8 @@ MAX_LOAD = 24
 Beyond this load nearly every entry is."""
 
 MAX_FEATURE_LOAD = 64
-"""Up to this load per entry a saturated level has features: there, ``touched_cells`` is 0 in entries
-that no occupied cell touches. Beyond it features, each the largest of many, say nothing."""
+"""Up to this load per entry a saturated level has features: there, ``touched_cells`` is 0 in
+entries that no occupied cell touches. Beyond it features, each the largest of many, say nothing."""
 
 MAX_WALKED = 1 << 28
 """Vertices of the hashed levels that are not saturated, together."""

@@ -62,7 +62,7 @@ class SlabLayout:
     index: np.ndarray
     """Entries of slab 0, int32, flat over all axes but the first."""
     shifts: np.ndarray
-    """What slab x adds to these entries, by sum in a dense level or by XOR in a hashed one, int32."""
+    """What slab x adds to these entries, by sum in a dense level, by XOR in a hashed one; int32."""
     size: int
     is_dense: bool
 
