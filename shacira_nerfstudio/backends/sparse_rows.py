@@ -16,10 +16,11 @@ from torch import Tensor
 
 RATE_BLOCK = 16
 """Rows that are rated together: one cache line of single-precision numbers."""
+_MASK = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
-class Quantizer:
+class TableQuantizer:
     """What a look-up makes of the rows of a table. The gradient is that of the identity."""
 
     mode: Literal["none", "round", "noise"] = "none"
@@ -29,10 +30,38 @@ class Quantizer:
     e C + c alone, so that no pass over the table is needed and no state is kept."""
 
 
-PLAIN = Quantizer()
+IDENTITY = TableQuantizer()
 
 
-class RowGradient:
+def noise_at(index: Int[Tensor, "*N"], seed: int) -> Float[Tensor, "*N"]:
+    """Uniform noise in [-0.5, 0.5), multiples of 2^-24, float32.
+
+    A counter-based generator: 32 bits are mixed twice by shifts and odd multipliers (the constants
+    are those that Wellons's search for unbiased 32-bit mixers found, "lowbias32", 2018).
+
+    Args:
+        index: int64, below 2^32.
+        seed: 0 to 2^32 - 1.
+    """
+    x = (index ^ seed) & _MASK
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
+    x = x ^ (x >> 16)
+    return (x >> 8).float() * 2.0**-24 - 0.5
+
+
+def quantize(table: Float[Tensor, "E C"], quantizer: TableQuantizer) -> Float[Tensor, "E C"]:
+    """The whole table as look-ups read it. No gradient."""
+    table = table.detach()
+    if quantizer.mode == "round":
+        return table.round()
+    if quantizer.mode == "noise":
+        index = torch.arange(table.numel(), device=table.device).view(table.shape)
+        return table + noise_at(index, quantizer.seed).to(table)
+    return table
+
+
+class SparseRowGradient:
     """The gradient of a table of which a step touches few rows.
 
     An array of the table's size, made once and zero but for the rows that were touched since it
@@ -46,13 +75,15 @@ class RowGradient:
         """Bit i of byte b stands for row 8 b + i."""
 
     @classmethod
-    def zeros(cls, num_rows: int, num_channels: int) -> RowGradient:
+    def zeros(
+        cls, num_rows: int, num_channels: int, *, device: torch.device | str = "cpu"
+    ) -> SparseRowGradient:
         """Nothing touched."""
-        touched = torch.zeros(-(-num_rows // 8), dtype=torch.uint8)
-        return cls(torch.zeros(num_rows, num_channels), touched)
+        touched = torch.zeros(-(-num_rows // 8), dtype=torch.uint8, device=device)
+        return cls(torch.zeros(num_rows, num_channels, device=device), touched)
 
     @classmethod
-    def of(cls, grad: Float[Tensor, "E C"]) -> RowGradient:
+    def of(cls, grad: Float[Tensor, "E C"]) -> SparseRowGradient:
         """An ordinary gradient; rows that are not 0 throughout count as touched."""
         is_touched = F.pad((grad != 0).any(1), (0, -len(grad) % 8)).view(-1, 8)
         bits = torch.arange(8, device=grad.device, dtype=torch.uint8)
@@ -70,9 +101,11 @@ class RowGradient:
 
     def clear(self) -> None:
         """Zeroes the rows that were touched."""
-        if bool(self.touched.any()):
-            self.values[self.touched_rows()] = 0
-            self.touched.zero_()
+        # On a CPU a look at the marks often saves a pass over the table; a GPU is not waited for.
+        if self.touched.device.type == "cpu" and not self.touched.any():
+            return
+        self.values.masked_fill_(self.touched_rows()[:, None], 0)
+        self.touched.zero_()
 
 
 @dataclass(frozen=True)
@@ -83,3 +116,30 @@ class AdamState:
     """First and second moment side by side: a row that is updated takes one cache line."""
     num_updates: Int[Tensor, " E"]
     """int16; how often each row was updated."""
+
+
+@torch.no_grad()
+def update_rows(
+    parameter: Float[Tensor, "E C"],
+    gradient: SparseRowGradient,
+    state: AdamState,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """See :meth:`Backend.update_rows`."""
+    rows = gradient.touched_rows().to(parameter.device).nonzero()[:, 0]
+    grad = gradient.values[rows].to(parameter)
+    largest = torch.iinfo(torch.int16).max
+    updates = (state.num_updates[rows].int() + 1).clamp_max(largest)
+    state.num_updates[rows] = updates.to(torch.int16)
+    powers = updates.to(torch.float64)[:, None]
+    corrections = [(1 - beta**powers).to(grad) for beta in betas]
+    mean, square = state.moments[rows].unbind(1)
+    mean, square = mean.lerp(grad, 1 - betas[0]), square.lerp(grad * grad, 1 - betas[1])
+    state.moments[rows] = torch.stack([mean, square], 1)
+    step = mean / corrections[0] / ((square / corrections[1]).sqrt() + eps)
+    parameter[rows] = parameter[rows] * (1 - lr * weight_decay) - lr * step
+    gradient.clear()
