@@ -27,10 +27,6 @@ TABLE_ALIGNMENT = 8
 """Table sizes are rounded up to a multiple of this, as in tiny-cuda-nn."""
 
 MAX_RESOLUTION = 1 << 20
-MAX_ASPECT = 1024
-"""Most that one resolution of a level exceeds another one by, as a factor: it bounds the number of
-slabs that the codec cuts a level into, which a file of a few bytes could ask for."""
-
 MAX_TABLE_SIZE = 1 << 28
 MAX_NUM_LEVELS = 64
 
@@ -66,11 +62,6 @@ class GridSpec:
             if len(axes) != self.num_dims or not all(2 <= n <= MAX_RESOLUTION for n in axes):
                 raise ValueError(
                     f"expected {self.num_dims} resolutions of 2 to {MAX_RESOLUTION} at level "
-                    f"{level}, got {axes}"
-                )
-            if max(axes) > MAX_ASPECT * min(axes):
-                raise ValueError(
-                    f"expected resolutions within a factor of {MAX_ASPECT} of each other at level "
                     f"{level}, got {axes}"
                 )
             if not TABLE_ALIGNMENT <= size <= MAX_TABLE_SIZE or size % TABLE_ALIGNMENT:

@@ -126,7 +126,7 @@ def test_create_with_a_resolution_for_each_axis():
     num_dims=st.sampled_from([2, 3]),
     num_levels=st.integers(1, 24),
     base_res=st.tuples(*[st.integers(2, 64)] * 3),
-    factors=st.tuples(*[st.floats(1, 30)] * 3),
+    factors=st.tuples(*[st.floats(1, 200)] * 3),
     are_equal=st.booleans(),
     log2_hashmap_size=st.integers(3, 22),
 )
@@ -165,7 +165,6 @@ def test_create_laws(num_dims, num_levels, base_res, factors, are_equal, log2_ha
         (2, ((4, 4, 4),), (64,), "2 resolutions"),
         (3, ((4, 1, 4),), (16,), "resolutions of 2"),
         (3, ((2, 2, (1 << 20) + 1),), (1 << 19,), "resolutions of 2"),
-        (3, ((2, 2049, 2),), (16,), "factor of 1024"),
         (3, ((2, 2, 2),), (0,), "table size"),
         (3, ((4, 4, 4),), (68,), "multiple"),
         (3, ((4096,) * 3,), (1 << 29,), "table size"),
