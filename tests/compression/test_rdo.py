@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from shacira_nerfstudio.compression.rdo import Bits, best_moves, find_price, probe_curvature
+from shacira_nerfstudio.compression.rdo import Bits, best_moves, find_lagrangian, probe_curvature
 
 
 def bits_of(symbols):
@@ -27,36 +27,36 @@ def test_the_quadratic_is_the_loss_of_a_linear_model():
 def test_a_cheap_step_is_taken_before_a_dear_jump():
     symbols = torch.tensor([[3.0], [1.0], [-1.0], [0.0]])
     curvature = torch.tensor([[1.0], [1.0], [0.1], [1.0]])
-    goals, prices = best_moves(symbols, symbols, curvature, bits_of(symbols))
+    goals, lagrangians = best_moves(symbols, symbols, curvature, bits_of(symbols))
     # One step costs 1/2 for two bits; from 3 to 0 it would be 9/2 for six.
     assert goals[:, 0].tolist() == [2.0, 0.0, 0.0, 0.0]
-    assert prices[:, 0].tolist() == pytest.approx([0.25, 0.25, 0.025, math.inf])
+    assert lagrangians[:, 0].tolist() == pytest.approx([0.25, 0.25, 0.025, math.inf])
 
 
 def test_later_moves_count_from_the_start():
     start, current = torch.tensor([[2.0]]), torch.tensor([[1.0]])
-    _, prices = best_moves(start, current, torch.ones(1, 1), bits_of(current))
-    assert prices.item() == pytest.approx((2.0 - 0.5) / 2)  # from 1/2 to 4/2
+    _, lagrangians = best_moves(start, current, torch.ones(1, 1), bits_of(current))
+    assert lagrangians.item() == pytest.approx((2.0 - 0.5) / 2)  # from 1/2 to 4/2
 
 
 def test_no_move_where_it_saves_nothing():
     symbols = torch.tensor([[1.0]])
     same = torch.ones(1, 1)
-    goals, prices = best_moves(symbols, symbols, torch.zeros(1, 1), Bits(same, same, same))
-    assert goals.item() == 1 and prices.item() == math.inf
+    goals, lagrangians = best_moves(symbols, symbols, torch.zeros(1, 1), Bits(same, same, same))
+    assert goals.item() == 1 and lagrangians.item() == math.inf
 
 
-def test_a_price_is_found_that_meets_a_size():
+def test_a_lagrangian_is_found_that_meets_a_size():
     tried = []
 
-    def size_at(price):
-        tried.append(price)
-        return 1000 / price
+    def size_at(lagrangian):
+        tried.append(lagrangian)
+        return 1000 / lagrangian
 
-    price = find_price(size_at, 20.0, 1e-2, 1e5)
-    assert 20.0 * 0.99 < size_at(price) <= 20.0
+    lagrangian = find_lagrangian(size_at, 20.0, 1e-2, 1e5)
+    assert 20.0 * 0.99 < size_at(lagrangian) <= 20.0
     assert len(tried) == 15 and all(1e-2 < p < 1e5 for p in tried)
-    assert find_price(lambda price: 30.0, 20.0, 1e-2, 1e5) == 1e5
+    assert find_lagrangian(lambda _: 30.0, 20.0, 1e-2, 1e5) == 1e5
 
 
 def test_on_a_field_it_tells_what_rendering_loses(make_field):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from shacira_nerfstudio.codec import QuantizedTensor
-from shacira_nerfstudio.codec.sections.grid_and_rendering import encode_weights
+from shacira_nerfstudio.codec.sections.weights import encode_weights
 from shacira_nerfstudio.compression.pack import quantize_weight
 from shacira_nerfstudio.compression.weight_bits import MIN_BITS, choose_weights
 

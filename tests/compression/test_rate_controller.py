@@ -87,7 +87,7 @@ def test_waiting_for_what_was_done_keeps_a_lagging_file_from_swinging():
     patient = Gains.every(20)
     swings = [
         min(steer(Plant(slope=0.8), 0.5 * math.exp(12), gains=gains)[0])
-        for gains in (patient, dataclasses.replace(patient, share=1.0))
+        for gains in (patient, dataclasses.replace(patient, lag_fraction=1.0))
     ]
     assert swings[0] > 0.96 > swings[1]
 

@@ -2,12 +2,20 @@
 
 import pytest
 
+<<<<<<< HEAD:tests/plugin/test_schedule.py
 from shacira_nerfstudio.compression.schedule import TrainingSchedule
 from shacira_nerfstudio.model.quantize import QuantizeSchedule
+=======
+from shacira_nerfstudio.compression.options import CompressionOptions
+from shacira_nerfstudio.compression.schedule import MAX_ENTRIES_PER_REFRESH, TrainingSchedule
+from shacira_nerfstudio.model.quantize import QuantizeSchedule, get_quantizer
+>>>>>>> plugin:tests/compression/test_schedule.py
 
 
 def make_schedule(**changes):
-    quantizer = QuantizeSchedule("sga", 1000, anneal_fraction=0.7, final_temperature=0.1)
+    quantizer = QuantizeSchedule(
+        get_quantizer("sga"), 1000, anneal_fraction=0.7, final_temperature=0.1
+    )
     options = {"warmup_steps": 100, "decay_start": 0.5, "final_lr_factor": 0.01}
     return TrainingSchedule(1000, quantizer, **{**options, **changes})
 
@@ -61,14 +69,20 @@ def test_quantiser_is_that_of_its_schedule():
     schedule = make_schedule()
     for step in (0, 350, 699, 700, 999):
         assert schedule.quantizer_at(step) == schedule.quantizer.at(step)
-    assert schedule.quantizer_at(350) == ("sga", pytest.approx(0.1**0.5))
-    assert schedule.quantizer_at(700) == ("straight_through", 0.1)
+    assert schedule.quantizer_at(350) == (get_quantizer("sga"), pytest.approx(0.1**0.5))
+    assert schedule.quantizer_at(700) == (get_quantizer("straight_through"), 0.1)
 
 
-def test_the_file_is_looked_at_regularly_and_when_rounding_begins():
-    schedule = make_schedule(tables_every=250)
-    looks = [step for step in range(1000) if schedule.looks_at_file(step)]
-    assert looks == [0, 15, 31, 62, 125, 250, 500, 700, 750]
+def test_rates_are_refreshed_regularly_and_when_rounding_begins():
+    schedule = make_schedule(rate_refresh_steps=250)
+    refreshes = [step for step in range(1000) if schedule.refreshes_rates(step)]
+    assert refreshes == [0, 15, 31, 62, 125, 250, 500, 700, 750]
+
+
+def test_refreshes_do_not_grow_with_the_table():
+    for num_entries, expected in ((1000, 250), (int(3.5 * MAX_ENTRIES_PER_REFRESH), 4 * 250)):
+        schedule = TrainingSchedule.from_options(CompressionOptions(), 80, num_entries=num_entries)
+        assert schedule.rate_refresh_steps == expected
 
 
 def test_level_dropout_follows_from_step_and_seed():
