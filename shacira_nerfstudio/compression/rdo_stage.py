@@ -135,11 +135,11 @@ def measure_curvature(encoding: LatentHashEncoding, batches: Callable[[], Tensor
     before = encoding.quantizer, encoding.temperature, latents.requires_grad
     encoding.set_quantizer(get_quantizer("straight_through"), encoding.temperature)
     latents.requires_grad_(True)
-    encoding.by_rows = False  # the probe asks autograd for them
+    encoding.uses_sparse_gradient = False  # the probe asks autograd for them
     total = torch.zeros_like(latents)
     for _ in range(NUM_BATCHES):
         total += probe_curvature(batches(), latents)
     encoding.set_quantizer(*before[:2])
-    encoding.by_rows = True
+    encoding.uses_sparse_gradient = True
     latents.requires_grad_(before[2])
     return (total / NUM_BATCHES).cpu()
