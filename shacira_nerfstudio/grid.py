@@ -108,17 +108,8 @@ class GridSpec:
                 f"expected 2 <= base_res <= max_res along {num_dims} axes, got {base_res} and "
                 f"{max_res}"
             )
-        growths = [
-            math.log(high / low) / max(num_levels - 1, 1)
-            for low, high in zip(lows, highs, strict=True)
-        ]
-        resolutions = tuple(
-            tuple(
-                round(low * math.exp(growth * level))
-                for low, growth in zip(lows, growths, strict=True)
-            )
-            for level in range(num_levels)
-        )
+        by_axis = [_spaced(low, high, num_levels) for low, high in zip(lows, highs, strict=True)]
+        resolutions = tuple(zip(*by_axis, strict=True))
         cap = 1 << log2_hashmap_size
         sizes = tuple(
             min(cap, -(-math.prod(axes) // TABLE_ALIGNMENT) * TABLE_ALIGNMENT)
@@ -173,3 +164,8 @@ class GridSpec:
             for axis in range(1, self.num_dims):
                 index = index ^ ((vertex[..., axis] * HASH_PRIMES[axis]) & 0xFFFFFFFF)
         return index % size
+
+
+def _spaced(low: int, high: int, count: int) -> list[int]:
+    growth = math.log(high / low) / max(count - 1, 1)
+    return [round(low * math.exp(growth * step)) for step in range(count)]

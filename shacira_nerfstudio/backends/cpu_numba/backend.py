@@ -28,11 +28,7 @@ from shacira_nerfstudio.backends.cpu_numba.rays.march import (
 from shacira_nerfstudio.backends.cpu_numba.rays.render import render
 from shacira_nerfstudio.backends.cpu_numba.rays.visible_samples import march_visible
 from shacira_nerfstudio.backends.cpu_numba.table.adam import update_rows
-from shacira_nerfstudio.backends.cpu_numba.table.interpolate import (
-    Interpolate,
-    TableRows,
-    quantize,
-)
+from shacira_nerfstudio.backends.cpu_numba.table.interpolate import Interpolate, TableRows, quantize
 from shacira_nerfstudio.backends.cpu_numba.table.rates import CodedBits, LogisticBits
 from shacira_nerfstudio.backends.cpu_numba.threads import default_num_threads
 from shacira_nerfstudio.backends.sparse_rows import (

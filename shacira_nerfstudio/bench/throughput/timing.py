@@ -6,23 +6,21 @@ the ratio of medians is worth more than either of them.
 
 from __future__ import annotations
 
-import datetime
 import gc
-import os
 import platform
 import resource
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from shacira_nerfstudio.bench import environment
 
 MIN_REPEATS = 5
 """Fewer give no median worth the name."""
@@ -136,7 +134,7 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """With what is the same in all rows of a run."""
-        return {**asdict(self), "peak_rss_bytes": peak_rss_bytes(), **machine_facts()}
+        return {**asdict(self), "peak_rss_bytes": peak_rss_bytes(), **_provenance()}
 
 
 def rate_row(
@@ -191,11 +189,7 @@ def check_close(
     Raises:
         WrongResultError: shapes differ, a value is not finite, or an error is larger.
     """
-    if found.shape != expected.shape:
-        raise WrongResultError(
-            f"{what}: expected shape {tuple(expected.shape)}, got {tuple(found.shape)}"
-        )
-    found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
+    found, expected = _as_doubles(what, found, expected)
     error = (found - expected).abs()
     bad = ~(error <= atol + rtol * expected.abs())  # a nan is bad as well
     largest = error.max().item() if error.numel() else 0.0
@@ -216,11 +210,7 @@ def check_relative(
     Raises:
         WrongResultError: see :func:`check_close`.
     """
-    if found.shape != expected.shape:
-        raise WrongResultError(
-            f"{what}: expected shape {tuple(expected.shape)}, got {tuple(found.shape)}"
-        )
-    found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
+    found, expected = _as_doubles(what, found, expected)
     size = expected.norm().item()
     error = (found - expected).norm().item() / size if size else found.norm().item()
     if not error <= limit:
@@ -229,6 +219,14 @@ def check_relative(
         )
     allowed = {"relative_error": error, "limit": limit, "because": because}
     return {what: {"values": expected.numel(), **allowed}}
+
+
+def _as_doubles(what: str, found: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+    if found.shape != expected.shape:
+        raise WrongResultError(
+            f"{what}: expected shape {tuple(expected.shape)}, got {tuple(found.shape)}"
+        )
+    return found.detach().double().cpu(), expected.detach().double().cpu()
 
 
 def peak_rss_bytes() -> int:
@@ -244,51 +242,11 @@ def peak_rss_bytes() -> int:
 
 
 @lru_cache(maxsize=1)
-def machine_facts() -> dict[str, Any]:
+def _provenance() -> dict[str, Any]:
     """Where and with what a run was made."""
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_name(),
-        "num_cpus": num_cpus(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in ("torch", "numba", "numpy", "nerfstudio")},
-        },
+        "date": environment.date(),
+        "commit": environment.commit(),
+        "machine": environment.machine(),
+        "versions": environment.versions(),
     }
-
-
-def num_cpus() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def commit() -> str | None:
-    """Of the clone that this package lies in, marked if files were changed; None without a
-    clone."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        run = subprocess.run(
-            [*command, "--abbrev=12", "--exclude=*"], capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return None
-    return run.stdout.strip() or None
-
-
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -58,11 +58,11 @@ class TableRows:
 
     def level_table(self, levels: np.ndarray) -> np.ndarray:
         """What :func:`interpolate_kernels.look_up` is told of some levels, int64 [levels, 6]."""
-        described = [
+        rows = [
             (i, self.grid.offsets[i], self.grid.table_sizes[i], *axis_resolutions(self.grid, i))
             for i in levels.tolist()
         ]
-        return np.array(described, np.int64).reshape(len(levels), 6)
+        return np.array(rows, np.int64).reshape(len(levels), 6)
 
 
 def axis_resolutions(grid: GridSpec, level: int) -> tuple[int, int, int]:

@@ -18,10 +18,15 @@ from shacira_nerfstudio.codec import (
     encode_scene,
 )
 from shacira_nerfstudio.codec.latents.features import reached_entries
+from shacira_nerfstudio.compression.pack import (
+    mean_appearance,
+    pack_field,
+    render_settings,
+    unpack_scene,
+)
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.radiance_field import FieldShape, fake_quantize
 from shacira_nerfstudio.model.volrend import render_rays
-from shacira_nerfstudio.compression.pack import mean_appearance, pack_field, render_settings, unpack_scene
 
 MARCH = MarchSettings(
     "contracted", ((-1.1, -0.7, -1.0), (0.9, 1.3, 1.0)), near=0.05, far=37.7, step_size=0.1, knee=2

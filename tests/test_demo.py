@@ -58,4 +58,4 @@ def test_the_demo_knows_whether_the_host_can_export(tmp_path, monkeypatch, code)
     (tmp_path / "open3d.py").write_text(code, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     expected = "ImportError: libusb is not there" if code else None
-    assert demo._why_no_host_exporter() == expected
+    assert demo._host_export_problem() == expected
