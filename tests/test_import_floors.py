@@ -51,7 +51,10 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "torchac": ("bench.rival_coders",),
     "nerfstudio": ("plugin", "bench.throughput.nerfstudio_side"),
     "numba": ("backends.cpu_numba", *NUMBA),
-    "llvmlite": ("backends.cpu_numba.bfloat16_kernels", "backends.cpu_numba.prefetch"),
+    "llvmlite": (
+        "backends.cpu_numba.networks.bfloat16_kernels",
+        "backends.cpu_numba.table.prefetch",
+    ),
     "triton": ("backends.triton",),
     "viser": ("viewer",),
     "tyro": ("cli", "plugin.export_command"),
