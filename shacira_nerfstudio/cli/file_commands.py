@@ -197,6 +197,7 @@ class Render:
         from shacira_nerfstudio.backends import get_backend
         from shacira_nerfstudio.codec import load_scene
         from shacira_nerfstudio.compression.pack import unpack_scene
+        from shacira_nerfstudio.compression.probe import evenly_spaced
 
         packed = load_scene(self.file, allow_truncated=self.allow_truncated)
         if packed.cameras is None:
@@ -205,12 +206,12 @@ class Render:
             raise ValueError(f"expected --views of 0 or more, got {self.views}")
         scene = unpack_scene(packed, get_backend("auto", "cpu"))
         total = len(packed.cameras.sizes)
-        chosen = np.linspace(0, total - 1, min(self.views or total, total)).round().astype(int)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         paths = []
-        for number, index in enumerate(chosen):
-            camera = resized_camera(packed.cameras, int(index), self.width, self.height)
-            pixels = (scene.render_view(camera).numpy() * 255 + 0.5).astype(np.uint8)
+        for number, index in enumerate(evenly_spaced(total, self.views or total)):
+            camera = stored_camera(packed.cameras, index)
+            image = scene.render_view(camera.resized(width=self.width, height=self.height))
+            pixels = (image.numpy() * 255 + 0.5).astype(np.uint8)
             path = self.output_dir / f"{number:05d}.png"
             Image.fromarray(pixels).save(path)
             paths.append(str(path))
@@ -221,32 +222,12 @@ class Render:
         return 0
 
 
-def resized_camera(
-    cameras: CameraSet, index: int, width: int | None, height: int | None
-) -> PinholeCamera:
-    """A stored camera at another resolution; one given side keeps the shape of the picture."""
-    import torch
-
+def stored_camera(cameras: CameraSet, index: int) -> PinholeCamera:
+    """One of a file's cameras, ready to render."""
     from shacira_nerfstudio.model.scene import PinholeCamera
 
-    own_width, own_height = (int(side) for side in cameras.sizes[index])
-    if width is None and height is None:
-        width, height = own_width, own_height
-    elif width is None or height is None:
-        factor = width / own_width if width is not None else (height or 0) / own_height
-        width = width if width is not None else max(1, round(own_width * factor))
-        height = height if height is not None else max(1, round(own_height * factor))
-    x_factor, y_factor = width / own_width, height / own_height
-    fx, fy, cx, cy = (float(value) for value in cameras.intrinsics[index])
-    return PinholeCamera(
-        torch.from_numpy(cameras.camera_to_worlds[index].copy()),
-        fx=fx * x_factor,
-        fy=fy * y_factor,
-        cx=cx * x_factor,
-        cy=cy * y_factor,
-        width=width,
-        height=height,
-    )
+    pose, optics = cameras.camera_to_worlds[index], cameras.intrinsics[index].tolist()
+    return PinholeCamera(pose, *optics, *cameras.sizes[index].tolist())
 
 
 def as_json(content: Any) -> str:

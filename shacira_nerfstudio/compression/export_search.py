@@ -37,7 +37,7 @@ def compress_within_loss(
         rays: Of training images: test images have no say in a file.
         max_loss_db: Of all together, compared with the scene as it was trained.
     """
-    weights = float_weights(scene)
+    weights = float_weights(scene.field, scene.mean_appearance())
     occupied = scene.occupancy.occupied
     packed = pack(occupied)
     loss = _Loss(scene, packed, rays)
@@ -94,11 +94,15 @@ class _Loss:
 
     @torch.no_grad()
     def __call__(self, weights: Weights) -> float:
-        for name, parameter in self._scene.field.network_weights().named().items():
-            value = weights[name]
-            if isinstance(value, QuantizedTensor):
-                value = torch.from_numpy(value.dequantize())
-            parameter.copy_(value)
-        rays = self._rays
-        rendered = self._scene.render_colors(rays.origins, rays.directions, min_weight=0.0)
-        return float((rendered - rays.colors).double().square().mean())
+        scene, rays = self._scene, self._rays
+        scene.field.set_weights(
+            {
+                name: torch.from_numpy(value.dequantize())
+                if isinstance(value, QuantizedTensor)
+                else value
+                for name, value in weights.items()
+            }
+        )
+        rendered = scene.render_rays(rays.origins, rays.directions, min_weight=0.0)
+        colors = scene.settings.background.behind(rendered).clamp(0, 1)
+        return float((colors - rays.colors).double().square().mean())

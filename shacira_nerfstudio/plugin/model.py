@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from shacira_nerfstudio.backends import get_backend
 from shacira_nerfstudio.codec import PackedScene, decode_scene
 from shacira_nerfstudio.codec.file_tools import bytes_by_part
 from shacira_nerfstudio.compression.compressor import Compressor
-from shacira_nerfstudio.compression.pack import pack_scene, repack_scene, unpack_scene
+from shacira_nerfstudio.compression.pack import pack_scene, unpack_scene
 from shacira_nerfstudio.compression.probe import psnr
 from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
@@ -111,23 +112,41 @@ class ShaciraModel(Model):
         occupied: Tensor | None = None,
         *,
         meta: Mapping[str, str | int] | None = None,
-        max_cameras: int = MAX_CAMERAS,
+        max_cameras: int | None = None,
     ) -> PackedScene:
         """What the file of this model holds; of one from a file, what that holds, and ``meta``.
 
         Args:
             occupied: Occupied cells; by default the scene's own.
+            max_cameras: By default :data:`MAX_CAMERAS`, or as many as the file has.
         """
-        if self.file_scene is not None:
-            cameras = thin_cameras(self.file_scene.cameras, max_cameras)
-            return repack_scene(self.file_scene, cameras=cameras, meta=meta)
-        cameras = stored_cameras(self.dataset.cameras, max_cameras)
-        return pack_scene(self.scene, occupied=occupied, cameras=cameras, meta=meta)
+        packed = self.file_scene
+        if packed is None:
+            count = MAX_CAMERAS if max_cameras is None else max_cameras
+            cameras = stored_cameras(self.dataset.cameras, count)
+            return pack_scene(self.scene, occupied=occupied, cameras=cameras, meta=meta)
+        cameras = packed.cameras
+        if max_cameras is not None:
+            cameras = thin_cameras(cameras, max_cameras)
+        return dataclasses.replace(packed, cameras=cameras, meta={**packed.meta, **(meta or {})})
 
     # ── training ──
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
-        return self.scene.parameter_groups()
+        field, encoding = self.scene.field, self.scene.encoding
+        rates = encoding.rate_model.parameters() if encoding.is_quantized else ()
+        groups = {
+            "latents": [encoding.latents],
+            "latent_decoder": encoding.latent_decoder.parameters(),
+            "entropy_model": [parameter for parameter in rates if parameter.requires_grad],
+            "fields": [
+                *field.density_mlp.parameters(),
+                *field.color_mlp.parameters(),
+                *([self.scene.appearance] if self.scene.appearance.numel() else []),
+            ],
+        }
+        lists = {name: list(parameters) for name, parameters in groups.items()}
+        return {name: parameters for name, parameters in lists.items() if parameters}
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -137,12 +156,13 @@ class ShaciraModel(Model):
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         origins, directions = ray_bundle.origins, F.normalize(ray_bundle.directions, dim=-1)
+        images = ray_bundle.camera_indices
         if not self.training:
             return self._as_outputs(self.scene.render_rays(origins, directions))
         rendered, cut = self.scene.train_rays(
             origins,
             directions,
-            image_indices=ray_bundle.camera_indices,
+            image_indices=None if images is None else images.flatten(),
             observe_weights=self.sampling.observes_weights,
         )
         self.sampling.note_batch(len(origins), rendered)

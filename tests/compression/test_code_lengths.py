@@ -9,11 +9,7 @@ from strategies import busy_scene
 
 from shacira_nerfstudio.codec import describe, encode_scene
 from shacira_nerfstudio.codec.latents.symbol_costs import CodeClasses, code_classes
-<<<<<<< HEAD:tests/test_rate_tables.py
-from shacira_nerfstudio.compression.code_lengths import LARGEST_LETTER, SOFT_LETTERS, code_lengths
-=======
 from shacira_nerfstudio.compression.code_lengths import SOFT_BINS_PER_UNIT, code_lengths
->>>>>>> plugin:tests/compression/test_code_lengths.py
 from shacira_nerfstudio.grid import GridSpec
 
 GRID = GridSpec(3, (4, 4), (128, 128))

@@ -25,35 +25,13 @@ from shacira_nerfstudio.model.scene import PinholeCamera  # noqa: E402
 
 from shacira_nerfstudio.backends import get_backend  # noqa: E402
 from shacira_nerfstudio.cli import main as cli  # noqa: E402
-<<<<<<< HEAD
-from shacira_nerfstudio.codec import (
-=======
 from shacira_nerfstudio.codec import (  # noqa: E402
->>>>>>> plugin
     PackedScene,
     decode_scene,
     encode_scene,
     load_scene,
     save_scene,
     truncate,
-<<<<<<< HEAD
-)
-from shacira_nerfstudio.codec.latents import features as contexts
-from shacira_nerfstudio.compression import export_search as export_choices  # noqa: E402
-from shacira_nerfstudio.compression.pack import unpack_scene  # noqa: E402
-from shacira_nerfstudio.grid import GridSpec  # noqa: E402
-from shacira_nerfstudio.model.pinhole import (  # noqa: E402
-    background_fill,
-    pinhole_rays,
-    render_view,
-)
-from shacira_nerfstudio.plugin.evaluation import evaluate_run  # noqa: E402
-from shacira_nerfstudio.plugin.export_folder import (  # noqa: E402
-    camera_set,
-    pack_model,
-    thin_cameras,
-)
-=======
 )
 from shacira_nerfstudio.codec.latents import features, level_kinds  # noqa: E402
 from shacira_nerfstudio.compression import export_search  # noqa: E402
@@ -62,7 +40,6 @@ from shacira_nerfstudio.grid import GridSpec  # noqa: E402
 from shacira_nerfstudio.plugin import probe_rays  # noqa: E402
 from shacira_nerfstudio.plugin.evaluate import evaluate_run  # noqa: E402
 from shacira_nerfstudio.plugin.host_cameras import camera_set, thin_cameras  # noqa: E402
->>>>>>> plugin
 from shacira_nerfstudio.scenes.demo_scene import write_demo_scene  # noqa: E402
 
 AS_TRAINED = ("--max-loss-db", "0")

@@ -113,7 +113,7 @@ class _Sample:
 
     @property
     def has_neighbours(self) -> bool:
-        return bool(self._features.neighbours.any())
+        return bool(self._features.neighbour_magnitude.any())
 
     def best(self, models: list[ContextModel]) -> ContextModel:
         """The model with the fewest bits; the first of equals."""

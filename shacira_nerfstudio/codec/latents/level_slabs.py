@@ -192,7 +192,7 @@ class TouchedSlabs:
                 above = None
             elif key != tuple(along[x]):
                 key = tuple(along[x])
-                occupied = self.occupied[key[0] : key[1]].any(axis=0)
+                occupied = np.logical_or.reduce(self.occupied[key[0] : key[1]], axis=0)
                 above = _counts_of_layer(occupied, others) if occupied.any() else None
             if summed[0] is not below or summed[1] is not above:
                 # Fine levels repeat the slabs of an occupancy cell: most sums are made once per

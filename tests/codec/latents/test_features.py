@@ -11,7 +11,7 @@ from strategies import grids, modest, occupancies, seeds
 from shacira_nerfstudio.codec.latents.features import (
     entry_magnitudes,
     level_features,
-    neighbour_sums,
+    neighbour_magnitudes,
     reached_entries,
 )
 from shacira_nerfstudio.codec.latents.level_kinds import saturated_levels
@@ -132,7 +132,7 @@ def test_neighbours_follow_the_rules(data, seed, num_dims):
     expected = neighbours_by_loops(grid, level, occupancy, magnitudes)
     slabs = TouchedSlabs(grid, level, occupancy)
     for _ in range(2):  # visited, then kept
-        assert neighbour_sums(slabs, magnitudes, fast=False).tolist() == expected
+        assert neighbour_magnitudes(slabs, magnitudes, fast=False).tolist() == expected
 
 
 @pytest.mark.parametrize("axes", [(5, 9, 14), (5, 14, 9), (14, 9, 5), (6, 13), (13, 6)])
@@ -154,7 +154,7 @@ def test_axes_of_any_order(axes, size):
     assert features.touched_cells.tolist() == touched_cells_by_loops(grid, 1, occupancy)
     expected = coarser_magnitude_by_loops(grid, 1, occupancy, 1, parent)
     assert features.parent_magnitude.tolist() == expected
-    found = neighbour_sums(slabs, magnitudes, fast=False)
+    found = neighbour_magnitudes(slabs, magnitudes, fast=False)
     assert found.tolist() == neighbours_by_loops(grid, 1, occupancy, magnitudes)
 
 

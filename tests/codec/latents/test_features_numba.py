@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from strategies import grids, modest, occupancies, scenes, seeds
 
 from shacira_nerfstudio.codec import decode_scene, encode_scene
-from shacira_nerfstudio.codec.latents.features import level_features, neighbour_sums
+from shacira_nerfstudio.codec.latents.features import level_features, neighbour_magnitudes
 from shacira_nerfstudio.codec.latents.level_slabs import TouchedSlabs
 from shacira_nerfstudio.grid import GridSpec
 
@@ -28,7 +28,7 @@ def compare(slabs, rng):
     assert np.array_equal(slow.parent_magnitude, fast.parent_magnitude)
     assert np.array_equal(slow.grandparent_magnitude, fast.grandparent_magnitude)
     magnitudes = rng.integers(0, 32, grid.table_sizes[level]).astype(np.uint8)
-    plain, compiled = (neighbour_sums(slabs, magnitudes, fast=f) for f in (False, True))
+    plain, compiled = (neighbour_magnitudes(slabs, magnitudes, fast=f) for f in (False, True))
     assert np.array_equal(plain, compiled)
     return slow, plain
 

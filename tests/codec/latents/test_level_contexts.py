@@ -7,7 +7,7 @@ from shacira_nerfstudio.codec.latents.features import (
     Features,
     entry_magnitudes,
     level_features,
-    neighbour_sums,
+    neighbour_magnitudes,
     reached_entries,
 )
 from shacira_nerfstudio.codec.latents.level_contexts import CodingContext, LevelCoding
@@ -43,9 +43,12 @@ def test_what_is_known_by_hand():
     assert second.grandparent_magnitude.tolist() == [7, 9, 11]
     # Entries 2 and 6 came in the first pass, and 1, 3 and 9 come in the second.
     assert given == [[0, 0, 5, 0, 0, 0, 31, 0, 0, 0]]
-    assert second.neighbours.tolist() == [101, 103, 109] and not first.neighbours.any()
+    assert (
+        second.neighbour_magnitude.tolist() == [101, 103, 109]
+        and not first.neighbour_magnitude.any()
+    )
     spared = coding.pass_features(symbols, 1, 1, is_split=True, with_neighbours=False)
-    assert len(given) == 1 and not spared.neighbours.any()
+    assert len(given) == 1 and not spared.neighbour_magnitude.any()
     assert not coding.pass_features(symbols, 0, 0, is_split=False).previous.any()
 
 
@@ -79,4 +82,4 @@ def test_levels_in_their_order(is_occupied):
     sizes = np.zeros(112, dtype=np.uint8)
     even = reached[reached % 2 == 0]
     sizes[even] = np.abs(tables[2][even, 1])
-    assert np.array_equal(found.neighbours, neighbour_sums(slabs, sizes)[odd])
+    assert np.array_equal(found.neighbour_magnitude, neighbour_magnitudes(slabs, sizes)[odd])

@@ -48,22 +48,25 @@ def march_visible(
         blocks(num_rays, RAY_BLOCK),
         num_threads,
     )  # fmt: skip
+    return _in_order_of_rays(parts, grid.num_levels, channels, num_outputs, num_threads)
+
+
+def _in_order_of_rays(
+    parts: list[tuple], num_levels: int, channels: int, num_outputs: int, num_threads: int
+) -> VisibleSamples:
+    """What the kernel returned of each block of rays, in one."""
     empty = np.zeros(0, np.int64)
     counts, next_step = (
         torch.from_numpy(np.concatenate([empty, *(part[i] for part in parts)])) for i in (2, 3)
     )
     begins = counts.cumsum(0) - counts
-    num_latents, total = grid.num_levels * channels, int(counts.sum())
+    num_latents, total = num_levels * channels, int(counts.sum())
     first = visible_samples_kernels.FEATURES
     rows = np.empty((first + num_latents + num_outputs, total), np.float32)
     put: Any = visible_samples_kernels.arrange
-    run(
-        lambda part: put(*part[:2], begins.numpy(), rows),
-        [(part,) for part in parts],
-        num_threads,
-    )
+    run(lambda part: put(*part[:2], begins.numpy(), rows), [(part,) for part in parts], num_threads)
     values = torch.from_numpy(rows)
-    latents = values[first : first + num_latents].view(grid.num_levels, channels, total)
+    latents = values[first : first + num_latents].view(num_levels, channels, total)
     return VisibleSamples(
         t_starts=values[visible_samples_kernels.T_START],
         t_ends=values[visible_samples_kernels.T_END],
