@@ -2,14 +2,9 @@
 
 import pytest
 
-<<<<<<< HEAD:tests/plugin/test_schedule.py
-from shacira_nerfstudio.compression.schedule import TrainingSchedule
-from shacira_nerfstudio.model.quantize import QuantizeSchedule
-=======
 from shacira_nerfstudio.compression.options import CompressionOptions
 from shacira_nerfstudio.compression.schedule import MAX_ENTRIES_PER_REFRESH, TrainingSchedule
 from shacira_nerfstudio.model.quantize import QuantizeSchedule, get_quantizer
->>>>>>> plugin:tests/compression/test_schedule.py
 
 
 def make_schedule(**changes):

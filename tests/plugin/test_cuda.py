@@ -6,14 +6,7 @@ import pytest
 import torch
 from tiny_runs import NUM_STEPS, make_config, make_trainer, steps
 
-<<<<<<< HEAD
-from shacira_nerfstudio.bench.throughput.nerfstudio_side import eval_cameras, own_file
-from shacira_nerfstudio.codec.scene_file import decode_scene
-from shacira_nerfstudio.compression.pack import unpack_scene
-from shacira_nerfstudio.plugin.bitstream import install
-=======
 from shacira_nerfstudio.codec import encode_scene
->>>>>>> plugin
 
 pytestmark = [
     pytest.mark.cuda,
