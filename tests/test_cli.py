@@ -155,7 +155,7 @@ def test_decompress_writes_plain_arrays(scene, file, tmp_path):
     with np.load(tmp_path / "scene.npz") as arrays:
         assert np.array_equal(arrays["symbols"], scene.symbols)
         assert np.array_equal(arrays["occupancy"], scene.occupancy)
-        assert tuple(arrays["resolutions"]) == scene.grid.resolutions
+        assert np.array_equal(arrays["resolutions"], scene.grid.resolutions)
         for name, tensor in scene.weights.items():
             assert np.array_equal(arrays[f"weights.{name}"], tensor.dequantize())
     assert run("decompress", file, tmp_path / "scene.txt") == 2

@@ -9,13 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
-
-if TYPE_CHECKING:
-    from shacira_nerfstudio.codec import CameraSet
-    from shacira_nerfstudio.model.scene import PinholeCamera
 
 File = Annotated[Path, Positional, arg(metavar="FILE")]
 Output = Annotated[Path, Positional, arg(metavar="OUT")]
@@ -196,21 +192,21 @@ class Render:
 
         from shacira_nerfstudio.backends import get_backend
         from shacira_nerfstudio.codec import load_scene
-        from shacira_nerfstudio.compression.pack import unpack_scene
+        from shacira_nerfstudio.compression.pack import stored_cameras, unpack_scene
         from shacira_nerfstudio.compression.probe import evenly_spaced
 
         packed = load_scene(self.file, allow_truncated=self.allow_truncated)
-        if packed.cameras is None:
+        cameras = stored_cameras(packed.cameras)
+        if not cameras:
             raise ValueError(f"expected stored cameras in {self.file}, found none")
         if self.views < 0:
             raise ValueError(f"expected --views of 0 or more, got {self.views}")
         scene = unpack_scene(packed, get_backend("auto", "cpu"))
-        total = len(packed.cameras.sizes)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         paths = []
-        for number, index in enumerate(evenly_spaced(total, self.views or total)):
-            camera = stored_camera(packed.cameras, index)
-            image = scene.render_view(camera.resized(width=self.width, height=self.height))
+        for number, index in enumerate(evenly_spaced(len(cameras), self.views or len(cameras))):
+            camera = cameras[index].resized(width=self.width, height=self.height)
+            image = scene.render_view(camera)
             pixels = (image.numpy() * 255 + 0.5).astype(np.uint8)
             path = self.output_dir / f"{number:05d}.png"
             Image.fromarray(pixels).save(path)
@@ -220,14 +216,6 @@ class Render:
         if self.json:
             print(as_json({"images": paths, "num_levels_present": packed.num_coded_levels}))
         return 0
-
-
-def stored_camera(cameras: CameraSet, index: int) -> PinholeCamera:
-    """One of a file's cameras, ready to render."""
-    from shacira_nerfstudio.model.scene import PinholeCamera
-
-    pose, optics = cameras.camera_to_worlds[index], cameras.intrinsics[index].tolist()
-    return PinholeCamera(pose, *optics, *cameras.sizes[index].tolist())
 
 
 def as_json(content: Any) -> str:

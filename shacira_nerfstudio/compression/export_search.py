@@ -37,7 +37,7 @@ def compress_within_loss(
         rays: Of training images: test images have no say in a file.
         max_loss_db: Of all together, compared with the scene as it was trained.
     """
-    weights = float_weights(scene.field, scene.mean_appearance())
+    weights = float_weights(scene)
     occupied = scene.occupancy.occupied
     packed = pack(occupied)
     loss = _Loss(scene, packed, rays)
@@ -103,6 +103,5 @@ class _Loss:
                 for name, value in weights.items()
             }
         )
-        rendered = scene.render_rays(rays.origins, rays.directions, min_weight=0.0)
-        colors = scene.settings.background.behind(rendered).clamp(0, 1)
+        colors = scene.render_colors(rays.origins, rays.directions, min_weight=0.0)
         return float((colors - rays.colors).double().square().mean())

@@ -39,9 +39,7 @@ def probe_psnr(scene: RadianceScene, rays: ProbeRays) -> float:
     training = scene.training
     scene.eval()
     try:
-        rendered = scene.render_rays(rays.origins, rays.directions)
-        colors = scene.settings.background.behind(rendered).clamp(0, 1)
-        return psnr(colors, rays.colors).item()
+        return psnr(scene.render_colors(rays.origins, rays.directions), rays.colors).item()
     finally:
         scene.train(training)
 

@@ -284,8 +284,10 @@ class RadianceScene(nn.Module):
     @torch.no_grad()
     def step_opacity(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
         """Opacity of one march step of training at positions of the unit cube."""
-        # Rounded latents would all be 0 at the start, when training already sees structure.
-        latents = self.encoding(x, self.encoding.mean_table())
+        # Rounded latents would all be 0 at the start, when training already sees structure. And
+        # cells are those of all levels, however many this step trains.
+        encoding = self.encoding
+        latents = encoding(x, encoding.mean_table(), num_levels=encoding.grid.num_levels)
         weights, march = self.field.effective_weights(), self.settings.train_march
         sigma = density_of(self.encoding.backend.density_outputs(latents, weights))
         return -torch.expm1(-sigma * march.step_size * step_growth(x, march))

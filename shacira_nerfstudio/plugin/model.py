@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from shacira_nerfstudio.backends import get_backend
 from shacira_nerfstudio.codec import PackedScene, decode_scene
 from shacira_nerfstudio.codec.file_tools import bytes_by_part
 from shacira_nerfstudio.compression.compressor import Compressor
-from shacira_nerfstudio.compression.pack import pack_scene, unpack_scene
+from shacira_nerfstudio.compression.pack import pack_scene, repack_scene, unpack_scene
 from shacira_nerfstudio.compression.probe import psnr
 from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
@@ -29,7 +28,7 @@ from shacira_nerfstudio.plugin import bitstream
 from shacira_nerfstudio.plugin.callbacks import TrainingCallbacks
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.export_options import MAX_CAMERAS
-from shacira_nerfstudio.plugin.host_cameras import stored_cameras, thin_cameras
+from shacira_nerfstudio.plugin.host_cameras import cameras_to_store, thin_cameras
 from shacira_nerfstudio.plugin.metrics import ImageMetrics
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 from shacira_nerfstudio.plugin.scene_settings import (
@@ -123,30 +122,17 @@ class ShaciraModel(Model):
         packed = self.file_scene
         if packed is None:
             count = MAX_CAMERAS if max_cameras is None else max_cameras
-            cameras = stored_cameras(self.dataset.cameras, count)
+            cameras = cameras_to_store(self.dataset.cameras, count)
             return pack_scene(self.scene, occupied=occupied, cameras=cameras, meta=meta)
         cameras = packed.cameras
         if max_cameras is not None:
             cameras = thin_cameras(cameras, max_cameras)
-        return dataclasses.replace(packed, cameras=cameras, meta={**packed.meta, **(meta or {})})
+        return repack_scene(packed, cameras=cameras, meta=meta)
 
     # ── training ──
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
-        field, encoding = self.scene.field, self.scene.encoding
-        rates = encoding.rate_model.parameters() if encoding.is_quantized else ()
-        groups = {
-            "latents": [encoding.latents],
-            "latent_decoder": encoding.latent_decoder.parameters(),
-            "entropy_model": [parameter for parameter in rates if parameter.requires_grad],
-            "fields": [
-                *field.density_mlp.parameters(),
-                *field.color_mlp.parameters(),
-                *([self.scene.appearance] if self.scene.appearance.numel() else []),
-            ],
-        }
-        lists = {name: list(parameters) for name, parameters in groups.items()}
-        return {name: parameters for name, parameters in lists.items() if parameters}
+        return self.scene.parameter_groups()
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -156,13 +142,12 @@ class ShaciraModel(Model):
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         origins, directions = ray_bundle.origins, F.normalize(ray_bundle.directions, dim=-1)
-        images = ray_bundle.camera_indices
         if not self.training:
             return self._as_outputs(self.scene.render_rays(origins, directions))
         rendered, cut = self.scene.train_rays(
             origins,
             directions,
-            image_indices=None if images is None else images.flatten(),
+            image_indices=ray_bundle.camera_indices,
             observe_weights=self.sampling.observes_weights,
         )
         self.sampling.note_batch(len(origins), rendered)
@@ -185,10 +170,9 @@ class ShaciraModel(Model):
 
     def get_metrics_dict(self, outputs: Any, batch: Any) -> dict[str, Any]:
         image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
-        occupied = self.scene.occupancy.occupied
         metrics: dict[str, Any] = {
             "psnr": psnr(outputs["rgb"].detach().clamp(0, 1), image),
-            "occupied_fraction": occupied.count_nonzero() / occupied.numel(),
+            "occupied_fraction": self.scene.occupancy.occupied_fraction,
         }
         if self.training and self.callbacks is not None:
             rates = self.callbacks.learning_rates

@@ -100,7 +100,7 @@ def build_scene(
         identity_decoder=not quantizer.codes_integers
         and grid.latent_dim == grid.features_per_level,
         decoder_per_level=grid.decoder_per_level,
-        quantizer=quantizer,
+        quantizer=config.quantizer.mode,
         rate_model=rate.model,
         entropy_model_layers=rate.entropy_model_layers,
         shared_entropy_model=rate.shared_entropy_model,
