@@ -45,10 +45,10 @@ def measure_file(run: Path, export: Path) -> dict[str, Any]:
     if again != data:
         raise ValueError(f"expected {path} to encode to itself, found other bytes")
     description = describe(data)
-    _, trained = open_run(run, with_views=False)
-    latents = trained.field.encoding.rounded().cpu().numpy()
-    pipeline, model = open_run(export)
-    if model.file_scene != scene:
+    trained = open_run(run, with_views=False).model.scene.field
+    latents = trained.encoding.rounded().cpu().numpy()
+    exported = open_run(export)
+    if exported.model.file_scene != scene:
         raise ValueError(f"expected {export} to render {path}, found another scene in it")
     return {
         "bytes": path.stat().st_size,
@@ -57,21 +57,21 @@ def measure_file(run: Path, export: Path) -> dict[str, Any]:
         "bytes_by_level": description["bytes_by_level"],
         "num_nonzero_latents": description["num_nonzero_latents"],
         # Zeroth-order entropy over all levels, networks at 32 bits, and nothing else.
-        "paper_accounting_bytes": round(entropy_bytes(latents)) + 4 * _num_weights(trained.field),
+        "paper_accounting_bytes": round(entropy_bytes(latents)) + 4 * _num_weights(trained),
         "rate_lambda_at_end": float(scene.meta["rate_lambda"]),
         "codec_ablation_bytes": codec_ablation_bytes(scene, data, latents),
         "encode_seconds": encoded - decoded,
         "decode_seconds": decoded - begin,
-        **measure_views(pipeline),
+        **measure_views(exported.pipeline),
     }
 
 
 def measure_baseline(run: Path, folder: Path) -> dict[str, Any]:
     """Figures of the uncompressed baseline; its file is left in the folder."""
-    pipeline, model = open_run(run)
-    if model.config.networks.appearance_dim:
+    baseline = open_run(run)
+    if baseline.model.config.networks.appearance_dim:
         raise ValueError("expected a baseline without appearance codes, which its file has not")
-    parameters = dict(model.field.named_parameters())
+    parameters = dict(baseline.model.scene.field.named_parameters())
     # The density of latents is of no use without integers to code.
     used = {name: p for name, p in parameters.items() if "entropy_model" not in name}
     begin = time.perf_counter()
@@ -96,7 +96,7 @@ def measure_baseline(run: Path, folder: Path) -> dict[str, Any]:
         "paper_accounting_bytes": 4 * sum(p.numel() for p in used.values()),
         "encode_seconds": encoded - begin,
         "decode_seconds": decoded - begin_decode,
-        **measure_views(pipeline),
+        **measure_views(baseline.pipeline),
     }
 
 

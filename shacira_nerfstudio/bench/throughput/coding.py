@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
-from shacira_nerfstudio.bench.throughput.timing import Row, Side, Timed, WrongResultError, rate_row
+from shacira_nerfstudio.bench.throughput.timing import (
+    Row,
+    Side,
+    Timed,
+    WrongResultError,
+    interleave,
+    rate_row,
+)
 from shacira_nerfstudio.codec import decode_scene, encode_scene
-
-_NUMPY_REPEATS = 3
 
 
 def scene_row(name: str, data: bytes, repeats: int) -> Row:
@@ -26,9 +30,13 @@ def scene_row(name: str, data: bytes, repeats: int) -> Row:
         raise WrongResultError(f"{name}: differs from the codec in plain numpy")
 
     def figures(timed: dict[str, Timed]) -> dict[str, Any]:
-        seconds = timed["ours"].times.median
-        rate = len(data) / 1e6 / seconds
-        return {"ours_s": seconds, "file_mb_per_s": rate, "numpy_s": _seconds_in_numpy(run)}
+        seconds = timed["ours"].median
+        plain = interleave({"numpy": Side(lambda: run(False), "plain numpy", 1, 1, count)}, 1)
+        return {
+            "ours_s": seconds,
+            "file_mb_per_s": len(data) / 1e6 / seconds,
+            "numpy_s": plain["numpy"].median,
+        }
 
     return rate_row(
         name,
@@ -46,13 +54,3 @@ def scene_row(name: str, data: bytes, repeats: int) -> Row:
         backend="numba",
         more=figures,
     )
-
-
-def _seconds_in_numpy(run: Callable[[bool], Any]) -> float:
-    """The best of a few runs without numba, which machines without it have to wait."""
-    times = []
-    for _ in range(_NUMPY_REPEATS):
-        begin = time.perf_counter()
-        run(False)
-        times.append(time.perf_counter() - begin)
-    return min(times)

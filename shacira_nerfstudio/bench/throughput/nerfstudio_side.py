@@ -25,9 +25,9 @@ from nerfstudio.field_components.encodings import HashEncoding
 from torch import Tensor, nn
 
 from shacira_nerfstudio.codec import encode_scene
-from shacira_nerfstudio.plugin.bitstream import KEY
+from shacira_nerfstudio.model.quantize import get_quantizer
+from shacira_nerfstudio.plugin import bitstream
 from shacira_nerfstudio.plugin.config import shacira_method
-from shacira_nerfstudio.plugin.export_folder import pack_model
 from shacira_nerfstudio.plugin.model import ShaciraModel
 
 # ── modules ──
@@ -108,7 +108,7 @@ def _set_up(config: TrainerConfig, data: Path, output_dir: Path, dataparser: str
     name = dataparser or guess_dataparser(data)
     if name not in all_dataparsers:
         raise ValueError(f"expected a data parser of {sorted(all_dataparsers)}, got {name!r}")
-    manager = config.pipeline.datamanager
+    manager: Any = config.pipeline.datamanager
     manager.dataparser = copy.deepcopy(all_dataparsers[name])
     manager.dataparser.data = manager.data = config.data = data
     config.output_dir, config.experiment_name, config.timestamp = output_dir, "bench", "run"
@@ -152,7 +152,7 @@ def run_steps(trainer: Trainer, begin: int, count: int) -> list[StepRecord]:
 
 
 def _counts(trainer: Trainer, metrics: Mapping[str, Any]) -> tuple[int, int, int]:
-    model = trainer.pipeline.model
+    model: Any = trainer.pipeline.model
     if isinstance(model, ShaciraModel):
         names = ("num_rays", "num_samples", "num_samples_marched")
         rays, samples, marched = (int(metrics[name]) for name in names)
@@ -162,20 +162,17 @@ def _counts(trainer: Trainer, metrics: Mapping[str, Any]) -> tuple[int, int, int
     return rays, samples, samples + rays * sum(model.config.num_proposal_samples_per_ray)
 
 
-def steps_per_proposal_update(trainer: Trainer) -> int:
-    """Steps in which nerfacto, past its warm-up, updates its proposal networks once."""
-    return trainer.pipeline.model.config.proposal_update_every + 1
-
-
-def steady_step(trainer: Trainer) -> int:
-    """A step from which nerfacto updates its proposal networks as rarely as it ever does."""
-    return trainer.pipeline.model.config.proposal_warmup
+def fastest_steps(nerfacto: Trainer) -> tuple[int, int]:
+    """The step from which nerfacto updates its proposal networks as rarely as it ever does, and
+    the number of steps from one update to the next."""
+    config: Any = nerfacto.pipeline.model.config
+    return config.proposal_warmup, config.proposal_update_every + 1
 
 
 # ── models and cameras ──
 
 
-def twin(model: ShaciraModel, backend: str, bitstream: bytes | None = None) -> ShaciraModel:
+def twin(model: ShaciraModel, backend: str, file: bytes | None = None) -> ShaciraModel:
     """A model of the same content with another backend, or one that renders a decoded file."""
     config = dataclasses.replace(model.config, backend=backend)
     other = config.setup(
@@ -185,31 +182,31 @@ def twin(model: ShaciraModel, backend: str, bitstream: bytes | None = None) -> S
         device="cpu",
         grad_scaler=None,
     )
-    if bitstream is not None:
-        bits = torch.frombuffer(bytearray(bitstream), dtype=torch.uint8)
-        other.load_state_dict({KEY: bits})
+    if file is not None:
+        other.load_state_dict(bitstream.as_state_dict(file))
     else:
         other.load_state_dict(model.state_dict())
         # Backends draw noise of their own; rounded, all latents would be 0 early in training.
-        other.field.encoding.set_quantizer("none", 1.0)
-        other.field.quantize_weights = model.field.quantize_weights
+        other.scene.encoding.set_quantizer(get_quantizer("none"), 1.0)
+        other.scene.field.quantize_weights = model.scene.field.quantize_weights
     return other.eval()
 
 
 def own_file(model: ShaciraModel) -> bytes:
     """The file of what a model has learned so far."""
-    return encode_scene(pack_model(model))
+    return encode_scene(model.pack())
 
 
 def render_own_file(trainer: Trainer) -> Tensor:
     """The first held-out view of the file of a run, [H, W, 3]."""
-    model = trainer.pipeline.model
+    model: Any = trainer.pipeline.model
     decoded = twin(model, model.config.backend, own_file(model))
     return decoded.get_outputs_for_camera(view(eval_cameras(trainer), 0))["rgb"]
 
 
 def training_batch(trainer: Trainer, count: int) -> tuple[RayBundle, dict[str, Tensor]]:
     """So many rays of a training batch, and their pixels."""
+    bundle: Any
     bundle, batch = trainer.pipeline.datamanager.next_train(trainer.step)
     return bundle[:count], {"image": batch["image"][:count]}
 
@@ -233,7 +230,8 @@ def loss_and_grads(
 
 def eval_cameras(trainer: Trainer) -> Cameras:
     """Held-out views."""
-    return trainer.pipeline.datamanager.eval_dataset.cameras
+    dataset: Any = trainer.pipeline.datamanager.eval_dataset
+    return dataset.cameras
 
 
 def view(cameras: Cameras, index: int, max_rays: int | None = None) -> Cameras:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from typing import Any
 
-from shacira_nerfstudio.bench.throughput.timing import Row, Times, WrongResultError
+from shacira_nerfstudio.bench.throughput.timing import Row, Timed, WrongResultError
 from shacira_nerfstudio.bench.throughput.training import SceneRuns
 
 WORKER = "shacira_nerfstudio.bench.throughput.worker"
@@ -87,7 +87,7 @@ def large_table(runs: SceneRuns) -> Row:
             }
             found.append(run_worker("train_memory", arguments))
     seconds = {
-        size: Times(tuple(itertools.chain.from_iterable(result["seconds"] for result in found)))
+        size: Timed(tuple(itertools.chain.from_iterable(result["seconds"] for result in found)))
         for size, found in results.items()
     }
     small, large = seconds[SMALL_TABLE].median, seconds[LARGE_TABLE].median

@@ -31,20 +31,6 @@ class WrongResultError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Times:
-    """Wall seconds of the repeats of one side."""
-
-    seconds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"median": self.median, "min": min(self.seconds), "all": list(self.seconds)}
-
-
-@dataclass(frozen=True)
 class Side:
     """One of the two things that are compared."""
 
@@ -55,21 +41,26 @@ class Side:
     """Threads that torch itself may use meanwhile."""
     threads: int
     """Threads that compute, torch's or others."""
-    work: Callable[[], float] | float = 1.0
-    """Units of work of one call; a function is asked after each call."""
+    work: float | None
+    """Units of work of one call; None where ``run`` returns them."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """What a side took: seconds and rates of each repeat."""
+    """What the repeats of one side took."""
 
-    times: Times
-    rates: tuple[float, ...]
+    seconds: tuple[float, ...]
+    """Wall seconds."""
+    rates: tuple[float, ...] = ()
     """Units of work per second."""
 
     @property
-    def rate(self) -> float:
-        return statistics.median(self.rates)
+    def median(self) -> float:
+        """Of the seconds."""
+        return statistics.median(self.seconds)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"median": self.median, "min": min(self.seconds), "all": list(self.seconds)}
 
 
 def interleave(sides: Mapping[str, Side], repeats: int) -> dict[str, Timed]:
@@ -83,25 +74,24 @@ def interleave(sides: Mapping[str, Side], repeats: int) -> dict[str, Timed]:
     try:
         for repeat in range(repeats + 1):
             for name, side in sides.items():
-                took = _timed_call(side)
+                took, result = _timed_call(side)
                 if repeat:
-                    work = side.work() if callable(side.work) else side.work
                     seconds[name].append(took)
-                    rates[name].append(work / took)
+                    rates[name].append((result if side.work is None else side.work) / took)
     finally:
         gc.unfreeze()
-    return {n: Timed(Times(tuple(seconds[n])), tuple(rates[n])) for n in sides}
+    return {n: Timed(tuple(seconds[n]), tuple(rates[n])) for n in sides}
 
 
-def _timed_call(side: Side) -> float:
+def _timed_call(side: Side) -> tuple[float, Any]:
     before = torch.get_num_threads()
     torch.set_num_threads(side.torch_threads)
     gc.collect()
     gc.disable()
     try:
         begin = time.perf_counter()
-        side.run()
-        return time.perf_counter() - begin
+        result = side.run()
+        return time.perf_counter() - begin, result
     finally:
         gc.enable()
         torch.set_num_threads(before)
@@ -158,21 +148,22 @@ def rate_row(
     """
     sides = {"ours": ours} | ({} if rival is None else {"rival": rival})
     timed = interleave(sides, repeats)
-    theirs = timed.get("rival")
+    medians = {name: statistics.median(value.rates) for name, value in timed.items()}
+    has_rival = rival is not None
     return Row(
         name=name,
         unit=unit,
-        ours=timed["ours"].rate,
-        rival=None if theirs is None else theirs.rate,
-        ratio=None if theirs is None else timed["ours"].rate / theirs.rate,
+        ours=medians["ours"],
+        rival=medians.get("rival"),
+        ratio=medians["ours"] / medians["rival"] if has_rival else None,
         ours_what=ours.what,
         rival_what=no_rival if rival is None else rival.what,
         check=check,
         sizes=sizes,
         threads={side: value.threads for side, value in sides.items()},
         backend=backend,
-        ours_times_s=timed["ours"].times.as_dict(),
-        rival_times_s={} if theirs is None else theirs.times.as_dict(),
+        ours_times_s=timed["ours"].as_dict(),
+        rival_times_s=timed["rival"].as_dict() if has_rival else {},
         more=more(timed) if more else {},
     )
 

@@ -7,6 +7,8 @@ Types of the host are known in :mod:`nerfstudio_side` only.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -47,11 +49,13 @@ class Steps:
         self.trainer, self.next, self.block = trainer, begin, block
         self.records: list[list[Any]] = []
 
-    def run(self) -> None:
+    def run(self) -> int:
+        """The next block; returns its rays."""
         from shacira_nerfstudio.bench.throughput.nerfstudio_side import run_steps
 
         self.records.append(run_steps(self.trainer, self.next, self.block))
         self.next += self.block
+        return self.totals("num_rays")[-1]
 
     def totals(self, name: str) -> list[int]:
         """Of each block."""
@@ -61,13 +65,13 @@ class Steps:
         """Of the blocks that counted: the first was the warm-up."""
         per_second = {}
         for name, count in (("samples", "num_samples"), ("marched_samples", "num_marched")):
-            blocks = zip(self.totals(count)[1:], timed.times.seconds, strict=True)
+            blocks = zip(self.totals(count)[1:], timed.seconds, strict=True)
             per_second[f"{name}_per_s"] = median(total / seconds for total, seconds in blocks)
         return {
             **per_second,
             "rays_per_step": mean(self.totals("num_rays")[1:]) / self.block,
             "samples_per_step": mean(self.totals("num_samples")[1:]) / self.block,
-            "step_s": timed.times.median / self.block,
+            "step_s": timed.median / self.block,
         }
 
 
@@ -137,7 +141,7 @@ class SceneRuns:
         from shacira_nerfstudio.bench.throughput import nerfstudio_side as host
 
         batch = host.training_batch(self.ours, STEP_CHECK_RAYS)
-        names = (self.model.backend.name, "reference")
+        names = (self.model.scene.encoding.backend.name, "reference")
         results = [host.loss_and_grads(host.twin(self.model, name), *batch) for name in names]
         (color, grads), (expected, expected_grads) = results
         if set(grads) != set(expected_grads):
@@ -173,33 +177,25 @@ def train_step(runs: SceneRuns, repeats: int) -> Row:
     last, limit = mine.next + BLOCK * (repeats + 1), runs.ours.config.max_num_iterations
     if last > limit:
         raise ValueError(f"expected at most {limit} steps with those that are timed, got {last}")
-    first = host.steady_step(runs.rival)
-    # As many steps as nerfacto takes from one update of its proposal networks to the next, once
-    # those are warm: from then on it is fastest.
-    theirs = Steps(runs.rival, first, host.steps_per_proposal_update(runs.rival))
+    first, block = host.fastest_steps(runs.rival)
+    theirs = Steps(runs.rival, first, block)
     what = f"{BLOCK} steps of shacira from step {mine.next} on"
     threads = runs.num_threads
     return rate_row(
         "train_step",
         "rays/s",
-        Side(mine.run, what, OURS_TORCH_THREADS, threads, lambda: mine.totals("num_rays")[-1]),
-        Side(
-            theirs.run,
-            "nerfacto, torch, its defaults",
-            threads,
-            threads,
-            lambda: theirs.totals("num_rays")[-1],
-        ),
+        Side(mine.run, what, OURS_TORCH_THREADS, threads, None),
+        Side(theirs.run, "nerfacto, torch, its defaults", threads, threads, None),
         repeats=repeats,
         check=check,
         sizes={
             **asdict(config.grid),
             **asdict(config.networks),
             **asdict(config.sampling),
-            "rival_steps": theirs.block,
+            "rival_steps": block,
             "rival_from_step": first,
         },
-        backend=runs.model.backend.name,
+        backend=runs.model.scene.encoding.backend.name,
         more=lambda timed: {
             f"{side}_{name}": value
             for side, steps in (("ours", mine), ("rival", theirs))
@@ -208,20 +204,17 @@ def train_step(runs: SceneRuns, repeats: int) -> Row:
     )
 
 
-class _Views:
-    """Renders one view after the other."""
+def _render_views(model: Any, cameras: Any, max_rays: int | None) -> Callable[[], int]:
+    """Renders one view after the other; each call returns its rays."""
+    from shacira_nerfstudio.bench.throughput.nerfstudio_side import view
 
-    def __init__(self, model: Any, cameras: Any, max_rays: int | None) -> None:
-        self.model, self.cameras, self.max_rays = model, cameras, max_rays
-        self.count, self.num_rays = 0, 0
+    numbers = itertools.cycle(range(len(cameras)))
 
-    def run(self) -> None:
-        from shacira_nerfstudio.bench.throughput.nerfstudio_side import view
+    def run() -> int:
+        color = model.get_outputs_for_camera(view(cameras, next(numbers), max_rays))["rgb"]
+        return color.shape[0] * color.shape[1]
 
-        camera = view(self.cameras, self.count % len(self.cameras), self.max_rays)
-        self.count += 1
-        color = self.model.get_outputs_for_camera(camera)["rgb"]
-        self.num_rays = color.shape[0] * color.shape[1]
+    return run
 
 
 def render(runs: SceneRuns, repeats: int) -> Row:
@@ -233,14 +226,15 @@ def render(runs: SceneRuns, repeats: int) -> Row:
     model, truth = (host.twin(runs.model, name, runs.file_bytes) for name in ("auto", "reference"))
     cameras = host.eval_cameras(runs.ours)
     check = runs.check_view(model, truth, host.view(cameras, 0))
-    symbols = model.field.encoding.symbols
-    mine, theirs = _Views(model, cameras, None), _Views(rival_model, cameras, RIVAL_RAYS)
+    symbols: Any = model.scene.encoding.symbols
+    mine = _render_views(model, cameras, None)
+    theirs = _render_views(rival_model, cameras, RIVAL_RAYS)
     threads = runs.num_threads
     return rate_row(
         "render",
         "rays/s",
-        Side(mine.run, "ShaciraModel on the decoded file", threads, threads, lambda: mine.num_rays),
-        Side(theirs.run, "nerfacto, torch", threads, threads, lambda: theirs.num_rays),
+        Side(mine, "ShaciraModel on the decoded file", threads, threads, None),
+        Side(theirs, "nerfacto, torch", threads, threads, None),
         repeats=repeats,
         check=check,
         sizes={
@@ -250,9 +244,6 @@ def render(runs: SceneRuns, repeats: int) -> Row:
             "num_latents": symbols.numel(),
             "table_bytes_per_latent": symbols.element_size(),
         },
-        backend=model.backend.name,
-        more=lambda timed: {
-            "ours_rays_per_view": mine.num_rays,
-            "ours_view_s": timed["ours"].times.median,
-        },
+        backend=model.scene.encoding.backend.name,
+        more=lambda timed: {"ours_view_s": timed["ours"].median},
     )

@@ -71,14 +71,15 @@ def train_memory(
         records = nerfstudio_side.run_steps(trainer, warmup_steps, num_steps)
     seconds = [record.seconds for record in records]
     model: Any = trainer.pipeline.model
+    encoding = model.scene.encoding
     return {
         "seconds": seconds,
         "setup_peak_rss_bytes": setup_peak,
         "mean_step_s": statistics.mean(seconds),
         "samples_per_step": statistics.mean(record.num_samples for record in records),
-        "num_entries": model.field.encoding.grid.num_entries,
+        "num_entries": encoding.grid.num_entries,
         "peak_rss_bytes": peak_rss_bytes(),
-        "backend": model.backend.name,
+        "backend": encoding.backend.name,
     }
 
 
