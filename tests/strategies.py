@@ -108,15 +108,14 @@ def camera_sets(draw):
     rng = np.random.default_rng(draw(seeds))
     count = draw(st.integers(1, 5))
     shared = draw(st.booleans())
-    intrinsics = rng.random((1 if shared else count, 4)).astype(np.float32)
+    intrinsics = (rng.random((1 if shared else count, 4)) + 0.001).astype(np.float32)
     poses = rng.normal(size=(count, 3, 4)) * draw(st.sampled_from([1e-3, 1, 50]))
     are_rotations = draw(st.booleans())
-    if are_rotations:
-        poses[:, :, :3] = random_rotations(rng, count)
+    poses[:, :, :3] = random_rotations(rng, count) * (1.0 if are_rotations else 1.01)
     cameras = CameraSet(
         poses.astype(np.float32),
         np.repeat(intrinsics, count if shared else 1, axis=0),
-        np.full((count, 2), draw(st.integers(1, 2**32 - 1)), dtype=np.uint32),
+        np.full((count, 2), draw(st.integers(1, 2**13)), dtype=np.uint32),
     )
     return rounded_cameras(cameras) if are_rotations else cameras
 
@@ -125,6 +124,13 @@ def random_rotations(rng, count):
     """[count, 3, 3], of any axis and angle."""
     axes, _ = np.linalg.qr(rng.normal(size=(count, 3, 3)))
     return axes * np.linalg.det(axes)[:, None, None]
+
+
+def random_poses(count, seed=0):
+    """Camera-to-world matrices, float32 [count, 3, 4]."""
+    rng = np.random.default_rng(seed)
+    shifts = rng.normal(size=(count, 3, 1))
+    return np.concatenate([random_rotations(rng, count), shifts], axis=2).astype(np.float32)
 
 
 metadata = st.dictionaries(

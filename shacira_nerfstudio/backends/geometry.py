@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shacira_nerfstudio.backends.types import MarchSettings
+from shacira_nerfstudio.backends.types import MAX_LENGTH, MarchSettings
 
 
 @lru_cache(maxsize=256)
@@ -17,6 +17,18 @@ def constant(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
     the host wait for it. Not to be written to."""
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)
+
+
+def check_rays(origins: Float[Tensor, "R 3"], directions: Float[Tensor, "R 3"]) -> None:
+    """Raises ValueError for rays that are not finite or reach beyond all bounds: compiled code would
+    read where there is nothing. Waits for a GPU."""
+    for name, part in {"origins": origins, "directions": directions}.items():
+        if part.numel() and not part.abs().max() <= MAX_LENGTH:  # not a number is not below
+            index = int((~(part.abs() <= MAX_LENGTH)).any(-1).nonzero()[0])
+            raise ValueError(
+                f"expected {name} of rays within {MAX_LENGTH:.3g}, got {part[index].tolist()} in "
+                f"ray {index}: look for a camera with such a pose or focal length"
+            )
 
 
 def _corners(settings: MarchSettings, like: Tensor) -> tuple[Tensor, Tensor]:

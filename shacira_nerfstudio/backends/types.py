@@ -6,6 +6,7 @@ Notation: R rays, S packed samples, E entries, d channels of a latent, L levels.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -22,6 +23,11 @@ Precision = Literal["float32", "bfloat16"]
 """Number format of the factors in the networks' products; sums are float32 or better."""
 Layer = tuple[Tensor, Tensor]
 """Weight [out, in] and bias [out]."""
+
+
+MAX_LENGTH, MAX_STEPS = 2.0**40, 1 << 16
+"""Lengths whose squares and ratios are far within single precision, and march steps of a ray that
+still end; a file knows the same bounds."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,36 @@ class MarchSettings:
             raise ValueError(f"expected contraction affine or contracted, got {self.contraction!r}")
         if not all(low < high for low, high in zip(*self.box, strict=True)):
             raise ValueError(f"expected a box with lower < upper corner, got {self.box}")
-        if not 0 <= self.near < self.far:
-            raise ValueError(f"expected 0 <= near < far, got {self.near} and {self.far}")
-        if not self.step_size > 0 or self.knee < 0:
+        if not 0 <= self.near < self.far <= MAX_LENGTH:
             raise ValueError(
-                f"expected step_size > 0 and knee >= 0, got {self.step_size} and {self.knee}"
+                f"expected 0 <= near < far <= {MAX_LENGTH:.3g}, got {self.near} and {self.far}"
             )
+        sides = [high - low for low, high in zip(*self.box, strict=True)]
+        lengths = [*sides, self.step_size, *([self.knee] if self.knee else [])]
+        if not min(lengths) >= 1 / MAX_LENGTH or not self.knee <= MAX_LENGTH:
+            raise ValueError(
+                f"expected sides of the box, step_size and knee (or 0) from {1 / MAX_LENGTH:.3g} "
+                f"to {MAX_LENGTH:.3g}, got {sides}, {self.step_size} and {self.knee}"
+            )
+        if not max(abs(v) for corner in self.box for v in corner) <= MAX_LENGTH:
+            raise ValueError(f"expected a box within {MAX_LENGTH:.3g}, got {self.box}")
+        if not self.num_steps <= MAX_STEPS:
+            raise ValueError(
+                f"expected at most {MAX_STEPS} march steps per ray, got {self.num_steps:.6g} of "
+                f"step_size {self.step_size}"
+            )
+
+    @property
+    def num_steps(self) -> float:
+        """Most march steps of a ray: from near to far, or across the box if it ends there."""
+        near, far = (
+            t if t <= self.knee or not self.knee else self.knee * (2 - self.knee / t)
+            for t in (self.near, self.far)
+        )
+        span = far - near
+        if self.contraction == "affine":
+            span = min(span, math.dist(*self.box))
+        return span / self.step_size
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,17 @@ MAX_CAMERAS = 1 << 16
 MAX_CELLS, MAX_CELLS_PER_AXIS = 1 << 24, 1 << 12
 """Of an occupancy grid. Along one axis there are few enough that wavefronts are no endless work."""
 
+MIN_LENGTH, MAX_LENGTH = 2.0**-40, 2.0**40
+"""Of a box, a step, a knee; and the farthest that anything lies: squares and ratios of such numbers
+stay far within single precision."""
+MAX_STEPS = 1 << 16
+"""March steps of a ray: sharp scenes take a thousand, many more are endless work."""
+MIN_FOCAL, MAX_OPTICS = 2.0**-10, 2.0**24
+MAX_SIDE, MAX_PIXELS = 1 << 16, 1 << 27
+"""Of an image: 1.6 GB of floats."""
+MAX_SKEW = 2.0**-4
+"""How far products of the columns of a rotation may be from 0 and 1."""
+
 MAX_INTEGER = (1 << 53) - 1
 """Largest integer that every reader of JSON keeps exactly."""
 
@@ -58,7 +69,9 @@ def _check_array(what: str, array: object, dtype: type, shape: tuple[int | None,
     if any(s is not None and s != n for s, n in zip(shape, array.shape, strict=True)):
         raise ValueError(expected)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"expected finite {what}, got others")
+        where = np.argwhere(~np.isfinite(array))[0]
+        found = f"{array[tuple(where)]} at {where.tolist()}"
+        raise ValueError(f"expected finite {what}, got {found}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +113,7 @@ class RenderSettings(_ByContent):
     near: float
     far: float
     step_size: float
-    """March step, in units of the normalised box."""
+    """March step, in the units of the box."""
     knee: float
     """Distance from which the step grows; 0 means never."""
     background: str
@@ -121,13 +134,50 @@ class RenderSettings(_ByContent):
                 f"{self.contraction!r} and {self.background!r}"
             )
         _check_array("box", self.box, np.float32, (2, None))
-        numbers = [self.near, self.far, self.step_size, self.knee, self.early_stop, *color]
-        if not np.isfinite(numbers).all() or not (self.box[0] < self.box[1]).all():
-            raise ValueError(f"expected finite numbers and a box that is not empty, got {self}")
-        if not 0 <= self.near < self.far or self.step_size <= 0 or self.knee < 0:
-            raise ValueError(f"expected 0 <= near < far, step_size > 0, knee >= 0, got {self}")
+        if not (self.box[0] < self.box[1]).all():
+            raise ValueError(f"expected a box that is not empty, got {self.box.tolist()}")
+        if not (0 <= self.near < self.far < np.inf):
+            raise ValueError(f"expected 0 <= near < far, got {self.near} and {self.far}")
+        if not (self.step_size > 0 and self.knee >= 0):
+            raise ValueError(
+                f"expected step_size > 0 and knee >= 0, got {self.step_size} and {self.knee}"
+            )
         if not 0 <= self.early_stop < 1 or len(color) != 3 or not all(0 <= c <= 1 for c in color):
-            raise ValueError(f"expected early_stop in [0, 1), 3 colours in [0, 1], got {self}")
+            raise ValueError(
+                "expected early_stop in [0, 1), a background of 3 colours in [0, 1], got "
+                f"{self.early_stop} and {color}"
+            )
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        """Nothing so large or so small that rays overflow, and no march without an end."""
+        box = self.box.astype(np.float64)
+        lengths = {"sides of the box": (box[1] - box[0]).min(), "step_size": self.step_size}
+        for name, length in (lengths | ({"knee": self.knee} if self.knee else {})).items():
+            if length < MIN_LENGTH:
+                raise ValueError(f"expected {name} of at least {MIN_LENGTH:.3g}, got {length:.6g}")
+        reaches = {"a box": np.abs(box).max(), "far": self.far, "knee": self.knee}
+        for name, reach in reaches.items():
+            if reach > MAX_LENGTH:
+                raise ValueError(f"expected {name} within {MAX_LENGTH:.3g}, got {reach:.6g}")
+        if self.num_steps > MAX_STEPS:
+            raise ValueError(
+                f"expected at most {MAX_STEPS} march steps per ray, got {self.num_steps:.6g} of "
+                f"step_size {self.step_size:.6g}"
+            )
+
+    @property
+    def num_steps(self) -> float:
+        """Most march steps of a ray: from near to far, or across the box if it ends there."""
+        near, far = (
+            t if t <= self.knee or not self.knee else self.knee * (2 - self.knee / t)
+            for t in (self.near, self.far)
+        )
+        span = far - near
+        if self.contraction == "affine":
+            sides = self.box[1].astype(np.float64) - self.box[0]
+            span = min(span, float(np.sqrt((sides**2).sum())))
+        return span / self.step_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +198,44 @@ class CameraSet(_ByContent):
         _check_array("camera_to_worlds", self.camera_to_worlds, np.float32, (count, 3, 4))
         _check_array("intrinsics", self.intrinsics, np.float32, (count, 4))
         _check_array("sizes", self.sizes, np.uint32, (count, 2))
+        faults = camera_faults(self.camera_to_worlds, self.intrinsics, self.sizes)
+        for expected, (is_bad, found) in faults.items():
+            if is_bad.any():
+                index = int(is_bad.argmax())
+                raise ValueError(
+                    f"expected {expected}, got {found[index].tolist()} in camera {index}"
+                )
+
+
+def camera_faults(
+    camera_to_worlds: np.ndarray, intrinsics: np.ndarray, sizes: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Each rule of a camera, in words, with bool [N] of who breaks it and what is found there.
+
+    Args: as the fields of :class:`CameraSet`; numbers that are not finite break a rule.
+    """
+    poses = camera_to_worlds.astype(np.float64)
+    rotations, shifts = poses[:, :, :3], poses[:, :, 3]
+    focal, centre = intrinsics[:, :2], intrinsics[:, 2:]
+    sides = sizes.astype(np.int64)
+    skew = np.abs(np.swapaxes(rotations, 1, 2) @ rotations - np.eye(3)).max(axis=(1, 2))
+    is_rotation = (skew <= MAX_SKEW) & (np.linalg.det(rotations) > 0)
+    has_focal = ((focal >= MIN_FOCAL) & (focal <= MAX_OPTICS)).all(axis=1)
+    has_centre = (np.abs(centre) <= MAX_OPTICS).all(axis=1)
+    has_size = (sides >= 1).all(axis=1) & (sides <= MAX_SIDE).all(axis=1)
+    return {
+        f"fx, fy from {MIN_FOCAL:.3g} to {MAX_OPTICS:.3g}": (~has_focal, focal),
+        f"cx, cy within {MAX_OPTICS:.3g}": (~has_centre, centre),
+        f"sides of 1 to {MAX_SIDE} pixels, {MAX_PIXELS} in all": (
+            ~(has_size & (sides.prod(axis=1) <= MAX_PIXELS)),
+            sizes,
+        ),
+        "a rotation": (~is_rotation, rotations),
+        f"positions within {MAX_LENGTH:.3g}": (
+            ~(np.abs(shifts) <= MAX_LENGTH).all(axis=1),
+            shifts,
+        ),
+    }
 
 
 @dataclass(frozen=True, eq=False)

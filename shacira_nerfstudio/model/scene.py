@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from shacira_nerfstudio.backends import MarchSettings
-from shacira_nerfstudio.backends.geometry import constant
+from shacira_nerfstudio.backends.geometry import check_rays, constant
 from shacira_nerfstudio.backends.networks import density_of
 from shacira_nerfstudio.model.encoding import LatentHashEncoding
 from shacira_nerfstudio.model.occupancy import OccupancyGrid, step_growth
@@ -31,6 +31,10 @@ from shacira_nerfstudio.model.volrend import (
 )
 
 Color = tuple[float, float, float]
+MAX_SIDE, MAX_PIXELS = 1 << 16, 1 << 27
+"""Of a picture; a file knows the same bounds."""
+_BAND_RAYS = 1 << 22
+"""Rays of a picture that are in memory at a time."""
 _NAMED: dict[str, Color] = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 
 
@@ -122,11 +126,15 @@ class PinholeCamera:
     def __post_init__(self) -> None:
         pose = np.asarray(self.camera_to_world, np.float32)
         if pose.shape != (3, 4) or not np.isfinite(pose).all():
-            raise ValueError(f"expected a finite camera_to_world [3, 4], got {pose}")
+            raise ValueError(f"expected a finite camera_to_world [3, 4], got {pose.tolist()}")
         object.__setattr__(self, "camera_to_world", pose)
-        if self.width < 1 or self.height < 1:
-            size = self.width, self.height
-            raise ValueError(f"expected a width and height of at least 1 pixel, got {size}")
+        if not (1 <= self.width <= MAX_SIDE and 1 <= self.height <= MAX_SIDE) or (
+            self.width * self.height > MAX_PIXELS
+        ):
+            raise ValueError(
+                f"expected a width and height of 1 to {MAX_SIDE} pixels, {MAX_PIXELS} in all, got "
+                f"{self.width} and {self.height}"
+            )
         optics = (self.fx, self.fy, self.cx, self.cy)
         if not all(map(math.isfinite, optics)) or not (self.fx > 0 and self.fy > 0):
             raise ValueError(f"expected finite optics with fx, fy > 0, got {optics}")
@@ -143,10 +151,13 @@ class PinholeCamera:
         optics = self.fx * x, self.fy * y, self.cx * x, self.cy * y
         return PinholeCamera(self.camera_to_world, *optics, width, height)
 
-    def rays(self) -> tuple[Float[Tensor, "HW 3"], Float[Tensor, "HW 3"]]:
-        """Origins and unit directions of the pixels, row after row."""
+    def rays(
+        self, begin: int = 0, end: int | None = None
+    ) -> tuple[Float[Tensor, "HW 3"], Float[Tensor, "HW 3"]]:
+        """Origins and unit directions of the pixels of rows begin:end, row after row."""
         pose = torch.from_numpy(self.camera_to_world)
-        rows, columns = torch.arange(self.height) + 0.5, torch.arange(self.width) + 0.5
+        end = self.height if end is None else min(end, self.height)
+        rows, columns = torch.arange(begin, end) + 0.5, torch.arange(self.width) + 0.5
         v, u = torch.meshgrid(rows, columns, indexing="ij")
         fx, fy, cx, cy = (float(value) for value in (self.fx, self.fy, self.cx, self.cy))
         local = torch.stack([(u - cx) / fx, (cy - v) / fy, -torch.ones_like(u)], -1).view(-1, 3)
@@ -246,7 +257,11 @@ class RadianceScene(nn.Module):
 
         Args:
             min_weight: See :meth:`Backend.render`.
+
+        Raises:
+            ValueError: some ray is not finite.
         """
+        check_rays(origins, directions)
         return render_rays(
             self.field,
             self.occupancy.occupied,
@@ -277,9 +292,14 @@ class RadianceScene(nn.Module):
         Args:
             chunk: Rays rendered at a time; smaller takes less memory.
         """
-        rays = [part.to(self.device).split(chunk) for part in camera.rays()]
-        parts = [self.render_colors(*part) for part in zip(*rays, strict=True)]
-        return torch.cat(parts).view(camera.height, camera.width, 3).cpu()
+        picture, at = torch.empty(camera.height * camera.width, 3), 0
+        num_rows = max(1, _BAND_RAYS // camera.width)  # rays of a whole picture would fill memory
+        for begin in range(0, camera.height, num_rows):
+            rays = camera.rays(begin, begin + num_rows)
+            for part in zip(*(r.to(self.device).split(chunk) for r in rays), strict=True):
+                picture[at : at + len(part[0])] = self.render_colors(*part)
+                at += len(part[0])
+        return picture.view(camera.height, camera.width, 3)
 
     @torch.no_grad()
     def step_opacity(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:

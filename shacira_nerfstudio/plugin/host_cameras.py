@@ -7,24 +7,33 @@ import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 
 from shacira_nerfstudio.codec import CameraSet
+from shacira_nerfstudio.codec.scene import camera_faults
 from shacira_nerfstudio.codec.sections.cameras import rounded_cameras
 from shacira_nerfstudio.compression.probe import evenly_spaced
 
 
-def camera_set(cameras: Cameras | None) -> CameraSet | None:
-    """The pinhole cameras among the host's, without lens distortion; None if there are none."""
+def pinholes(cameras: Cameras | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Poses [N, 3, 4], optics [N, 4] and sizes [N, 2] of the pinhole cameras among the host's,
+    without lens distortion, as a :class:`CameraSet` has them."""
     if cameras is None:
-        return None
+        return np.zeros((0, 3, 4), np.float32), np.zeros((0, 4), np.float32), np.zeros((0, 2), "u4")
     cameras = cameras.flatten().to("cpu")
     cameras = cameras[cameras.camera_type[:, 0] == CameraType.PERSPECTIVE.value]
-    if not len(cameras):
-        return None
     optics = torch.cat([cameras.fx, cameras.fy, cameras.cx, cameras.cy], 1)
-    return CameraSet(
-        camera_to_worlds=cameras.camera_to_worlds.numpy().astype(np.float32),
-        intrinsics=optics.numpy().astype(np.float32),
-        sizes=torch.cat([cameras.width, cameras.height], 1).numpy().astype(np.uint32),
+    return (
+        cameras.camera_to_worlds.numpy().astype(np.float32),
+        optics.numpy().astype(np.float32),
+        torch.cat([cameras.width, cameras.height], 1).numpy().astype(np.uint32),
     )
+
+
+def camera_set(cameras: Cameras | None) -> CameraSet | None:
+    """Those of the host's cameras that a file can hold; None if there are none."""
+    arrays = pinholes(cameras)
+    is_bad = np.zeros(len(arrays[0]), bool)
+    for broken, _ in camera_faults(*arrays).values():
+        is_bad |= broken
+    return None if is_bad.all() else CameraSet(*(array[~is_bad] for array in arrays))
 
 
 def cameras_to_store(cameras: Cameras | None, at_most: int) -> CameraSet | None:

@@ -17,7 +17,7 @@ from shacira_nerfstudio.model.quantize import get_quantizer
 from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField
 from shacira_nerfstudio.model.scene import Background, RadianceScene, SceneSettings
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
-from shacira_nerfstudio.plugin.host_cameras import camera_set
+from shacira_nerfstudio.plugin.host_cameras import pinholes
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 
 
@@ -116,11 +116,11 @@ def build_scene(
 
 def mark_unseen_cells(scene: RadianceScene, cameras: Cameras | None) -> None:
     """In an unbounded capture most of space is behind all cameras: it stays empty."""
-    settings, pinholes = scene.settings.train_march, camera_set(cameras)
-    if settings.contraction != "contracted" or cameras is None or pinholes is None:
+    settings, (poses, optics, sizes) = scene.settings.train_march, pinholes(cameras)
+    if settings.contraction != "contracted" or cameras is None:
         return
-    if len(pinholes.sizes) < len(cameras):
+    if not len(sizes) or len(sizes) < len(cameras):
         return  # a fisheye or a panorama sees what a pinhole does not
-    arrays = pinholes.camera_to_worlds, pinholes.intrinsics, pinholes.sizes.astype(np.float32)
+    arrays = poses, optics, sizes.astype(np.float32)
     seen = seen_cells(scene.occupancy.resolution, settings, *map(torch.from_numpy, arrays))
     scene.occupancy.mark_unseen(seen.to(scene.device))

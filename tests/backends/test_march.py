@@ -1,12 +1,14 @@
 """Marching: the very same samples as `reference`."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from synthetic_inputs import MARCHES, OCCUPANCIES, varied_rays
 from synthetic_scenes import BOX
 
-from shacira_nerfstudio.backends import MarchSettings
+from shacira_nerfstudio.backends import MarchSettings, get_backend
 
 
 def assert_same_samples(found, expected):
@@ -100,3 +102,14 @@ def test_march_laws(backend, device):
         same_ray = samples.ray_indices[1:] == samples.ray_indices[:-1]
         gap = (samples.t_starts[1:] - samples.t_ends[:-1])[same_ray]
         assert (gap >= -1e-6 * samples.t_ends[:-1][same_ray]).all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+@pytest.mark.parametrize("which", ["origins", "directions"])
+def test_rays_that_are_not_finite_are_named(value, which):
+    """Compiled code would read where there is nothing."""
+    broken = dict(zip(("origins", "directions"), map(torch.clone, varied_rays()), strict=True))
+    broken[which][4, 1] = value
+    cells = torch.ones(8, 8, 8, dtype=torch.bool)
+    with pytest.raises(ValueError, match=rf"expected {which} of rays .* in ray 4"):
+        get_backend("cpu_numba").march(*broken.values(), cells, MARCHES["affine"])

@@ -603,8 +603,7 @@ function checkSize(grid, present, fileBytes) {
 }
 
 function checkRendering(payload, dims) {
-  const bytes = new Bytes(payload, "RNDR");
-  bytes.u8(0, 1);
+  const bytes = new Bytes(payload, "RNDR"), contraction = bytes.u8(0, 1);
   bytes.u8(0, 3);
   const numbers = Array.from({ length: 2 * dims + 8 }, () => bytes.f32());
   bytes.end();
@@ -613,6 +612,14 @@ function checkRendering(payload, dims) {
   demand(low.every((v, axis) => v < high[axis]), "the box is empty");
   demand(near >= 0 && near < far && step > 0 && knee >= 0 && stop >= 0 && stop < 1
     && color.every((c) => c >= 0 && c <= 1), "a render setting is out of range");
+  const least = 2 ** -40, most = 2 ** 40, sides = high.map((v, axis) => v - low[axis]);
+  demand([...low, ...high].every((v) => Math.abs(v) <= most) && far <= most && knee <= most
+    && sides.every((side) => side >= least) && step >= least && (knee === 0 || knee >= least),
+  "a length of RNDR is out of range");
+  const g = (t) => (knee === 0 || t <= knee ? t : knee * (2 - knee / t));
+  const diagonal = Math.sqrt(sides.reduce((sum, side) => sum + side * side, 0));
+  const span = Math.min(g(far) - g(near), contraction === 0 ? diagonal : Infinity);
+  demand(span / step <= 2 ** 16, "a ray has too many steps");
 }
 
 function readWeights(payload) {
@@ -641,14 +648,28 @@ function readWeights(payload) {
 function readCameras(payload) {
   const bytes = new Bytes(payload, "cams"), n = bytes.varint(1, 65536), shared = bytes.u8(0, 1);
   for (let i = shared ? 1 : n; i > 0; i--) {
-    for (let k = 0; k < 4; k++) bytes.f32();
-    bytes.take(8);
+    for (let k = 0; k < 2; k++) within(bytes.f32(), 2 ** -10, 2 ** 24, "a focal length");
+    for (let k = 0; k < 2; k++) within(bytes.f32(), -(2 ** 24), 2 ** 24, "a principal point");
+    const [width, height] = [bytes.u32(), bytes.u32()].map((side) => within(side, 1, 65536, "a side"));
+    demand(width * height <= 2 ** 27, "a camera has too many pixels");
   }
   const poses = bytes.u8(0, 1) ? readRotations(bytes, n) : readMatrices(bytes, n);
   bytes.end();
   const floats = new Bytes(poses, "cams");
-  for (let i = 0; i < 12 * n; i++) floats.f32();
+  const elements = Array.from({ length: 12 }, () => Array.from({ length: n }, () => floats.f32()));
+  for (let i = 0; i < n; i++) checkPose(elements.map((values) => values[i]));
   return poses;
+}
+
+function checkPose(pose) {
+  const column = (k) => [pose[k], pose[k + 4], pose[k + 8]];
+  const dot = (u, v) => u[0] * v[0] + u[1] * v[1] + u[2] * v[2];
+  const [x, y, z] = [0, 1, 2].map(column);
+  [[x, x, 1], [y, y, 1], [z, z, 1], [x, y, 0], [x, z, 0], [y, z, 0]].forEach(([u, v, one]) =>
+    demand(Math.abs(dot(u, v) - one) <= 1 / 16, "a pose is no rotation"));
+  const cross = [y[1] * z[2] - y[2] * z[1], y[2] * z[0] - y[0] * z[2], y[0] * z[1] - y[1] * z[0]];
+  demand(dot(x, cross) > 0, "a pose is mirrored");
+  column(3).forEach((shift) => within(shift, -(2 ** 40), 2 ** 40, "a position"));
 }
 
 // The bytes of the elements: for each element all cameras.

@@ -1,5 +1,6 @@
 """Hostile and damaged files: a SceneFormatError and nothing else, before memory is taken."""
 
+import dataclasses
 import tracemalloc
 
 import make
@@ -16,6 +17,7 @@ from shacira_nerfstudio.codec import (
 from shacira_nerfstudio.codec.bitio import BitWriter, varint
 from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
 from shacira_nerfstudio.codec.entropy.frequency_table import FrequencyTable
+from shacira_nerfstudio.codec.entropy.int_array import encode_array
 from shacira_nerfstudio.codec.latents.context_model import ContextModel
 from shacira_nerfstudio.codec.sections.grid_and_rendering import encode_grid
 from shacira_nerfstudio.codec.sections.head import canonical_json, symbols_digest
@@ -279,3 +281,61 @@ def test_a_small_file_cannot_take_much_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 200e6
+
+
+# What a rendering or a camera cannot be: where its floats stand in a section, and another value.
+BAD_NUMBERS = {
+    "a step that never ends": ("RNDR", 2 + 4 * 8, "<f4", 1e-9, "march steps per ray"),
+    "a step below all bounds": ("RNDR", 2 + 4 * 8, "<f4", 1e-30, "step_size"),
+    "a knee below all bounds": ("RNDR", 2 + 4 * 9, "<f4", 1e-30, "knee"),
+    "a knee beyond all bounds": ("RNDR", 2 + 4 * 9, "<f4", 1e30, "knee"),
+    "a far plane beyond all bounds": ("RNDR", 2 + 4 * 7, "<f4", 1e30, "far"),
+    "a near plane behind the camera": ("RNDR", 2 + 4 * 6, "<f4", -1, "near"),
+    "a near plane that is no number": ("RNDR", 2 + 4 * 6, "<f4", np.nan, "near"),
+    "a box beyond all bounds": ("RNDR", 2 + 4 * 3, "<f4", 1e30, "box"),
+    "a focal length of 0": ("cams", 2, "<f4", 0, "fx, fy"),
+    "a negative focal length": ("cams", 6, "<f4", -50, "fx, fy"),
+    "a focal length that is no number": ("cams", 2, "<f4", np.nan, "intrinsics"),
+    "a centre far away": ("cams", 10, "<f4", 1e30, "cx, cy"),
+    "a picture without pixels": ("cams", 18, "<u4", 0, "pixels"),
+    "a picture of 100,000 columns": ("cams", 18, "<u4", 100_000, "pixels"),
+    "a position beyond all bounds": ("cams", 27, "u1", 80, "positions"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_NUMBERS)
+def test_numbers_that_would_crash_or_hang_a_renderer(what):
+    tag, offset, dtype, value, message = BAD_NUMBERS[what]
+    payload = bytearray(part(tag))
+    number = np.array(value, dtype).tobytes()
+    payload[offset : offset + len(number)] = number
+    refused(replaced(**{tag: bytes(payload)}), f"{tag}: .*{message}")
+
+
+@pytest.mark.parametrize("shape", [(60_000, 60_000), (0, 0)])
+def test_pictures_of_impossible_sizes(shape):
+    payload = bytearray(part("cams"))
+    payload[18:26] = np.array(shape, "<u4").tobytes()
+    refused(replaced(cams=bytes(payload)), f"cams: .* got .{shape[0]}, {shape[1]}. in camera 0")
+
+
+def as_planes(poses):
+    """The section of the tiny cameras with other poses, as bytes of floats."""
+    planes = np.ascontiguousarray(poses.reshape(2, 12).T.astype("<f4")).view(np.uint8)
+    arrays = planes.reshape(-1, 4).T.astype(np.int64)
+    return part("cams")[:26] + b"\0" + b"".join(encode_array(array) for array in arrays)
+
+
+@pytest.mark.parametrize("what", ["mirrored", "flat", "zero", "nan"])
+def test_poses_that_are_no_rotation(what):
+    poses = TINY.cameras.camera_to_worlds.copy()
+    if what == "mirrored":
+        poses[1, :, :3] *= -1
+    elif what == "flat":
+        poses[1, :, 2] = poses[1, :, 0]
+    else:
+        poses[1, :, :3] = 0 if what == "zero" else np.nan
+    found = "finite camera_to_worlds" if what == "nan" else "a rotation, got .* in camera 1"
+    with pytest.raises(ValueError, match=found):
+        dataclasses.replace(TINY.cameras, camera_to_worlds=poses)
+    refused(replaced(cams=as_planes(poses)), f"cams: .*{found}")

@@ -10,6 +10,7 @@ import subprocess
 import make
 import numpy as np
 import pytest
+import test_corruption
 
 from shacira_nerfstudio.codec import PackedScene, decode_scene, encode_scene, truncate
 from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
@@ -149,3 +150,17 @@ def test_unknown_lower_case_sections_are_skipped(tmp_path):
     path = tmp_path / "note.shacira"
     path.write_bytes(pack_sections([*sections[:3], ("note", b"hello"), *sections[3:]]))
     assert decode(path).stdout == decode(TINY).stdout
+
+
+def test_numbers_that_no_renderer_takes(tmp_path):
+    for tag, offset, dtype, value, _ in test_corruption.BAD_NUMBERS.values():
+        payload = bytearray(test_corruption.part(tag))
+        number = np.array(value, dtype).tobytes()
+        payload[offset : offset + len(number)] = number
+        path = tmp_path / "bad.shacira"
+        path.write_bytes(test_corruption.replaced(**{tag: bytes(payload)}))
+        assert decode(path).returncode == 1, (tag, offset, value)
+    flat = test_corruption.TINY.cameras.camera_to_worlds.copy()
+    flat[1, :, 2] = flat[1, :, 0]
+    path.write_bytes(test_corruption.replaced(cams=test_corruption.as_planes(flat)))
+    assert "no rotation" in decode(path).stderr

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from strategies import random_poses
 
 from shacira_nerfstudio.backends import MarchSettings
 from shacira_nerfstudio.backends.geometry import uncontract
@@ -75,7 +76,7 @@ def scene(make_field):
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_pack_of_unpack_is_the_scene(make_field, reference, shape, latent_dim):
     cameras = CameraSet(
-        camera_to_worlds=np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32),
+        camera_to_worlds=random_poses(2),
         intrinsics=np.full((2, 4), 50, np.float32),
         sizes=np.full((2, 2), 100, np.uint32),
     )
@@ -209,7 +210,7 @@ def test_a_file_gets_other_cameras_and_more_metadata(scene):
 
 def test_stored_cameras_have_their_optics():
     cameras = CameraSet(
-        camera_to_worlds=np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32),
+        camera_to_worlds=random_poses(2),
         intrinsics=np.array([[50, 51, 8, 6], [40, 41, 7, 5]], np.float32),
         sizes=np.array([[16, 12], [14, 10]], np.uint32),
     )

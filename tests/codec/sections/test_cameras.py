@@ -75,18 +75,14 @@ def test_every_quarter_turn():
     assert np.abs(found.camera_to_worlds - np.array(turns)).max() < 1e-4
 
 
-@pytest.mark.parametrize("what", ["mirrored", "scaled", "skew", "far away"])
-def test_what_is_no_rotation_is_kept_as_it_is(what):
+@pytest.mark.parametrize("what", ["scaled", "skew"])
+def test_what_is_no_exact_rotation_is_kept_as_it_is(what):
     cameras = random_cameras(5)
     poses = cameras.camera_to_worlds.copy()
-    if what == "mirrored":
-        poses[2, :, :3] *= -1
-    elif what == "scaled":
+    if what == "scaled":
         poses[:, :, :3] *= np.float32(1.01)
-    elif what == "skew":
-        poses[4, 0, 1] += np.float32(0.01)
     else:
-        poses[0, 0, 3] = np.float32(1e30)
+        poses[4, 0, 1] += np.float32(0.01)
     cameras = dataclasses.replace(cameras, camera_to_worlds=poses)
     assert rounded_cameras(cameras) is cameras
     assert decode_cameras(memoryview(encode_cameras(cameras))) == cameras

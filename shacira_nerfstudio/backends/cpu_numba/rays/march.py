@@ -12,7 +12,7 @@ from torch import Tensor
 from shacira_nerfstudio.backends.cpu_numba.arrays import as_array
 from shacira_nerfstudio.backends.cpu_numba.rays import march_kernels
 from shacira_nerfstudio.backends.cpu_numba.threads import blocks, run
-from shacira_nerfstudio.backends.geometry import ray_bounds, spacing
+from shacira_nerfstudio.backends.geometry import check_rays, ray_bounds, spacing
 from shacira_nerfstudio.backends.types import MarchSettings, Samples
 
 RAY_BLOCK = 1024
@@ -27,7 +27,8 @@ their jitter; in double precision."""
 def ray_arrays(
     origins: Tensor, directions: Tensor, settings: MarchSettings, jitter: Tensor | None
 ) -> Rays:
-    """Rays as kernels read them."""
+    """Rays as kernels read them; ValueError for rays that they must not read."""
+    check_rays(origins, directions)
     o, d = origins.double(), directions.double()
     t_min, t_max = ray_bounds(o, d, settings)
     u_min, u_max = spacing(t_min, settings.knee), spacing(t_max, settings.knee)
