@@ -24,7 +24,7 @@ def test_commands_exist():
 
 def test_files_exist():
     named = set(re.findall(r"(?:configs|shacira_nerfstudio|tests)/[\w/.-]+\.\w+", TEXT))
-    assert "configs/ngp.yaml" in named
+    assert "shacira_nerfstudio/presets/ngp.yaml" in named
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 

@@ -20,8 +20,8 @@ def constant(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def check_rays(origins: Float[Tensor, "R 3"], directions: Float[Tensor, "R 3"]) -> None:
-    """Raises ValueError for rays that are not finite or reach beyond all bounds: compiled code would
-    read where there is nothing. Waits for a GPU."""
+    """Raises ValueError for rays that are not finite or reach beyond all bounds: compiled code
+    would read where there is nothing. Waits for a GPU."""
     for name, part in {"origins": origins, "directions": directions}.items():
         if part.numel() and not part.abs().max() <= MAX_LENGTH:  # not a number is not below
             index = int((~(part.abs() <= MAX_LENGTH)).any(-1).nonzero()[0])

@@ -6,7 +6,7 @@
     steps: 4000                      by default those of the preset
     seeds: [42]
     runs:                            each may say again whatever stands above
-      - preset: ../shacira-mid.yaml  beside the plan
+      - preset: shacira-mid          one of the package's, or a file beside the plan
         settings: {model.networks.hidden_dim: 32}
         rate_lambdas: [1.0e-3, 4.0e-3]
 
@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from shacira_nerfstudio.plugin.presets import check_scalars, load_preset, load_yaml
+from shacira_nerfstudio.plugin.presets import check_scalars, find_preset, load_preset, load_yaml
 
 BASELINE_METHOD = "ngp-fp16"
 """The uncompressed baseline: its size is that of half floats in a general-purpose compressor."""
@@ -203,7 +203,7 @@ def _expand(values: dict[str, Any], own: dict[str, Any], folder: Path, where: st
     Args:
         own: What stands in the run itself.
     """
-    preset = folder / _name(values, "preset", where)
+    preset = find_preset(_name(values, "preset", where), folder)
     options = load_preset(preset)
     settings = {k: v for k, v in options.items() if k not in _OWN_KEYS} | values["settings"]
     has_steps = "max_num_iterations" in options

@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import Positional
 
 from shacira_nerfstudio.cli.command_union import command_union
+from shacira_nerfstudio.output_files import check_output_dir, check_output_file, write_file
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Throughput:
     def main(self) -> int:
         from shacira_nerfstudio.bench.throughput.driver import run_throughput
 
+        check_output_dir(self.output.parent)
         run_throughput(
             self.data,
             self.output,
@@ -81,6 +83,8 @@ class RateDistortion:
             for job in load_plan(self.plan):
                 print(f"{job.key} {'there' if job.key in done else 'to do'}: {job.title}")
             return 0
+        check_output_dir(self.output.parent)
+        check_output_dir(self.work_dir)
         failed = run_plan(self.plan, self.output, data_root=self.data_root, work_dir=self.work_dir)
         for job in failed:
             print(f"failed: {job.title} ({job.key})")
@@ -129,6 +133,8 @@ class Codec:
     def main(self) -> int:
         from shacira_nerfstudio.bench.codec_audit import audit, audit_text, missed_bars
 
+        if self.output is not None:
+            check_output_file(self.output)
         lines, has_missed = [], False
         for path in self.files:
             figures = audit(path.read_bytes())
@@ -137,7 +143,7 @@ class Codec:
             lines.append(json.dumps({"file": str(path), "missed": missed, **figures}))
             print(lines[-1] if self.json else audit_text(str(path), figures))
         if self.output is not None:
-            self.output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            write_file(self.output, "".join(f"{line}\n" for line in lines))
         return 1 if has_missed else 0
 
 

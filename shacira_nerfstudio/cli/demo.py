@@ -21,11 +21,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from shacira_nerfstudio.codec.file_tools import bytes_by_part
-from shacira_nerfstudio.plugin.presets import load_preset, preset_flags
+from shacira_nerfstudio.output_files import check_output_dir
+from shacira_nerfstudio.plugin.presets import find_preset, load_preset, preset_flags
 from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
 
-PRESET = Path(__file__).parents[2] / "configs" / "shacira-tiny.yaml"
-"""A small scene needs a small grid. Presets lie beside the package, in a clone."""
+PRESET = find_preset("shacira-tiny")
+"""A small scene needs a small grid."""
+_DEMO_BYTES = 64 << 20
 _STEP_LINE = re.compile(r"^(\d+) \(([\d.]+)%\)")
 _PICTURE_VIEWS = (2, 9)
 """Test views in the picture."""
@@ -116,6 +118,7 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     """
     console = Console()
     output_dir = output_dir.resolve()
+    check_output_dir(output_dir, _DEMO_BYTES)
     logs = output_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     run, export = output_dir / "run" / "demo" / "shacira" / "run", output_dir / "export"

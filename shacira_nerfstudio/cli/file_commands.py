@@ -6,12 +6,15 @@ imported there: `shacira --help` must stay light.
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
+
+from shacira_nerfstudio.output_files import check_output_dir, check_output_file, write_file
 
 File = Annotated[Path, Positional, arg(metavar="FILE")]
 Output = Annotated[Path, Positional, arg(metavar="OUT")]
@@ -85,6 +88,7 @@ class Truncate:
 
         if self.max_level is None and self.max_bytes is None:
             raise ValueError("expected --max-level or --max-bytes, got neither")
+        check_output_file(self.output, self.file.stat().st_size)
         data = self.file.read_bytes()
         shorter = truncate(data, max_level=self.max_level, max_bytes=self.max_bytes)
         scene = decode_scene(shorter)
@@ -156,6 +160,7 @@ class Decompress:
         from shacira_nerfstudio.codec import load_scene
         from shacira_nerfstudio.codec.array_export import save_arrays
 
+        check_output_file(self.output, 4 * self.file.stat().st_size)
         scene = load_scene(self.file, allow_truncated=self.allow_truncated)
         arrays = save_arrays(self.output, scene)
         if self.json:
@@ -195,6 +200,7 @@ class Render:
         from shacira_nerfstudio.compression.pack import stored_cameras, unpack_scene
         from shacira_nerfstudio.compression.probe import evenly_spaced
 
+        check_output_dir(self.output_dir)
         packed = load_scene(self.file, allow_truncated=self.allow_truncated)
         cameras = stored_cameras(packed.cameras)
         if not cameras:
@@ -208,8 +214,9 @@ class Render:
             camera = cameras[index].resized(width=self.width, height=self.height)
             image = scene.render_view(camera)
             pixels = (image.numpy() * 255 + 0.5).astype(np.uint8)
-            path = self.output_dir / f"{number:05d}.png"
-            Image.fromarray(pixels).save(path)
+            path, png = self.output_dir / f"{number:05d}.png", io.BytesIO()
+            Image.fromarray(pixels).save(png, format="png")
+            write_file(path, png.getvalue())
             paths.append(str(path))
             if not self.json:
                 print(path)
@@ -260,6 +267,9 @@ def _info_text(info: dict[str, Any]) -> str:
     if missing:
         reason = "the end is missing" if info["is_truncated"] else "a shortened file"
         lines.append(f"{missing} of {info['num_levels']} levels are missing: {reason}")
-    lines.append(f"{info['num_cameras']} cameras, digest {info['digest']}")
+    cameras = info["num_cameras"] or "no"
+    lines.append(f"{cameras} cameras, digest {info['digest']}")
+    if not info["num_cameras"]:
+        lines.append("without cameras `shacira render` and an import without --data have no view")
     lines += [_printable(f"{key}: {value}") for key, value in sorted(info["meta"].items())]
     return "\n".join(lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +16,7 @@ from shacira_nerfstudio.plugin.export_command import ExportShacira
 
 COMMANDS: dict[str, Any] = {
     "train": run_commands.Train,
-    # The same options as ns-export, so the same way to write booleans.
-    "export": tyro.conf.FlagConversionOff[ExportShacira],
+    "export": ExportShacira,
     "import": run_commands.Import,
     "info": file_commands.Info,
     "verify": file_commands.Verify,
@@ -31,24 +32,66 @@ COMMANDS: dict[str, Any] = {
 """Sub-commands: dataclasses with ``main() -> int | None``, the exit status."""
 
 
+WRONG_INPUT, INTERRUPTED = 2, 130
+"""Exit statuses."""
+_NO_CACHE = "no locator available"
+"""What numba says where it finds no folder for compiled code."""
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one sub-command and returns the exit status: 2 for wrong input, in one line."""
-    args = list(sys.argv[1:] if args is None else args)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a text of a file may have any character
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _run(list(sys.argv[1:] if args is None else args))
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("shacira: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python would try to write what is left when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail("expected somebody to read all of the output, found a closed pipe")
+    except MemoryError as error:
+        return _fail(f"expected more memory, found too little: {error}")
+    except (ValueError, OSError, RuntimeError) as error:
+        message = str(error) or type(error).__name__
+        if _NO_CACHE in message:
+            message += ": set NUMBA_CACHE_DIR to a folder that can be written"
+        return _fail(message)
+
+
+def _run(args: list[str]) -> int:
     # What follows a preset belongs to the host's parser, not to this one.
     ours, rest = (args[:2], args[2:]) if args[:1] == ["train"] else (args, [])
     command = tyro.cli(
         command_union(COMMANDS),
         prog="shacira",
         description="Compressed radiance fields in one file.",
-        args=ours,
+        args=_flags(ours) if args[:1] == ["export"] else ours,
     )
     if isinstance(command, run_commands.Train):
         command.arguments = tuple(rest)
-    try:
-        return command.main() or 0
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"shacira: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    return command.main() or 0
+
+
+def _flags(args: list[str]) -> list[str]:
+    """Booleans as ns-export has them (`--json True`) in the form that all commands have here."""
+    found: list[str] = []
+    for arg in args:
+        before = found[-1] if found else ""
+        if arg in ("True", "False") and before in ("--json", "--verify"):
+            found[-1] = before if arg == "True" else f"--no-{before[2:]}"
+        else:
+            found.append(arg)
+    return found
+
+
+def _fail(message: str) -> int:
+    print(f"shacira: error: {' '.join(message.split())}", file=sys.stderr)
+    return WRONG_INPUT
 
 
 if __name__ == "__main__":

@@ -76,11 +76,11 @@ class Eval:
 
 @dataclass
 class Train:
-    """Train with a preset: `shacira train PRESET.yaml`, then whatever `ns-train shacira` takes."""
+    """Train with a preset: `shacira train PRESET`, then whatever `ns-train shacira` takes."""
 
     preset: tyro.conf.Positional[Path]
-    """YAML file of dotted keys. In configs/, by the time that they take for an object on two cores:
-    draft.yaml (laid out for 5 minutes), normal.yaml (15 minutes), max.yaml (90 minutes)."""
+    """Name of a preset, or a YAML file of dotted keys. By the time that they take for an object on
+    two cores: draft (laid out for 5 minutes), normal (15 minutes), max (90 minutes)."""
     arguments: tyro.conf.Suppress[tuple[str, ...]] = ()
     """What follows the preset on the command line."""
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +20,16 @@ from shacira_nerfstudio.codec.scene_file import (
 )
 from shacira_nerfstudio.codec.sections.head import encode_head
 from shacira_nerfstudio.codec.sections.table import KNOWN, LEVEL_TAG, PART_OF_TAG
+from shacira_nerfstudio.output_files import write_file
 
 
 def save_scene(path: str | os.PathLike[str], scene: PackedScene | bytes) -> int:
-    """Writes a scene, or its bytes: afterwards the whole new file is there or the old one.
+    """Writes a scene, or its bytes, see :func:`write_file`.
 
     Returns:
         The length of the file in bytes.
     """
-    data = encode_scene(scene) if isinstance(scene, PackedScene) else bytes(scene)
-    path = Path(path)
-    # A sibling, so that the last step is a rename within one file system.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
-    return len(data)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    return write_file(path, encode_scene(scene) if isinstance(scene, PackedScene) else scene)
 
 
 def load_scene(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import Pipeline
 from nerfstudio.utils.eval_utils import eval_setup
 
+from shacira_nerfstudio.output_files import check_output_dir, write_file
+from shacira_nerfstudio.plugin.exported_run import ExportedRunConfig
 from shacira_nerfstudio.plugin.metrics import ImageMetrics, has_lpips_weights, multiscale_ssim
 from shacira_nerfstudio.plugin.model import ShaciraModel
 
@@ -41,12 +46,45 @@ def open_run(load_config: Path, *, with_views: bool = True) -> Run:
         with_views: Also open the images, of the test split; without them it only renders.
     """
     if not load_config.is_file():
-        raise FileNotFoundError(f"expected a config YAML file at {load_config}")
+        found = "a folder" if load_config.is_dir() else "nothing"
+        within = [path for path in (load_config / "config.yml",) if path.is_file()]
+        hint = f"; perhaps {within[0]}" if within else ""
+        raise FileNotFoundError(f"expected a config.yml at {load_config}, found {found}{hint}")
     test_mode = "test" if with_views else "inference"
-    config, pipeline, checkpoint, step = eval_setup(load_config, test_mode=test_mode)
+    with host_output_to_stderr():
+        config, pipeline, checkpoint, step = eval_setup(
+            load_config, test_mode=test_mode, update_config_callback=_check_paths
+        )
     if not isinstance(pipeline.model, ShaciraModel):
         raise ValueError(f"expected a run of method shacira, got {config.method_name}")
     return Run(config, pipeline, pipeline.model, checkpoint, step)
+
+
+def _check_paths(config: TrainerConfig) -> TrainerConfig:
+    """Raises FileNotFoundError for a run whose data set or checkpoints are gone; an export folder
+    finds its own."""
+    if isinstance(config, ExportedRunConfig):
+        return config
+    manager = config.pipeline.datamanager
+    data, checkpoints = manager.data or manager.dataparser.data, config.get_checkpoint_dir()
+    if data is not None and not Path(data).exists():
+        raise FileNotFoundError(
+            f"expected the data set at {data}, found nothing: put it there, or change `data:` in "
+            "config.yml"
+        )
+    if not any(checkpoints.glob("step-*.ckpt")):
+        raise FileNotFoundError(
+            f"expected checkpoints in {checkpoints}, found none: run this in the folder that the "
+            "training ran in, and keep a run where it was written"
+        )
+    return config
+
+
+@contextlib.contextmanager
+def host_output_to_stderr() -> Iterator[None]:
+    """What the host prints while it works is no result of ours."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def evaluate_run(
@@ -59,10 +97,16 @@ def evaluate_run(
         output_path: Where to write them as ns-eval does, JSON; None for nowhere.
         render_output_path: Folder for the rendered images.
     """
+    if output_path is not None:
+        check_output_dir(output_path.parent)
+    if render_output_path is not None:
+        check_output_dir(render_output_path)
     run = open_run(load_config)
-    results = run.pipeline.get_average_eval_image_metrics(
-        output_path=render_output_path, get_std=True
-    )
+    _check_test_images(run)
+    with host_output_to_stderr():
+        results = run.pipeline.get_average_eval_image_metrics(
+            output_path=render_output_path, get_std=True
+        )
     if output_path is not None:
         content = {
             "experiment_name": run.config.experiment_name,
@@ -71,8 +115,16 @@ def evaluate_run(
             "results": results,
         }
         output_path.parent.mkdir(parents=True, exist_ok=True)
-        output_path.write_text(json.dumps(content, indent=2), "utf8")
+        write_file(output_path, json.dumps(content, indent=2))
     return results
+
+
+def _check_test_images(run: Run) -> None:
+    if not len(run.pipeline.datamanager.eval_dataset):  # pyright: ignore
+        raise ValueError(
+            f"expected test images in {run.pipeline.datamanager.get_datapath()}, found none: its "
+            "data parser leaves all to training"
+        )
 
 
 @torch.no_grad()

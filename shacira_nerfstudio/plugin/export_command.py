@@ -34,9 +34,12 @@ class ExportShacira(ExportOptions):
 
     def main(self) -> None:
         """Exports and prints where the bytes went."""
+        from shacira_nerfstudio.plugin.evaluate import host_output_to_stderr
         from shacira_nerfstudio.plugin.export_folder import export_run, print_report
 
-        print_report(export_run(self), as_json=self.json)
+        with host_output_to_stderr():
+            result = export_run(self)
+        print_report(result, as_json=self.json)
 
 
 def _take_apart(commands: Any) -> tuple[tuple[Any, ...], list[Any]]:

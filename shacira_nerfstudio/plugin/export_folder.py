@@ -1,10 +1,10 @@
 """The export: a trained model to scene.shacira, in a folder that every ns-* command opens.
 
     OUT/scene.shacira              the product; its length is the size we report
-    OUT/config.yml                 the run's configuration, pointed at OUT/ckpt
+    OUT/config.yml                 the run's configuration, which finds OUT/ckpt beside itself
     OUT/ckpt/step-000030000.ckpt   the file's bytes as a tensor, see plugin/bitstream.py
 
-Whatever reads OUT/config.yml thus renders the decoded file.
+Whatever reads OUT/config.yml thus renders the decoded file, wherever OUT lies by then.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import copy
 import dataclasses
 import io
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,20 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 from rich.table import Table
 
-from shacira_nerfstudio.codec import PackedScene, decode_scene, describe, encode_scene, save_scene
+from shacira_nerfstudio.codec import PackedScene, decode_scene, describe, encode_scene
 from shacira_nerfstudio.compression.export_search import compress_within_loss
+from shacira_nerfstudio.output_files import check_output_dir, only_writer, write_file
 from shacira_nerfstudio.plugin import bitstream
 from shacira_nerfstudio.plugin.evaluate import Run, open_run
 from shacira_nerfstudio.plugin.export_options import ExportOptions
+from shacira_nerfstudio.plugin.exported_run import CHECKPOINTS, ExportedRunConfig
 from shacira_nerfstudio.plugin.prefix_psnr import measure_prefixes
 from shacira_nerfstudio.plugin.probe_rays import export_rays
 from shacira_nerfstudio.plugin.run_metadata import run_metadata
+from shacira_nerfstudio.plugin.stored_cameras import SCENE_NAME
 
-SCENE_NAME = "scene.shacira"
+MIN_EXPORT_BYTES = 16 << 20
+"""Room that an export should find before it begins."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,12 @@ class ExportResult:
 def export_run(options: ExportOptions) -> ExportResult:
     """Exports the run, or the export folder, that ``options.load_config`` describes."""
     options.check()
-    check_output_dir(options.output_dir)
+    check_export_folder(options.output_dir)
+    with only_writer(options.output_dir):
+        return _export(options)
+
+
+def _export(options: ExportOptions) -> ExportResult:
     run = open_run(options.load_config, with_views=False)
     scene = _pack_run(run, options)
     data = encode_scene(scene)
@@ -70,8 +78,10 @@ def export_run(options: ExportOptions) -> ExportResult:
     return ExportResult(path, describe(data), size)
 
 
-def check_output_dir(folder: Path) -> None:
-    """Refuses to overwrite the configuration of a run, without which its checkpoints are lost."""
+def check_export_folder(folder: Path) -> None:
+    """Refuses what cannot be written, and the folder of a run, whose checkpoints would be lost
+    without its configuration."""
+    check_output_dir(folder, MIN_EXPORT_BYTES)
     if (folder / "config.yml").exists() and not (folder / SCENE_NAME).exists():
         raise ValueError(
             f"expected a new folder or one of an earlier export or import as output_dir, got "
@@ -110,14 +120,7 @@ def check_round_trip(scene: PackedScene, data: bytes) -> None:
 
 def write_export_folder(config: TrainerConfig, step: int, data: bytes, out: Path) -> None:
     """Writes the three files, each at once or not at all; config.yml last."""
-    out.mkdir(parents=True, exist_ok=True)
-    out = out.resolve()
-    run = copy.deepcopy(config)
-    run.load_dir, run.output_dir = None, out
-    run.experiment_name = run.timestamp = "."
-    # Absolute: wins over method and timestamp folders. The step is stated, because the folder may
-    # hold an earlier export's checkpoint of a later step.
-    run.relative_model_dir, run.load_step = out / "ckpt", step
+    run = ExportedRunConfig.of(copy.deepcopy(config), step)
     manager = run.pipeline.datamanager
     for owner in (run, manager, manager.dataparser):
         if isinstance(owner.data, Path) and owner.data.exists():
@@ -125,15 +128,14 @@ def write_export_folder(config: TrainerConfig, step: int, data: bytes, out: Path
     state = {f"_model.{key}": value for key, value in bitstream.as_state_dict(data).items()}
     checkpoint = io.BytesIO()
     torch.save({"step": step, "pipeline": state}, checkpoint)
-    save_scene(out / SCENE_NAME, data)
-    run.relative_model_dir.mkdir(exist_ok=True)
-    # The host reads every name in that folder as a step: the unfinished file lies elsewhere.
-    part = out / ".ckpt.part"
-    part.write_bytes(checkpoint.getvalue())
-    os.replace(part, run.relative_model_dir / f"step-{step:09d}.ckpt")
-    part = out / ".config.yml.part"
-    part.write_text(yaml.dump(run), "utf8")
-    os.replace(part, out / "config.yml")
+    wrapper = out / CHECKPOINTS / f"step-{step:09d}.ckpt"
+    wrapper.parent.mkdir(parents=True, exist_ok=True)
+    write_file(out / SCENE_NAME, data)
+    write_file(wrapper, checkpoint.getvalue())
+    write_file(out / "config.yml", yaml.dump(run))
+    for earlier in wrapper.parent.glob("step-*.ckpt"):
+        if earlier.name != wrapper.name:  # of an earlier export: nothing refers to it
+            earlier.unlink()
 
 
 def print_report(result: ExportResult, *, as_json: bool = False) -> None:

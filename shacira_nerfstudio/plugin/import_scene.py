@@ -17,16 +17,9 @@ from shacira_nerfstudio.backends import get_backend
 from shacira_nerfstudio.codec import PackedScene, decode_scene, truncate
 from shacira_nerfstudio.compression.pack import unpack_scene
 from shacira_nerfstudio.grid import GridSpec
-from shacira_nerfstudio.plugin.export_folder import (
-    SCENE_NAME,
-    check_output_dir,
-    write_export_folder,
-)
-from shacira_nerfstudio.plugin.stored_cameras import (
-    StoredCamerasDataParserConfig,
-    StoredCamerasPipelineConfig,
-    write_placeholder,
-)
+from shacira_nerfstudio.output_files import only_writer
+from shacira_nerfstudio.plugin.export_folder import check_export_folder, write_export_folder
+from shacira_nerfstudio.plugin.stored_cameras import SCENE_NAME, use_stored_cameras
 
 DEFAULT_DATAPARSER = "nerfstudio-data"
 
@@ -49,6 +42,7 @@ def import_scene(
         allow_truncated: Accept a file that was cut off; the folder gets a shortened file of its
             whole levels.
     """
+    check_export_folder(output_dir)
     content = file.read_bytes()
     if allow_truncated:
         content = truncate(content)
@@ -56,13 +50,14 @@ def import_scene(
     unpack_scene(scene, get_backend("reference", "cpu"))  # refuse here what a model would refuse
     config = copy.deepcopy(all_methods["shacira"])
     _describe_model(config, scene)
-    check_output_dir(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
     if data is not None:
         _use_data_set(config, data, dataparser or _named_dataparser(scene))
+    elif scene.cameras is None:
+        raise ValueError("expected cameras in the file, found none; state the data set (--data)")
     else:
-        _use_stored_cameras(config, scene, output_dir)
-    write_export_folder(config, _step(scene), content, output_dir)
+        use_stored_cameras(config, Path(SCENE_NAME))
+    with only_writer(output_dir):
+        write_export_folder(config, _step(scene), content, output_dir)
     return output_dir / "config.yml"
 
 
@@ -109,13 +104,3 @@ def _use_data_set(config: TrainerConfig, data: Path, dataparser: str) -> None:
     manager = config.pipeline.datamanager
     manager.dataparser = copy.deepcopy(all_dataparsers[dataparser])
     manager.dataparser.data = manager.data = config.data = data
-
-
-def _use_stored_cameras(config: TrainerConfig, scene: PackedScene, output_dir: Path) -> None:
-    if scene.cameras is None:
-        raise ValueError("expected cameras in the file, found none; state the data set (data=)")
-    write_placeholder(output_dir)
-    manager = config.pipeline.datamanager
-    manager.dataparser = StoredCamerasDataParserConfig(data=(output_dir / SCENE_NAME).resolve())
-    manager.data = config.data = None
-    config.pipeline = StoredCamerasPipelineConfig(datamanager=manager, model=config.pipeline.model)

@@ -8,12 +8,18 @@ follows on the command line overrides it. Keys: ``model.*`` and ``datamanager.*`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from shacira_nerfstudio.output_files import check_output_dir
+
+PRESETS = Path(__file__).parents[1] / "presets"
+"""Those that come with the package."""
+_CHECKPOINT = re.compile(r"step-\d+\.ckpt")
 _SCALARS = (bool, int, float, str)
 
 
@@ -49,6 +55,21 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not values:
         raise ValueError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
     return values
+
+
+def find_preset(name: Path | str, folder: Path = Path()) -> Path:
+    """A preset's file: the one in a folder, else the package's preset of that name.
+
+    Raises:
+        FileNotFoundError: there is neither; the message lists what there is.
+    """
+    file, ours = folder / name, PRESETS / f"{name}.yaml"
+    if file.is_file() or not ours.is_file():
+        if not file.is_file():
+            names = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+            raise FileNotFoundError(f"expected a preset of {names} or a YAML file, got {file}")
+        return file
+    return ours
 
 
 def load_preset(path: Path) -> dict[str, Any]:
@@ -118,11 +139,43 @@ def train(preset: Path, arguments: Sequence[str]) -> None:
     """Runs `ns-train shacira` with a preset.
 
     Args:
+        preset: A file, or the name of one of the package's presets.
         arguments: Further flags, then a data parser with its flags, as after `ns-train shacira`.
     """
     import sys
 
+    flags = preset_flags(load_preset(find_preset(preset)))
+    check_output_dir(_value_of("--output-dir", arguments) or "outputs")
+    load_dir = _value_of("--load-dir", arguments)
+    if load_dir is not None:
+        check_load_dir(Path(load_dir))
     from nerfstudio.scripts.train import entrypoint
 
-    sys.argv = ["ns-train", "shacira", *preset_flags(load_preset(preset)), *arguments]
+    sys.argv = ["ns-train", "shacira", *flags, *arguments]
     entrypoint()
+
+
+def check_load_dir(folder: Path) -> None:
+    """Raises FileNotFoundError for what is no folder of checkpoints, and names the one that was
+    probably meant."""
+    found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if found and all(_CHECKPOINT.fullmatch(name) for name in found):
+        return
+    near = [folder.parent, folder.parent.parent, *folder.glob("*/")]
+    meant = [path for path in near if any(path.glob("step-*.ckpt"))]
+    hint = f"; perhaps {meant[0]}" if meant else ""
+    what = ", ".join(sorted(found)[:3]) or ("nothing" if folder.is_dir() else "no folder")
+    raise FileNotFoundError(
+        "expected a folder of checkpoints step-*.ckpt as --load-dir, usually "
+        f"RUN/nerfstudio_models, found {what} at {folder}{hint}"
+    )
+
+
+def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """What follows a flag, or stands behind its =; of the last one."""
+    value = None
+    for index, argument in enumerate(arguments):
+        name, _, behind = argument.partition("=")
+        if name.replace("_", "-") == flag:
+            value = behind or (arguments[index + 1] if index + 1 < len(arguments) else None)
+    return value

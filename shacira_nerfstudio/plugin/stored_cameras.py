@@ -1,7 +1,8 @@
 """A run without its data set: the cameras stored in a .shacira file and grey placeholder images.
 
 Looking works (ns-viewer, ns-render camera-path, interpolate, spiral); measuring is refused, because
-there are no images to compare with. Not an entry point: only `shacira import` writes such runs.
+there are no images to compare with. Not an entry point: `shacira import` writes such runs, and an
+export folder becomes one where its data set is missing.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from nerfstudio.data.dataparsers.base_dataparser import (
     DataparserOutputs,
 )
 from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
-from PIL import Image
 
 from shacira_nerfstudio.codec import load_scene
 from shacira_nerfstudio.plugin.host_cameras import host_cameras
 
-PLACEHOLDER_NAME = "placeholder.png"
-"""Beside the .shacira file; stands for every image."""
+SCENE_NAME = "scene.shacira"
+"""In an export folder."""
+PLACEHOLDER = Path(__file__).with_name("placeholder.png")
+"""A small grey image that stands for every one: the host loads one per camera, of whatever size."""
 
 
 @dataclass
@@ -49,17 +52,24 @@ class StoredCamerasDataParser(DataParser):
         if scene.cameras is None or scene.rendering is None:
             raise ValueError(f"expected stored cameras in {self.config.data}, found none")
         cameras = host_cameras(scene.cameras)
-        placeholder = self.config.data.with_name(PLACEHOLDER_NAME)
         return DataparserOutputs(
-            image_filenames=[placeholder] * len(cameras),
+            image_filenames=[PLACEHOLDER] * len(cameras),
             cameras=cameras,
             scene_box=SceneBox(aabb=torch.from_numpy(scene.rendering.box.copy())),
         )
 
 
-def write_placeholder(folder: Path) -> None:
-    """A small grey image: the host loads one per camera, of whatever size."""
-    Image.new("RGB", (16, 16), (128, 128, 128)).save(folder / PLACEHOLDER_NAME)
+def has_stored_cameras(file: Path) -> bool:
+    """Whether a .shacira file holds cameras to look through."""
+    return load_scene(file).cameras is not None
+
+
+def use_stored_cameras(config: TrainerConfig, file: Path) -> None:
+    """Makes a configuration look through a file's cameras."""
+    manager = config.pipeline.datamanager
+    manager.dataparser = StoredCamerasDataParserConfig(data=file)
+    manager.data = config.data = None
+    config.pipeline = StoredCamerasPipelineConfig(datamanager=manager, model=config.pipeline.model)
 
 
 @dataclass

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shacira_nerfstudio.output_files import check_output_dir
+
 Array = NDArray[Any]
 
 CENTER, RADIUS = np.array([0.0, 0.0, 0.2]), 1.18  # a sphere around everything
@@ -69,6 +71,7 @@ def write_demo_scene(
     if num_views < 1 or size < 2:
         raise ValueError(f"expected num_views >= 1 and size >= 2, got {num_views} and {size}")
     output_dir = Path(output_dir)
+    check_output_dir(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     if (output_dir / f"{num_views:05d}.json").exists():  # its views would join ours
         raise ValueError(f"expected at most {num_views} views in {output_dir}, found more")

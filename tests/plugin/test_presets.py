@@ -1,12 +1,10 @@
 """Presets: strict YAML, the defaults spelled out, and flags that the host understands."""
 
-from pathlib import Path
-
 import pytest
 
-from shacira_nerfstudio.plugin.presets import load_preset, preset_flags
+from shacira_nerfstudio.plugin.presets import PRESETS, find_preset, load_preset, preset_flags
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = sorted(PRESETS.glob("*.yaml"))
 
 
 def write(folder, text):
@@ -110,4 +108,27 @@ def test_the_command_says_how_long_each_takes(capsys):
         cli.main(["train", "--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for name, time in QUALITIES.items():
-        assert f"{name}.yaml" in text and time in text
+        assert f"{name} (" in text and time in text
+
+
+def test_presets_go_by_name_or_by_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_preset("normal") == PRESETS / "normal.yaml"
+    own = write(tmp_path, "max_num_iterations: 1\n")
+    assert find_preset("preset.yaml", tmp_path) == own
+    with pytest.raises(FileNotFoundError, match=r"draft, max, ngp, normal.* got nowhere"):
+        find_preset("nowhere")
+
+
+def test_a_wrong_load_dir_is_named_before_the_host_starts(tmp_path, capsys):
+    from shacira_nerfstudio.cli import main as cli
+
+    models = tmp_path / "run" / "nerfstudio_models"
+    models.mkdir(parents=True)
+    for name in ("run/config.yml", "run/nerfstudio_models/step-000000009.ckpt"):
+        (tmp_path / name).touch()
+    (tmp_path / "run" / "empty").mkdir()
+    for wrong in (models.parent, models / "deeper", models / "step-000000009.ckpt"):
+        assert cli.main(["train", "normal", "--load-dir", str(wrong), "--data", "x"]) == 2
+        error = capsys.readouterr().err.strip()
+        assert "\n" not in error and f"perhaps {models}" in error
