@@ -20,7 +20,10 @@ import pytest
 PACKAGE = "shacira_nerfstudio"
 ROOT = pathlib.Path(__file__).parents[1] / PACKAGE
 FLOOR = {  # the longest matching prefix wins; "" is the package itself
-    **dict.fromkeys(["grid", "output_files", "codec.entropy", "codec.bitio", "codec.compiled"], 0),
+    **dict.fromkeys(
+        ["grid", "output_files", "option_ranges", "codec.entropy", "codec.bitio", "codec.compiled"],
+        0,
+    ),
     **dict.fromkeys(["", "codec", "scenes"], 1),
     "backends": 2,
     "model": 3,

@@ -7,9 +7,10 @@ keys of presets. The path of this module is part of every configuration that is 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from shacira_nerfstudio.model.quantize import get_quantizer
+from shacira_nerfstudio.option_ranges import out_of_range, refuse
 
 BYTES_PER_KB = 1000
 
@@ -37,6 +38,16 @@ class GridOptions:
     """Standard deviation of the latents at the start; below 0.1 all of them round to 0."""
     decoder_init_std: float = 0.1
     """Standard deviation of the latent decoder at the start."""
+    RANGES: ClassVar[dict[str, str]] = {
+        "num_levels": "[1, 64]",
+        "base_res": "[2, 1048576]",
+        "max_res": "[2, 1048576]",
+        "log2_hashmap_size": "[3, 28]",
+        "latent_dim": "[1, 16]",
+        "features_per_level": "[1, 64]",
+        "latents_init_std": "[0, inf)",
+        "decoder_init_std": "[0, inf)",
+    }
 
 
 @dataclass
@@ -53,6 +64,10 @@ class QuantizerOptions:
     noise."""
     final_temperature: float = 0.1
     """Temperature at which sga ends; smaller is closer to rounding."""
+    RANGES: ClassVar[dict[str, str]] = {
+        "anneal_fraction": "[0, 1]",
+        "final_temperature": "(0, inf)",
+    }
 
 
 @dataclass
@@ -86,6 +101,15 @@ class RateOptions:
     level_dropout: float = 0.0
     """Probability that a step trains the first few levels alone. Larger makes shortened files look
     better and whole ones worse; 0 trains all levels always."""
+    RANGES: ClassVar[dict[str, str]] = {
+        "refresh_steps": "[1, inf)",
+        "entropy_model_layers": "[1, 16]",
+        "sample_fraction": "(0, 1]",
+        "max_entries": "[1, inf)",
+        "rdo_strength": "[0, inf)",
+        "rdo_start": "[0, 1]",
+        "level_dropout": "[0, 1]",
+    }
 
 
 @dataclass
@@ -100,6 +124,12 @@ class ScheduleOptions:
     """Fraction of the learning rates that is left at the end."""
     weight_qat_start: float = 0.8
     """Fraction of training after which network weights are quantised in the loop."""
+    RANGES: ClassVar[dict[str, str]] = {
+        "warmup_steps": "[0, inf)",
+        "decay_start": "[0, 1]",
+        "final_lr_factor": "[0, 1]",
+        "weight_qat_start": "[0, 1]",
+    }
 
 
 @dataclass(frozen=True)
@@ -117,11 +147,21 @@ class CompressionOptions:
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     visibility_start: float = 1.0
     """Fraction of training after which cells that no ray sees are empty; 1 means never."""
+    RANGES: ClassVar[dict[str, str]] = {
+        "rate_lambda": "[0, inf)",
+        "target_size_kb": "[0, inf)",
+        "target_psnr": "[0, inf)",
+        "visibility_start": "[0, 1]",
+    }
 
     def __post_init__(self) -> None:
-        for name in ("target_size_kb", "target_psnr"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"expected a {name} of 0 (off) or more, got {getattr(self, name)}")
+        groups = {"": self, "quantizer.": self.quantizer, "rate.": self.rate}
+        groups["schedule."] = self.schedule
+        refuse(
+            problem
+            for prefix, group in groups.items()
+            for problem in out_of_range(group, group.RANGES, prefix=prefix)
+        )
         if self.target_size_kb and self.target_psnr:
             raise ValueError(
                 "expected target_size_kb or target_psnr, got both: one rate cannot serve two aims"

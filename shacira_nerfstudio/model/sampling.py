@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from shacira_nerfstudio.model.scene import RadianceScene
 from shacira_nerfstudio.model.volrend import RenderedRays
@@ -52,6 +53,22 @@ class SamplingOptions:
     """Most rays per training step."""
     max_samples_per_ray: int = 1024
     """Rays with more samples are cut there and not trained on."""
+    RANGES: ClassVar[dict[str, str]] = {
+        "near_plane": "[0, inf)",
+        "far_plane": "(0, inf)",
+        "steps_across_box": "[1, 65536]",
+        "render_steps_across_box": "[0, 65536]",
+        "occupancy_resolution": "[1, 256]",
+        "occupancy_every": "[1, inf)",
+        "occupancy_warmup": "[0, inf)",
+        "occupancy_threshold": "[0, 1)",
+        "visibility_start": "[0, 1]",
+        "visibility_threshold": "[0, 1]",
+        "early_stop": "[0, 1)",
+        "target_num_samples": "[0, inf)",
+        "max_num_rays": "[1, inf)",
+        "max_samples_per_ray": "[0, inf)",
+    }
 
 
 class AdaptiveSampling:

@@ -13,12 +13,14 @@ import copy
 import dataclasses
 import io
 import json
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
@@ -31,11 +33,13 @@ from shacira_nerfstudio.plugin import bitstream
 from shacira_nerfstudio.plugin.evaluate import Run, open_run
 from shacira_nerfstudio.plugin.export_options import ExportOptions
 from shacira_nerfstudio.plugin.exported_run import CHECKPOINTS, ExportedRunConfig
+from shacira_nerfstudio.plugin.host_cameras import camera_set
 from shacira_nerfstudio.plugin.prefix_psnr import measure_prefixes
 from shacira_nerfstudio.plugin.probe_rays import export_rays
 from shacira_nerfstudio.plugin.run_metadata import run_metadata
 from shacira_nerfstudio.plugin.stored_cameras import SCENE_NAME
 
+logger = logging.getLogger(__name__)
 MIN_EXPORT_BYTES = 16 << 20
 """Room that an export should find before it begins."""
 
@@ -102,11 +106,27 @@ def _pack_run(run: Run, options: ExportOptions) -> PackedScene:
         rate_lambda=model.compressor.rate_lambda,
         num_train_images=len(dataset),
     )
+    _say_which_cameras_are_missing(dataset.cameras, options)
     pack = partial(model.pack, meta={**about_run, **meta}, max_cameras=options.max_cameras)
     if not options.max_loss_db or model.config.target_size_kb:
         return pack()
     rays = export_rays(dataset, model.renderer_rgb.blend_background).to(model.device)
     return compress_within_loss(model.scene, pack, rays, max_loss_db=options.max_loss_db)
+
+
+def _say_which_cameras_are_missing(cameras: Cameras, options: ExportOptions) -> None:
+    storable = camera_set(cameras)
+    count, total = 0 if storable is None else len(storable.sizes), len(cameras)
+    if options.max_cameras and count < total:
+        logger.warning(
+            "%d of %d training cameras can be stored: a file holds pinhole cameras only, no "
+            "fisheye or panorama%s",
+            count,
+            total,
+            ""
+            if count
+            else "; `shacira render` will have no view, the ns-* commands need the data",
+        )
 
 
 def check_round_trip(scene: PackedScene, data: bytes) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from shacira_nerfstudio.option_ranges import out_of_range, refuse
+
 MAX_CAMERAS = 64
 """Cameras in a file by default."""
 
@@ -41,9 +43,8 @@ class ExportOptions:
 
     def check(self) -> None:
         """Raises ValueError for numbers that make no sense."""
-        for name in ("max_cameras", "psnr_views", "max_loss_db"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"expected {name} of 0 or more, got {getattr(self, name)}")
+        names = ("max_cameras", "psnr_views", "max_loss_db")
+        refuse(out_of_range(self, dict.fromkeys(names, "[0, inf)")))
 
     @property
     def user_metadata(self) -> dict[str, str | int]:

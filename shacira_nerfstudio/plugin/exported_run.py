@@ -76,8 +76,8 @@ class ExportedRunConfig(TrainerConfig):
         if not (file.is_file() and has_stored_cameras(file)):
             raise FileNotFoundError(f"expected the data set at {data}, found nothing: {remedy}")
         warnings.warn(
-            f"expected the data set at {data}, found nothing: showing the cameras stored in the file, "
-            f"which cannot be evaluated; {remedy}",
+            f"expected the data set at {data}, found nothing: showing the cameras stored in the "
+            f"file, which cannot be evaluated; {remedy}",
             stacklevel=2,
         )
         use_stored_cameras(self, file)

@@ -49,6 +49,7 @@ class ShaciraModel(Model):
     def populate_modules(self) -> None:
         super().populate_modules()
         config = self.config
+        config.check()
         self.dataset = DatasetMetadata.of(self.kwargs.get("metadata"))
         settings = scene_settings(config, self.scene_box, self.dataset)
         backend = get_backend(config.backend, self.kwargs.get("device", "cpu"))

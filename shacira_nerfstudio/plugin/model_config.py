@@ -6,7 +6,7 @@ The paths of these classes are part of every saved `config.yml`; they do not mov
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from nerfstudio.models.base_model import ModelConfig
 
@@ -18,6 +18,7 @@ from shacira_nerfstudio.compression.options import (
     ScheduleOptions,
 )
 from shacira_nerfstudio.model.sampling import SamplingOptions
+from shacira_nerfstudio.option_ranges import out_of_range, refuse
 
 
 @dataclass
@@ -44,6 +45,15 @@ class NetworksConfig:
     auto is bfloat16 where the processor has instructions for it (cpu_numba only): steps are 10 to
     20 percent shorter, and lego came out as well, but fox lost 0.3 dB. Pictures of a file are
     rendered in float32 in any case."""
+    RANGES: ClassVar[dict[str, str]] = {
+        "hidden_dim": "[1, 4096]",
+        "geo_feat_dim": "[1, 4096]",
+        "num_color_layers": "[1, 16]",
+        "sh_degree": "[1, 4]",
+        "appearance_dim": "[0, 4096]",
+        "weight_bits": "[2, 12]",
+        "first_layer_bits": "[2, 12]",
+    }
 
 
 @dataclass
@@ -85,6 +95,17 @@ class ShaciraModelConfig(ModelConfig):
     there."""
     enable_collider: bool = False
     """Unused: near_plane and far_plane bound rays."""
+
+    def check(self) -> None:
+        """Raises one ValueError for all numbers that are out of range."""
+        groups = ("grid", "networks", "quantizer", "rate", "sampling", "schedule")
+        ranges = {"rate_lambda": "[0, inf)", "target_size_kb": "[0, inf)"}
+        ranges |= {"target_psnr": "[0, inf)", "eval_num_rays_per_chunk": "[1, inf)"}
+        problems = out_of_range(self, ranges)
+        for name in groups:
+            group = getattr(self, name)
+            problems += out_of_range(group, group.RANGES, prefix=f"{name}.")
+        refuse(problems)
 
     def compression_options(self) -> CompressionOptions:
         """What of this concerns compression."""

@@ -6,6 +6,8 @@ import functools
 import importlib
 import json
 import math
+import pathlib
+import shutil
 import sys
 import unittest.mock
 
@@ -18,6 +20,7 @@ from tiny_runs import set_options
 pytest.importorskip("nerfstudio")
 pytestmark = [pytest.mark.nerfstudio, pytest.mark.slow]
 
+from nerfstudio.cameras.cameras import CameraType  # noqa: E402
 from nerfstudio.configs.dataparser_configs import all_dataparsers  # noqa: E402
 from nerfstudio.configs.method_configs import all_methods  # noqa: E402
 from nerfstudio.utils.eval_utils import eval_setup  # noqa: E402
@@ -36,8 +39,10 @@ from shacira_nerfstudio.codec.latents import features, level_kinds  # noqa: E402
 from shacira_nerfstudio.compression import export_search  # noqa: E402
 from shacira_nerfstudio.compression.pack import stored_cameras, unpack_scene  # noqa: E402
 from shacira_nerfstudio.grid import GridSpec  # noqa: E402
-from shacira_nerfstudio.plugin import probe_rays  # noqa: E402
+from shacira_nerfstudio.output_files import only_writer  # noqa: E402
+from shacira_nerfstudio.plugin import export_folder, probe_rays  # noqa: E402
 from shacira_nerfstudio.plugin.evaluate import evaluate_run  # noqa: E402
+from shacira_nerfstudio.plugin.export_options import ExportOptions  # noqa: E402
 from shacira_nerfstudio.plugin.host_cameras import camera_set, thin_cameras  # noqa: E402
 from shacira_nerfstudio.scenes.demo_scene import write_demo_scene  # noqa: E402
 
@@ -312,9 +317,8 @@ def test_a_file_says_how_good_each_prefix_is(run, exported, tmp_path, capsys):
     options = ["export", "--load-config", str(run[0]), "--output-dir", str(tmp_path / "out")]
     options += AS_TRAINED
     capsys.readouterr()
-    assert cli.main([*options, "--psnr-views", "9", "--json", "True"]) == 0
-    text = capsys.readouterr().out
-    description = json.loads(text[text.index("\n{\n") :])  # the host prints first
+    assert cli.main([*options, "--psnr-views", "9", "--json"]) == 0
+    description = json.loads(capsys.readouterr().out)  # nothing of the host's
     scene = load_scene(tmp_path / "out" / "scene.shacira")
     assert description["prefix_psnr"] == [value / 100 for value in scene.prefix_psnr]
     assert dataclasses.replace(scene, prefix_psnr=None) == load_scene(exported / "scene.shacira")
@@ -408,3 +412,125 @@ def test_import_refuses_what_it_cannot_use(exported, tmp_path, capsys):
 def _without_cameras(data):
     scene = decode_scene(data)
     return type(scene)(**{**vars(scene), "cameras": None})
+
+
+# ── folders that are moved, copied, sent, fought for ──
+
+
+def with_other_file(folder, max_level):
+    """Makes the file of an export folder another one, to tell it from its copies."""
+    data = truncate((folder / "scene.shacira").read_bytes(), max_level=max_level)
+    bits = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    torch.save({"step": 19, "pipeline": {"_model.bitstream": bits}}, folder / WRAPPER)
+
+
+def test_a_folder_works_wherever_it_lies(exported, tmp_path, monkeypatch):
+    assert str(exported) not in (exported / "config.yml").read_text("utf-8")
+    copy_, moved = tmp_path / "copy", tmp_path / "moved"
+    shutil.copytree(exported, copy_)
+    with_other_file(copy_, 0)
+    copy_.rename(moved)
+    monkeypatch.chdir(tmp_path)
+    for path in (moved / "config.yml", pathlib.Path("moved", "config.yml")):
+        config, pipeline, checkpoint, _ = eval_setup(path, test_mode="inference")
+        assert checkpoint == moved / WRAPPER and config.get_base_dir() == moved
+        assert pipeline.model.file_scene.num_coded_levels == 1  # the copy's file
+    (moved / WRAPPER).unlink()
+    with pytest.raises(FileNotFoundError, match=r"beside .*: an export folder is whole"):
+        eval_setup(moved / "config.yml")
+
+
+def test_a_folder_that_is_read_in_another_way_opens_no_other(exported):
+    config = yaml.load((exported / "config.yml").read_text(), Loader=yaml.Loader)
+    with pytest.raises(ValueError, match="eval_setup"):
+        config.get_checkpoint_dir()
+
+
+def pointed_at(path, data):
+    """A configuration that looks for its data set elsewhere."""
+    config = yaml.load(path.read_text(), Loader=yaml.Loader)
+    manager = config.pipeline.datamanager
+    manager.data = manager.dataparser.data = config.data = data
+    path.write_text(yaml.dump(config), "utf8")
+    return path
+
+
+def test_a_folder_that_was_sent_shows_its_cameras(exported, tmp_path, capsys):
+    sent = tmp_path / "sent"
+    shutil.copytree(exported, sent)
+    path = pointed_at(sent / "config.yml", tmp_path / "gone")
+    with pytest.warns(UserWarning, match="gone, found nothing: showing the cameras stored"):
+        _, pipeline, _, _ = eval_setup(path)
+    assert len(pipeline.datamanager.eval_dataset) == 4
+    with pytest.warns(UserWarning, match="gone"):
+        assert cli.main(["eval", "--load-config", str(path)]) == 2
+    assert "expected a data set" in capsys.readouterr().err.splitlines()[-1]
+    data = encode_scene(_without_cameras((sent / "scene.shacira").read_bytes()))
+    save_scene(sent / "scene.shacira", data)
+    assert cli.main(["eval", "--load-config", str(path), "--json"]) == 2
+    captured = capsys.readouterr()
+    assert "shacira import" in captured.err.splitlines()[-1] and not captured.out
+
+
+def test_a_run_that_lost_something_says_what(run, tmp_path, capsys):
+    base = tmp_path / "run"
+    base.mkdir()
+    for name, data, words in (("a.yml", tmp_path / "gone", "gone, found nothing"),):
+        shutil.copy(run[0], base / name)
+        path = pointed_at(base / name, data)
+        assert (
+            cli.main(["export", "--load-config", str(path), "--output-dir", str(base / "o")]) == 2
+        )
+        error = capsys.readouterr().err.strip().splitlines()
+        assert words in error[-1] and "config.yml" in error[-1]
+    assert cli.main(["eval", "--load-config", str(run[0].parent)]) == 2
+    assert f"perhaps {run[0]}" in capsys.readouterr().err
+
+
+def test_a_run_without_test_images(run, tmp_path, capsys, monkeypatch):
+    from shacira_nerfstudio.plugin import evaluate
+
+    opened = evaluate.open_run(run[0], with_views=False)
+    monkeypatch.setattr(opened.pipeline.datamanager, "eval_dataset", [])
+    monkeypatch.setattr(evaluate, "open_run", lambda *args, **options: opened)
+    assert cli.main(["eval", "--load-config", str(run[0])]) == 2
+    assert "expected test images in" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_eval_as_json_is_json(exported, capsys):
+    capsys.readouterr()
+    assert cli.main(["eval", "--load-config", str(exported / "config.yml"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["psnr"] > 0
+
+
+def test_two_exports_into_one_folder(exported, tmp_path, capsys):
+    options = ["--load-config", str(exported / "config.yml"), "--output-dir", str(tmp_path / "o")]
+    with only_writer(tmp_path / "o"):
+        assert cli.main(["export", *options]) == 2
+    assert "found another process that writes to it now" in capsys.readouterr().err
+    assert not (tmp_path / "o" / "scene.shacira").exists()
+    assert cli.main(["export", *options]) == 0
+
+
+def test_a_later_export_leaves_nothing_of_an_earlier_one(exported, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(exported, out)
+    (out / WRAPPER).rename(out / "ckpt" / "step-000000500.ckpt")
+    options = ["--load-config", str(exported / "config.yml"), "--output-dir", str(out)]
+    assert cli.main(["export", *options]) == 0
+    assert [path.name for path in (out / "ckpt").iterdir()] == [pathlib.Path(WRAPPER).name]
+
+
+def test_cameras_that_a_file_cannot_hold_are_missed_aloud(loaded, tmp_path, caplog):
+    cameras = copy.deepcopy(loaded.datamanager.train_dataset.cameras)
+    options = ExportOptions(tmp_path, tmp_path)
+    export_folder._say_which_cameras_are_missing(cameras, options)
+    assert not caplog.messages
+    cameras.fx[1] = 0.0
+    assert len(camera_set(cameras).sizes) == 3
+    export_folder._say_which_cameras_are_missing(cameras, options)
+    cameras.camera_type[:] = CameraType.FISHEYE.value
+    assert camera_set(cameras) is None
+    export_folder._say_which_cameras_are_missing(cameras, options)
+    assert "3 of 4 training cameras" in caplog.messages[0]
+    assert "0 of 4" in caplog.messages[1] and "no view" in caplog.messages[1]
