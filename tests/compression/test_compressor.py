@@ -147,7 +147,9 @@ def test_what_is_estimated_is_what_the_file_takes(make):
 def test_a_target_size_is_met(make, strength):
     free = make().train_steps().compressor.size_meter.file_bytes()
     target = 0.8 * free / 1000
-    picture = make({"rdo_strength": strength, "rdo_start": RDO_STEP / NUM_STEPS}, target_size_kb=target)
+    picture = make(
+        {"rdo_strength": strength, "rdo_start": RDO_STEP / NUM_STEPS}, target_size_kb=target
+    )
     picture.train_steps()
     assert 0.9 * target < picture.compressor.size_meter.file_bytes() / 1000 <= target
     assert picture.compressor.steering.control.count > 5
