@@ -60,7 +60,6 @@ def evaluate_run(
         render_output_path: Folder for the rendered images.
     """
     run = open_run(load_config)
-    # What the host returns is not what its annotation says.
     results: Any = run.pipeline.get_average_eval_image_metrics(
         output_path=render_output_path, get_std=True
     )

@@ -75,8 +75,8 @@ def _step(scene: PackedScene) -> int:
 
 def _describe_model(config: TrainerConfig, scene: PackedScene) -> None:
     """For people who read config.yml: the model itself takes these numbers from the file."""
-    grid, rendering = scene.grid, scene.rendering
     model: Any = config.pipeline.model
+    grid, rendering = scene.grid, scene.rendering
     assert rendering is not None and scene.occupancy is not None  # unpack_scene has checked
     sizes = {
         "num_levels": grid.num_levels,

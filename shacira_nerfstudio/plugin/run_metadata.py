@@ -18,9 +18,8 @@ def run_metadata(
     Args:
         rate_lambda: Weight of the rate by then.
     """
-    model: Any = config.pipeline.model
-    manager: Any = config.pipeline.datamanager
-    parser = manager.dataparser
+    pipeline: Any = config.pipeline
+    model, parser = pipeline.model, pipeline.datamanager.dataparser
     names = [name for name, known in all_dataparsers.items() if type(known) is type(parser)]
     targets = {name: getattr(model, name) for name in ("target_size_kb", "target_psnr")}
     return {
