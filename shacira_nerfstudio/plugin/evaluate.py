@@ -104,7 +104,7 @@ def evaluate_run(
     run = open_run(load_config)
     _check_test_images(run)
     with host_output_to_stderr():
-        results = run.pipeline.get_average_eval_image_metrics(
+        results: Any = run.pipeline.get_average_eval_image_metrics(
             output_path=render_output_path, get_std=True
         )
     if output_path is not None:

@@ -141,7 +141,7 @@ def check_round_trip(scene: PackedScene, data: bytes) -> None:
 def write_export_folder(config: TrainerConfig, step: int, data: bytes, out: Path) -> None:
     """Writes the three files, each at once or not at all; config.yml last."""
     run = ExportedRunConfig.of(copy.deepcopy(config), step)
-    manager = run.pipeline.datamanager
+    manager: Any = run.pipeline.datamanager
     for owner in (run, manager, manager.dataparser):
         if isinstance(owner.data, Path) and owner.data.exists():
             owner.data = owner.data.resolve()  # the command may run in another folder

@@ -178,7 +178,7 @@ def test_quality_is_measured_on_the_same_rays_and_leaves_training_alone(plain):
     ("changes", "complaint"),
     [
         ({"target_size_kb": 1.0, "target_psnr": 30.0}, "got both"),
-        ({"target_size_kb": -1.0}, "target_size_kb of 0"),
+        ({"target_size_kb": -1.0}, r"target_size_kb in \[0, inf\), got -1"),
         ({"target_psnr": 30.0, "rate_lambda": 0.0}, "rate_lambda above 0"),
         ({"target_size_kb": 1.0, "quantizer.mode": "none"}, "a quantizer of integers"),
         ({"target_size_kb": 1.0, "quantizer.mode": "binary"}, "a quantizer of integers"),
