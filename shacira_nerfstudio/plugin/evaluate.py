@@ -65,7 +65,7 @@ def _check_paths(config: TrainerConfig) -> TrainerConfig:
     finds its own."""
     if isinstance(config, ExportedRunConfig):
         return config
-    manager = config.pipeline.datamanager
+    manager: Any = config.pipeline.datamanager
     data, checkpoints = manager.data or manager.dataparser.data, config.get_checkpoint_dir()
     if data is not None and not Path(data).exists():
         raise FileNotFoundError(

@@ -14,6 +14,7 @@ import dataclasses
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 from nerfstudio.engine.trainer import TrainerConfig
 
@@ -65,7 +66,8 @@ class ExportedRunConfig(TrainerConfig):
 
     def _find_data(self) -> None:
         """Takes the cameras in the file where the data set is not on this machine."""
-        manager, file = self.pipeline.datamanager, self.output_dir / SCENE_NAME
+        manager: Any = self.pipeline.datamanager
+        file = self.output_dir / SCENE_NAME
         if isinstance(manager.dataparser, StoredCamerasDataParserConfig):
             manager.dataparser.data = file
             return

@@ -66,7 +66,7 @@ def has_stored_cameras(file: Path) -> bool:
 
 def use_stored_cameras(config: TrainerConfig, file: Path) -> None:
     """Makes a configuration look through a file's cameras."""
-    manager = config.pipeline.datamanager
+    manager: Any = config.pipeline.datamanager
     manager.dataparser = StoredCamerasDataParserConfig(data=file)
     manager.data = config.data = None
     config.pipeline = StoredCamerasPipelineConfig(datamanager=manager, model=config.pipeline.model)

@@ -8,6 +8,7 @@ from pathlib import Path
 from shacira_nerfstudio.bench.report import tables
 from shacira_nerfstudio.bench.report.plot_data import plots
 from shacira_nerfstudio.bench.report.rows import Row, curves
+from shacira_nerfstudio.output_files import write_file
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 _HEAD = ("", "preset", "steps", "train s", "PSNR dB", "SSIM", "bytes", "trained with")
@@ -63,4 +64,4 @@ def write_readme(rows: Sequence[Row], readme: Path, folder: Path) -> None:
     """
     where = folder.resolve().relative_to(readme.resolve().parent).as_posix()
     text = readme.read_text(encoding="utf-8")
-    readme.write_text(replace_block(text, results_block(rows, where)), encoding="utf-8")
+    write_file(readme, replace_block(text, results_block(rows, where)))

@@ -15,6 +15,7 @@ from shacira_nerfstudio.bench.report.plot_data import Plot, file_name, plots
 from shacira_nerfstudio.bench.report.plot_html import render_page
 from shacira_nerfstudio.bench.report.plot_png import write_png
 from shacira_nerfstudio.bench.report.rows import Curve, Row, ablations, curves, load_rows
+from shacira_nerfstudio.output_files import check_output_dir, write_file
 
 CSV_HEAD = ("Submethod", "PSNR", "SSIM", "LPIPS", "Size [Bytes]")
 """Of w-m/3dgs-compression-survey."""
@@ -55,13 +56,14 @@ def write_report(results: Sequence[Path], folder: Path) -> list[Path]:
         raise ValueError(f"expected results, found none in {', '.join(map(str, results))}")
     all_curves = curves(rows)
     drawn = plots(all_curves)
+    check_output_dir(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "RESULTS.md"]
     text = render_results(rows, drawn, [path.name for path in results])
-    written[0].write_text(text, encoding="utf-8")
+    write_file(written[0], text)
     if drawn:
         written.append(folder / "rd.html")
-        written[-1].write_text(render_page(drawn, _dated(rows)), encoding="utf-8")
+        write_file(written[-1], render_page(drawn, _dated(rows)))
     for plot in drawn:
         written.append(folder / f"{plot.name}.png")
         write_png(plot, written[-1])
@@ -69,7 +71,7 @@ def write_report(results: Sequence[Path], folder: Path) -> list[Path]:
         name = f"{file_name(members[0].scene)}-{'x'.join(map(str, members[0].resolution))}.csv"
         written.append(folder / "csv" / name)
         written[-1].parent.mkdir(exist_ok=True)
-        written[-1].write_text(survey_csv(members), encoding="utf-8")
+        write_file(written[-1], survey_csv(members))
     return written
 
 
