@@ -67,7 +67,20 @@ def only_writer(folder: AnyPath) -> Iterator[None]:
         OSError: somebody else is filling it. Locks end with their processes; where a file system
             has none, nobody is kept out.
     """
+    is_new = not os.path.exists(folder)
     Path(folder).mkdir(parents=True, exist_ok=True)
+    try:
+        with _lock(folder):
+            yield
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)  # if nothing has been written
+        raise
+
+
+@contextlib.contextmanager
+def _lock(folder: AnyPath) -> Iterator[None]:
     if os.name == "nt":  # folders cannot be opened there
         yield
         return

@@ -34,8 +34,6 @@ COMMANDS: dict[str, Any] = {
 
 WRONG_INPUT, INTERRUPTED = 2, 130
 """Exit statuses."""
-_NO_CACHE = "no locator available"
-"""What numba says where it finds no folder for compiled code."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -57,10 +55,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         return _fail(f"expected more memory, found too little: {error}")
     except (ValueError, OSError, RuntimeError) as error:
-        message = str(error) or type(error).__name__
-        if _NO_CACHE in message:
-            message += ": set NUMBA_CACHE_DIR to a folder that can be written"
-        return _fail(message)
+        return _fail(str(error) or type(error).__name__)
 
 
 def _run(args: list[str]) -> int:

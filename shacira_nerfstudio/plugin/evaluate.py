@@ -7,12 +7,14 @@ import copy
 import json
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import Pipeline
 from nerfstudio.utils.eval_utils import eval_setup
@@ -51,10 +53,18 @@ def open_run(load_config: Path, *, with_views: bool = True) -> Run:
         hint = f"; perhaps {within[0]}" if within else ""
         raise FileNotFoundError(f"expected a config.yml at {load_config}, found {found}{hint}")
     test_mode = "test" if with_views else "inference"
-    with host_output_to_stderr():
-        config, pipeline, checkpoint, step = eval_setup(
-            load_config, test_mode=test_mode, update_config_callback=_check_paths
-        )
+    try:
+        with host_output_to_stderr():
+            config, pipeline, checkpoint, step = eval_setup(
+                load_config, test_mode=test_mode, update_config_callback=_check_paths
+            )
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"expected a config.yml of Nerfstudio's, got {load_config}: {error}"
+        ) from None
+    except AssertionError as error:  # how the host refuses a data set
+        reason = str(error) or traceback.format_exc(-1)
+        raise ValueError(f"expected a run that Nerfstudio opens, got: {reason}") from error
     if not isinstance(pipeline.model, ShaciraModel):
         raise ValueError(f"expected a run of method shacira, got {config.method_name}")
     return Run(config, pipeline, pipeline.model, checkpoint, step)

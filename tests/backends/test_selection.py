@@ -75,3 +75,14 @@ def test_available_backends_gives_reasons(without):
     )
     without("shacira_nerfstudio.backends.cpu_numba")
     assert available_backends("cpu")["cpu_numba"].startswith("backend cpu_numba cannot be imported")
+
+
+def test_a_package_that_cannot_keep_compiled_code_says_what_to_set(monkeypatch):
+    def no_locator(*args, **options):
+        raise RuntimeError("cannot cache function 'f': no locator available for file 'x'")
+
+    for name in [name for name in sys.modules if "cpu_numba" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("numba.njit", no_locator)
+    with pytest.raises(RuntimeError, match=r"no locator available .*: set NUMBA_CACHE_DIR"):
+        get_backend("cpu_numba")

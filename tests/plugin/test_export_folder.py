@@ -465,6 +465,13 @@ def test_a_run_that_lost_something_says_what(run, tmp_path, capsys):
         )
         error = capsys.readouterr().err.strip().splitlines()
         assert words in error[-1] and "config.yml" in error[-1]
+    (base / "b.yml").write_text("a: [1", "utf-8")
+    (base / "c.yml").write_text("a: 1", "utf-8")
+    for name in ("b.yml", "c.yml"):
+        assert cli.main(["eval", "--load-config", str(base / name)]) == 2
+        assert (
+            capsys.readouterr().err.strip().splitlines()[-1].startswith("shacira: error: expected")
+        )
     assert cli.main(["eval", "--load-config", str(run[0].parent)]) == 2
     assert f"perhaps {run[0]}" in capsys.readouterr().err
 
@@ -517,3 +524,15 @@ def test_cameras_that_a_file_cannot_hold_are_missed_aloud(loaded, tmp_path, capl
     export_folder._say_which_cameras_are_missing(cameras, options)
     assert "3 of 4 training cameras" in caplog.messages[0]
     assert "0 of 4" in caplog.messages[1] and "no view" in caplog.messages[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("camera_to_worlds", math.nan), ("fx", 0.0), ("fx", math.nan)]
+)
+def test_an_impossible_camera_of_a_path_is_an_error_and_no_crash(loaded, name, value):
+    camera = copy.deepcopy(loaded.datamanager.eval_dataset.cameras[0:1])
+    setattr(camera, name, torch.full_like(getattr(camera, name), value))
+    with pytest.raises(
+        ValueError, match=r"expected .* of rays within .* in ray 0: look for a camera"
+    ):
+        loaded.model.get_outputs_for_camera(camera)
