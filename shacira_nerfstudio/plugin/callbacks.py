@@ -20,6 +20,7 @@ from shacira_nerfstudio.compression.compressor import Compressor
 from shacira_nerfstudio.compression.probe import ProbeRays, probe_psnr
 from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
+from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 from shacira_nerfstudio.plugin.probe_rays import steering_rays
@@ -84,9 +85,10 @@ class TrainingCallbacks:
         )
         model.compressor.before_step(step)
         self._set_learning_rates(schedule.lr_factor(step))
-        sampler = getattr(self._manager, "train_pixel_sampler", None)
-        if model.config.sampling.target_num_samples and sampler is not None:
-            sampler.set_num_rays_per_batch(model.sampling.num_rays)
+        if model.config.sampling.target_num_samples and isinstance(
+            self._manager, ShaciraDataManager
+        ):
+            self._manager.set_num_rays(model.sampling.num_rays)
 
     def _set_learning_rates(self, factor: float) -> None:
         if self._optimizers is None:
