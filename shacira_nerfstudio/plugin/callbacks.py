@@ -13,6 +13,7 @@ from nerfstudio.engine.callbacks import (
     TrainingCallbackLocation,
 )
 from nerfstudio.model_components.renderers import RGBRenderer
+from nerfstudio.utils.misc import step_check
 from torch import Tensor
 
 from shacira_nerfstudio.codec import PackedScene
@@ -22,6 +23,7 @@ from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
 from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
+from shacira_nerfstudio.plugin.loss_watch import LossWatch
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 from shacira_nerfstudio.plugin.probe_rays import steering_rays
 from shacira_nerfstudio.plugin.run_metadata import run_metadata
@@ -35,6 +37,7 @@ class TrainedModel(Protocol):
     scene: RadianceScene
     compressor: Compressor
     sampling: AdaptiveSampling
+    loss_watch: LossWatch
     dataset: DatasetMetadata
     renderer_rgb: RGBRenderer
 
@@ -99,12 +102,17 @@ class TrainingCallbacks:
                 group["lr"] = self.learning_rates[name]
 
     def after_step(self, step: int) -> None:
-        """Updates the occupancy, steers, and ends a resumed run.
+        """Looks whether all went well, updates the occupancy, steers, and ends a resumed run.
 
         The host (1.1.5) would train a resumed run for ``max_num_iterations`` steps more; here that
         number is the whole, as in its main branch, so that the schedule is the run's own.
         """
         model, num_steps = self._model, self._model.compressor.schedule.num_steps
+        trainer = self._trainer
+        saves = step_check(step, trainer.config.steps_per_save) or step + 1 >= num_steps
+        model.loss_watch.check(
+            step, trainer.checkpoint_dir, saves=model.scene.parameters() if saves else None
+        )
         model.sampling.update_occupancy(step, model.scene)
         model.compressor.after_step(step)
         if step + 1 == num_steps:

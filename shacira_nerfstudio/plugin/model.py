@@ -29,6 +29,7 @@ from shacira_nerfstudio.plugin.callbacks import TrainingCallbacks
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.export_options import MAX_CAMERAS
 from shacira_nerfstudio.plugin.host_cameras import cameras_to_store, thin_cameras
+from shacira_nerfstudio.plugin.loss_watch import LossWatch
 from shacira_nerfstudio.plugin.metrics import ImageMetrics
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 from shacira_nerfstudio.plugin.scene_settings import (
@@ -55,6 +56,7 @@ class ShaciraModel(Model):
         scene = build_scene(config, settings, backend, num_images=self.num_train_data)
         self._show(scene, is_random=trains_on_random_background(config, self.dataset))
         self.sampling = AdaptiveSampling(config.sampling)
+        self.loss_watch = LossWatch()
         self.callbacks: TrainingCallbacks | None = None
         self.image_metrics = ImageMetrics(use_lpips=config.use_lpips)
         self.file_bytes: dict[str, int] = {}
@@ -198,6 +200,8 @@ class ShaciraModel(Model):
             losses["rate_loss"] = self.compressor.rate_loss(bits)
             if metrics_dict is not None:
                 metrics_dict.update(self.compressor.rate_metrics(bits))
+        if self.training:
+            self.loss_watch.note(losses)
         return losses
 
     def get_image_metrics_and_images(
