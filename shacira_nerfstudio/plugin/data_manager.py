@@ -200,7 +200,8 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
 
     def _begin_batch(self) -> Future[tuple[RayBundle, dict]]:
         assert self.train_pixel_sampler is not None
-        batch = self.train_pixel_sampler.sample(next(self.iter_train_image_dataloader))
+        images: Any = next(self.iter_train_image_dataloader)
+        batch = self.train_pixel_sampler.sample(images)
         refuse(self.eight_bit.faults)  # of images that are read while training
         return self._pool.submit(self._finish_batch, batch)
 

@@ -79,7 +79,7 @@ class ShaciraModel(Model):
             self.pack,
             occupied=lambda: scene.occupancy.occupied,
         )
-        fill = scene.settings.background.fill
+        fill: Any = scene.settings.background.fill
         self.renderer_rgb = renderers.RGBRenderer("random" if is_random else fill)
 
     # ── checkpoints ──
@@ -144,13 +144,17 @@ class ShaciraModel(Model):
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         origins, directions = ray_bundle.origins, F.normalize(ray_bundle.directions, dim=-1)
+        limits = None  # a crop box, or a collider
+        if ray_bundle.nears is not None and ray_bundle.fars is not None:
+            limits = torch.cat([ray_bundle.nears, ray_bundle.fars], -1)
         if not self.training:
-            return self._as_outputs(self.scene.render_rays(origins, directions))
+            return self._as_outputs(self.scene.render_rays(origins, directions, limits=limits))
         rendered, cut = self.scene.train_rays(
             origins,
             directions,
             image_indices=ray_bundle.camera_indices,
             observe_weights=self.sampling.observes_weights,
+            limits=limits,
         )
         self.sampling.note_batch(len(origins), rendered)
         return {**self._as_outputs(rendered), "cut": cut}

@@ -74,8 +74,9 @@ class ShaciraModelConfig(ModelConfig):
     an object whose data parser has none; otherwise random while training and black afterwards."""
     rgb_loss: Literal["mse", "l1", "huber"] = "mse"
     """Colour loss; mse is what PSNR measures."""
-    backend: Literal["auto", "reference", "cpu_numba"] = "auto"
-    """Implementation of the hot operations; auto picks the fastest that loads and says which."""
+    backend: str = "auto"
+    """Implementation of the hot operations, reference or cpu_numba; auto picks the fastest that
+    loads and says which."""
     grid: GridOptions = field(default_factory=GridOptions)
     networks: NetworksConfig = field(default_factory=NetworksConfig)
     quantizer: QuantizerOptions = field(default_factory=QuantizerOptions)
@@ -88,7 +89,7 @@ class ShaciraModelConfig(ModelConfig):
     """Also report LPIPS. Its weights are downloaded by torchvision on first use, if they are not
     there."""
     enable_collider: bool = False
-    """Unused: near_plane and far_plane bound rays."""
+    """Bound rays by collider_params as well; near_plane and far_plane do so already."""
 
     def compression_options(self) -> CompressionOptions:
         """What of this concerns compression."""

@@ -14,9 +14,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_its_step(tmp_path):
     watch.note({"rgb_loss": ONE, "rate_loss": ONE})
     watch.check(6, tmp_path)
     watch.note({"rgb_loss": ONE, "rate_loss": ONE / 0})
-    with pytest.raises(
-        NotFiniteError, match=r"in step 7, got a rate_loss .*no check"
-    ):
+    with pytest.raises(NotFiniteError, match=r"in step 7, got a rate_loss .*no check"):
         watch.check(7, tmp_path)
     for name in ("step-000000004.ckpt", "step-000000009.ckpt"):
         (tmp_path / name).write_bytes(b"")
