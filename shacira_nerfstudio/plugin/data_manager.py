@@ -27,6 +27,7 @@ from nerfstudio.data.datamanagers.base_datamanager import (
 )
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.pixel_samplers import PatchPixelSampler, PixelSampler
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
@@ -116,6 +117,7 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
                 cameras=dataset.cameras,
                 is_bounded=True,
                 object_box=self.capture.box,
+                reason=self.capture.reason,
             ).put_into(dataset.metadata)
         return dataset
 
@@ -130,6 +132,11 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
         at."""
         whole = self.train_dataset
         self._check_pictures()
+        if self.capture is not None and self.test_mode == "val":  # once, where it is decided
+            CONSOLE.print(
+                f"{self.capture.reason}; other choices are --pipeline.model.contraction, "
+                "--pipeline.model.fit-box and --pipeline.model.background-color"
+            )
         self.eight_bit = EightBitDataset(
             self.train_dataparser_outputs, self.config.camera_res_scale_factor
         )

@@ -14,7 +14,12 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import Pipeline
 from nerfstudio.utils.eval_utils import eval_setup
 
-from shacira_nerfstudio.plugin.metrics import ImageMetrics, has_lpips_weights, multiscale_ssim
+from shacira_nerfstudio.plugin.metrics import (
+    ImageMetrics,
+    has_lpips_weights,
+    multiscale_ssim,
+    unmasked,
+)
 from shacira_nerfstudio.plugin.model import ShaciraModel
 
 
@@ -98,8 +103,9 @@ def measure_views(pipeline: Pipeline) -> dict[str, Any]:
         seconds += time.perf_counter() - begin
         predicted = outputs["rgb"]
         truth = model.renderer_rgb.blend_background(batch["image"].to(model.device))
-        row = metrics(predicted, truth)
-        ms_ssim = multiscale_ssim(predicted, truth)
+        mask = batch.get("mask")
+        row = metrics(predicted, truth, mask)
+        ms_ssim = multiscale_ssim(unmasked(predicted, truth, mask), truth)
         rows.append(row if ms_ssim is None else {**row, "ms_ssim": ms_ssim})
         size = [int(truth.shape[1]), int(truth.shape[0])]
     if not rows:

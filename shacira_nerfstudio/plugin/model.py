@@ -213,7 +213,7 @@ class ShaciraModel(Model):
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         predicted = outputs["rgb"]
         truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
-        metrics = self.image_metrics(predicted, truth)
+        metrics = self.image_metrics(predicted, truth, batch.get("mask"))
         if self.file_bytes:
             metrics["bytes"] = float(sum(self.file_bytes.values()))
         elif self.scene.encoding.is_quantized:

@@ -42,6 +42,21 @@ class ObjectCapture:
     box: Box | None
     """A cube around it; None where silhouettes do not tell."""
 
+    @property
+    def reason(self) -> str:
+        """What was found, for people."""
+        if self.box is None:
+            fits = "in the data parser's box"
+        else:
+            (x, y, z), (high, *_) = self.box
+            half = (high - x) / 2
+            center = ", ".join(f"{value + half:.2g}" for value in (x, y, z))
+            fits = f"within {half:.2g} of ({center})"
+        return (
+            f"pictures are cut out ({self.empty_share:.0%} of their pixels are transparent): "
+            f"an object {fits}, on white"
+        ).replace("%", " %", 1)
+
 
 def find_object(outputs: DataparserOutputs) -> ObjectCapture | None:
     """What pictures with alpha show; None without alpha, or where pictures cannot be read."""

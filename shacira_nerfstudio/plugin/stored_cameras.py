@@ -18,13 +18,10 @@ from nerfstudio.data.dataparsers.base_dataparser import (
 )
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
-from PIL import Image
 
 from shacira_nerfstudio.codec import load_scene
 from shacira_nerfstudio.plugin.host_cameras import host_cameras
-
-PLACEHOLDER_NAME = "placeholder.png"
-"""Beside the .shacira file; stands for every image."""
+from shacira_nerfstudio.plugin.rtmv_dataparser import PLACEHOLDERS
 
 
 @dataclass
@@ -49,17 +46,15 @@ class StoredCamerasDataParser(DataParser):
         if scene.cameras is None or scene.rendering is None:
             raise ValueError(f"expected stored cameras in {self.config.data}, found none")
         cameras = host_cameras(scene.cameras)
-        placeholder = self.config.data.with_name(PLACEHOLDER_NAME)
         return DataparserOutputs(
-            image_filenames=[placeholder] * len(cameras),
+            # Names that ns-render dataset gives its pictures; there are no such files.
+            image_filenames=[
+                Path("cameras", f"camera_{index:04d}.png") for index in range(len(cameras))
+            ],
+            metadata={PLACEHOLDERS: True},
             cameras=cameras,
             scene_box=SceneBox(aabb=torch.from_numpy(scene.rendering.box.copy())),
         )
-
-
-def write_placeholder(folder: Path) -> None:
-    """A small grey image: the host loads one per camera, of whatever size."""
-    Image.new("RGB", (16, 16), (128, 128, 128)).save(folder / PLACEHOLDER_NAME)
 
 
 @dataclass

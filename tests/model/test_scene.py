@@ -143,13 +143,15 @@ def test_a_ray_ends_at_limits_of_its_own(make_field, backend, device, contractio
         return 1 - scene.render_rays(origins, directions, limits=limits).accumulation
 
     assert (transmittance(missed) == 1).all()
-    assert (transmittance(near) > transmittance()).all()
+    assert (transmittance(near) >= transmittance() - 1e-5).all()
+    assert (transmittance(near) > transmittance() + 1e-3).any()
     wide = torch.tensor([0.0, 1e4], device=device).expand(len(origins), 2)
     assert torch.equal(transmittance(wide), transmittance())
     rendered, _ = scene.train_rays(origins, directions, limits=missed)
     assert (rendered.accumulation == 0).all()
     front = scene.render_rays(origins, directions, limits=near)
-    assert ((front.depth > 2.45) & (front.depth < 3.05)).all()
+    seen = front.depth[front.accumulation > 1e-3]
+    assert len(seen) and ((seen > 2.45) & (seen < 3.05)).all()
     rows = near.clone()
     rows[::2] = 1e10
     mixed = 1 - transmittance(rows)

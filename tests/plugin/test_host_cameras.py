@@ -32,11 +32,15 @@ def box(center, rotation, scale):
 def test_a_crop_box_is_all_that_is_seen(model):
     whole = model.get_outputs_for_camera(camera())
     assert whole["accumulation"].max() > 0.1
-    large = model.get_outputs_for_camera(camera(), obb_box=box((0, 0, 0), (0, 0, 0), (9, 9, 9)))
+    large = model.get_outputs_for_camera(
+        camera(), obb_box=box((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (9.0, 9.0, 9.0))
+    )
     assert torch.allclose(large["rgb"], whole["rgb"], atol=1e-3)
-    away = model.get_outputs_for_camera(camera(), obb_box=box((5, 5, 5), (0, 0, 0), (1, 1, 1)))
+    away = model.get_outputs_for_camera(
+        camera(), obb_box=box((5.0, 5.0, 5.0), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    )
     assert away["accumulation"].max() == 0
-    turned = box((0.5, 0, 0), (0, 0, math.pi / 4), (0.6, 0.6, 9))
+    turned = box((0.5, 0.0, 0.0), (0.0, 0.0, math.pi / 4), (0.6, 0.6, 9.0))
     cropped = model.get_outputs_for_camera(camera(), obb_box=turned)
     assert (cropped["accumulation"] <= whole["accumulation"] + 1e-4).all()
     assert cropped["accumulation"][:, :11].max() == 0  # left of the box
