@@ -108,9 +108,12 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
 
     def create_train_dataset(self) -> ShaciraDataset:
         """As the host's; pictures that are cut out show an object."""
-        refuse(camera_faults(self.train_dataparser_outputs))
+        outputs = self.train_dataparser_outputs
+        if not outputs.image_filenames:
+            raise InputError(f"expected training images in {self.config.data}, found none")
+        refuse(camera_faults(outputs))
         dataset = super().create_train_dataset()
-        self.capture = find_object(self.train_dataparser_outputs)
+        self.capture = find_object(outputs)
         if self.capture is not None:
             DatasetMetadata(
                 alpha_color=(1.0, 1.0, 1.0),

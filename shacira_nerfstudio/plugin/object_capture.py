@@ -23,7 +23,7 @@ from shacira_nerfstudio.plugin.picture_files import read_header, read_pixels
 _NUM_PICTURES = 24
 _EMPTY_SHARE = 0.1
 """Mean share of transparent pixels from which pictures are cut out, and not merely retouched."""
-_CELLS = 64
+_CELLS = 40
 """Per axis, of the hull."""
 _SEARCH = 2.0
 """The hull is looked for in the parser's box, so many times as large."""

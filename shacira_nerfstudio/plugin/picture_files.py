@@ -130,6 +130,13 @@ def read_pixels(path: Path, expected: Size, scale_factor: float = 1.0) -> NDArra
         raise ValueError(f"{path}: {error}") from error
 
 
+def read_lossy_mask(path: Path, scale_factor: float = 1.0) -> NDArray[np.bool_]:
+    """A mask [H, W, 1] that compression has made grey."""
+    with Image.open(path) as image:
+        size = int(image.width * scale_factor), int(image.height * scale_factor)
+        return np.array(image.convert("L").resize(size, Image.Resampling.NEAREST))[..., None] > 127
+
+
 def _plain(image: Image.Image, *, has_alpha: bool) -> Image.Image:
     """RGB or RGBA of 8 bits."""
     if image.mode.startswith("I"):

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.input_check import camera_sizes
-from shacira_nerfstudio.plugin.picture_files import read_pixels
+from shacira_nerfstudio.plugin.picture_files import read_lossy_mask, read_pixels
 from shacira_nerfstudio.scenes import rtmv
 
 PLACEHOLDERS = "shacira_placeholders"
@@ -161,6 +161,14 @@ class ShaciraDataset(InputDataset):
         if not self.is_linear(image_idx):
             return super().get_image_float32(image_idx)
         return torch.from_numpy(self._read_linear(image_idx))
+
+    def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict:
+        """As the host's; but in a JPEG what is nearly black is masked, too."""
+        data = super().get_data(image_idx, image_type)
+        masks = self._dataparser_outputs.mask_filenames
+        if masks is not None and Path(masks[image_idx]).suffix.lower() in (".jpg", ".jpeg"):
+            data["mask"] = torch.from_numpy(read_lossy_mask(masks[image_idx], self.scale_factor))
+        return data
 
     def is_linear(self, image_idx: int) -> bool:
         """Whether the image's file holds linear light, in more than 8 bits."""

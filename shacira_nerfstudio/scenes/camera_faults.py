@@ -17,9 +17,9 @@ import numpy as np
 _SKEW = 0.02
 """Cosine, and relative length, by which the axes of a pose may differ from a rotation's: poses in
 text files have few digits. Rays take no harm from axes that are all too long."""
-_FOCAL = ("fl_x", "fl_y", "fx", "fy")
+_POSITIVE = ("fl_x", "fl_y", "fx", "fy", "camera_angle_x", "camera_angle_y")
 _SIZES = ("w", "h", "width", "height")
-_ANGLES = ("camera_angle_x", "camera_angle_y")
+_TRANSFORMS = ("transforms", "transforms_train", "transforms_val", "transforms_test")
 _PLAIN = ("cx", "cy", "k1", "k2", "k3", "k4", "p1", "p2")
 
 
@@ -51,14 +51,12 @@ def number_faults(numbers: Mapping[str, Any]) -> list[str]:
     """What is wrong with a camera's numbers, by the names that transforms.json has for them."""
     faults = []
     for name, value in numbers.items():
-        if name in (*_FOCAL, *_SIZES, *_ANGLES):
-            least = 1 if name in _SIZES else 0
-            most = math.pi if name in _ANGLES else math.inf
-            is_sound = _is_finite(value) and least <= value < most and value > 0
-            wanted = "of at least 1 pixel" if name in _SIZES else "above 0"
-            wanted = "between 0 and pi" if name in _ANGLES else wanted
+        if name in _POSITIVE:
+            is_sound, wanted = 0 < _number(value) < math.inf, "above 0"
+        elif name in _SIZES:
+            is_sound, wanted = 1 <= _number(value) < math.inf, "of at least 1 pixel"
         elif name in _PLAIN:
-            is_sound, wanted = _is_finite(value), "that is a finite number"
+            is_sound, wanted = math.isfinite(_number(value)), "that is a finite number"
         else:
             continue
         if not is_sound:
@@ -66,14 +64,17 @@ def number_faults(numbers: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def transforms_faults(data: Path) -> list[str]:
     """What is wrong with the cameras of a transforms.json, or of the several of a folder, before
     anything is computed with them; nothing of other data sets."""
-    paths = [data] if data.suffix == ".json" else sorted(data.glob("transforms*.json"))
+    paths = [data] if data.suffix == ".json" else [data / f"{name}.json" for name in _TRANSFORMS]
     faults = []
     for path in paths:
         try:

@@ -172,6 +172,18 @@ def test_masks_are_looked_at(tmp_path):
     ]
 
 
+def test_a_mask_in_a_jpeg_has_noise(tmp_path):
+    paths = write_images(tmp_path, (3,), ((16, 32),))
+    mask = np.zeros((16, 32), np.uint8)
+    mask[3:9, 5:20] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.jpg", quality=60)
+    with Image.open(tmp_path / "mask.jpg") as image:
+        assert (np.asarray(image) > 0).sum() > (mask > 0).sum()
+    outputs = parsed(paths, sizes=((16, 32),), mask_filenames=[tmp_path / "mask.jpg"])
+    found = ShaciraDataset(outputs)[0]["mask"][..., 0].numpy()
+    assert (found == (mask > 0)).mean() > 0.97
+
+
 def test_images_with_and_without_alpha_are_joined(tmp_path, monkeypatch):
     paths = write_images(tmp_path, (4, 3, 4))
     outputs = parsed(paths)
