@@ -8,7 +8,8 @@ from typing import Any
 
 from nerfstudio.cameras.cameras import Cameras
 
-Box = tuple[tuple[float, float, float], tuple[float, float, float]]
+from shacira_nerfstudio.scenes.visual_hull import Box
+
 _KEY = "shacira"
 
 

@@ -4,7 +4,7 @@ training.
 The host takes much on trust: a picture of another size than its camera gives rays through the wrong
 pixels, or an IndexError long after; one of another mode is trained on as if it were plain RGB. Here
 headers of all files are read, in parallel, and compared with the cameras. What can be put right is
-(see :mod:`shacira_nerfstudio.plugin.picture_files`), the rest is refused by name.
+(see :mod:`shacira_nerfstudio.scenes.picture_files`), the rest is refused by name.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from PIL import Image
 
-from shacira_nerfstudio.plugin.picture_files import Picture, Size, read_header
 from shacira_nerfstudio.scenes.camera_faults import number_faults, pose_fault
+from shacira_nerfstudio.scenes.picture_files import Picture, Size, read_header
 
 _MASK_MODES = ("1", "L", "P", "I", "I;16")
 _NUM_THREADS = 16

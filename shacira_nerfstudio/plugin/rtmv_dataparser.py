@@ -29,8 +29,8 @@ from torch import Tensor
 
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.input_check import camera_sizes
-from shacira_nerfstudio.plugin.picture_files import read_lossy_mask, read_pixels
 from shacira_nerfstudio.scenes import rtmv
+from shacira_nerfstudio.scenes.picture_files import read_lossy_mask, read_pixels
 
 PLACEHOLDERS = "shacira_placeholders"
 """Metadata of a data set without pictures: grey ones stand for them, whatever their names."""

@@ -1,5 +1,6 @@
 """Pictures and cameras that are not what they seem: put right, or refused all in one message."""
 
+import copy
 import json
 
 import cv2
@@ -10,6 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from tiny_data_sets import managers, parsed, write_images
 
+from shacira_nerfstudio.plugin.config import shacira_method
 from shacira_nerfstudio.plugin.data_manager import EightBitDataset, ShaciraDataManager
 from shacira_nerfstudio.plugin.input_check import InputError, camera_faults, read_pictures, refuse
 from shacira_nerfstudio.plugin.rtmv_dataparser import RtmvDataParserConfig, ShaciraDataset
@@ -229,9 +231,10 @@ def test_cameras_of_any_parser(tmp_path):
 
 
 def write_transforms(folder, **more):
-    pose = np.eye(4).tolist()
     content = {"fl_x": 9.0, "fl_y": 9.0, "cx": 4, "cy": 3, "w": 8, "h": 6, "camera_model": "OPENCV"}
-    content["frames"] = [{"file_path": f"{i}.png", "transform_matrix": pose} for i in range(3)]
+    content["frames"] = [
+        {"file_path": f"{i}.png", "transform_matrix": np.eye(4).tolist()} for i in range(3)
+    ]
     content.update(more)
     (folder / "transforms.json").write_text(json.dumps(content))
     return content
@@ -251,6 +254,16 @@ def test_a_transforms_json_is_read_before_poses_are_centred(tmp_path):
         assert any(words in fault for fault in faults)
     assert not any("0.png" in fault for fault in faults)
     assert len(transforms_faults(tmp_path / "transforms.json")) == 5
+
+
+def test_a_data_manager_names_the_camera_and_not_all_of_them(tmp_path):
+    content = write_transforms(tmp_path)
+    content["frames"][1]["transform_matrix"][0][3] = float("nan")
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    config = copy.deepcopy(shacira_method.config.pipeline.datamanager)
+    config.data = tmp_path
+    with pytest.raises(InputError, match=r"found 1 fault:\n.*1\.png: expected a pose of finite"):
+        config.setup(device="cpu")
 
 
 def test_an_rtmv_scene_lists_all_cameras_that_are_none(tmp_path):
