@@ -72,6 +72,7 @@ class Scene:
         early_stop=1e-4,
         jitter=None,
         max_samples=0,
+        limits=None,
         **of_field,
     ):
         return backend.march_visible(
@@ -81,6 +82,7 @@ class Scene:
             early_stop=early_stop,
             jitter=None if jitter is None else jitter.to(device),
             max_samples=max_samples,
+            limits=None if limits is None else limits.to(device),
         )
 
     def render(
@@ -92,6 +94,7 @@ class Scene:
         dtype=None,
         early_stop=0.0,
         min_weight=0.0,
+        limits=None,
         **of_field,
     ):
         *rays, features = (v.to(device, dtype) for v in (*self.rays, self.features))
@@ -103,4 +106,5 @@ class Scene:
             features,
             early_stop=early_stop,
             min_weight=min_weight,
+            limits=None if limits is None else limits.to(device),
         )

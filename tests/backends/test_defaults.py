@@ -1,6 +1,8 @@
 """A backend that brings the three required operations has all the others, and those that a backend
 brings of its own equal them: values and gradients."""
 
+import itertools
+
 import pytest
 import torch
 from synthetic_inputs import coded_problem, logistic_problem
@@ -100,10 +102,18 @@ def scene_of(grid):
     return scene
 
 
+def limits_of(scene):
+    """Of a crop box: some rays begin or end in the scene, some miss it."""
+    begin = torch.rand(len(scene.rays[0])) * 3
+    limits = torch.stack([begin, begin + torch.rand(len(begin)) * 2], 1)
+    limits[::5] = 1e10
+    return limits
+
+
 def march_visible(backend, device, grid):
     scene, outputs = scene_of(grid), []
     jitter = torch.rand(len(scene.rays[0]))
-    for settings in SETTINGS.values():
+    for settings, limits in itertools.product(SETTINGS.values(), (None, limits_of(scene))):
         found = scene.march_visible(
             backend,
             settings,
@@ -111,6 +121,7 @@ def march_visible(backend, device, grid):
             jitter=jitter,
             quantizer=TableQuantizer("noise", 3),
             num_levels=3,
+            limits=limits,
         )
         outputs += [found.packed_info, found.t_starts, found.t_ends, found.positions]
         outputs += [found.latents, found.density_outputs]
@@ -119,9 +130,14 @@ def march_visible(backend, device, grid):
 
 def render(backend, device, grid):
     scene, outputs = scene_of(grid), []
-    for settings in SETTINGS.values():
+    for settings, limits in itertools.product(SETTINGS.values(), (None, limits_of(scene))):
         found = scene.render(
-            backend, settings, device=device, quantizer=TableQuantizer("round"), num_levels=4
+            backend,
+            settings,
+            device=device,
+            quantizer=TableQuantizer("round"),
+            num_levels=4,
+            limits=limits,
         )
         outputs += [found.color, found.transmittance, found.last_color, found.distance / 50]
     return outputs
