@@ -6,7 +6,6 @@ keys of presets. The path of this module is part of every configuration that is 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -120,8 +119,8 @@ class CompressionOptions:
     """Fraction of training after which cells that no ray sees are empty; 1 means never."""
 
     def __post_init__(self) -> None:
-        for name in ("rate_lambda", "target_size_kb", "target_psnr"):
-            if not 0 <= getattr(self, name) < math.inf:
+        for name in ("target_size_kb", "target_psnr"):
+            if getattr(self, name) < 0:
                 raise ValueError(f"expected a {name} of 0 (off) or more, got {getattr(self, name)}")
         if self.target_size_kb and self.target_psnr:
             raise ValueError(

@@ -26,6 +26,7 @@ from shacira_nerfstudio.plugin.export_folder import (
 from shacira_nerfstudio.plugin.stored_cameras import (
     StoredCamerasDataParserConfig,
     StoredCamerasPipelineConfig,
+    write_placeholder,
 )
 
 DEFAULT_DATAPARSER = "nerfstudio-data"
@@ -115,6 +116,7 @@ def _use_data_set(config: TrainerConfig, data: Path, dataparser: str) -> None:
 def _use_stored_cameras(config: TrainerConfig, scene: PackedScene, output_dir: Path) -> None:
     if scene.cameras is None:
         raise ValueError("expected cameras in the file, found none; state the data set (data=)")
+    write_placeholder(output_dir)
     manager: Any = config.pipeline.datamanager
     manager.dataparser = StoredCamerasDataParserConfig(data=(output_dir / SCENE_NAME).resolve())
     manager.data = config.data = None

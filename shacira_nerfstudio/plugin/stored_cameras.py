@@ -18,10 +18,14 @@ from nerfstudio.data.dataparsers.base_dataparser import (
 )
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from PIL import Image
 
 from shacira_nerfstudio.codec import load_scene
 from shacira_nerfstudio.plugin.host_cameras import host_cameras
 from shacira_nerfstudio.plugin.rtmv_dataparser import PLACEHOLDERS
+
+PLACEHOLDER_NAME = "placeholder.png"
+"""Beside the .shacira file; stands for every image."""
 
 
 @dataclass
@@ -47,14 +51,17 @@ class StoredCamerasDataParser(DataParser):
             raise ValueError(f"expected stored cameras in {self.config.data}, found none")
         cameras = host_cameras(scene.cameras)
         return DataparserOutputs(
-            # Names that ns-render dataset gives its pictures; there are no such files.
-            image_filenames=[
-                Path("cameras", f"camera_{index:04d}.png") for index in range(len(cameras))
-            ],
+            # Names for what ns-render dataset writes; there are no such files.
+            image_filenames=[Path(f"cameras/{index:04d}.png") for index in range(len(cameras))],
             metadata={PLACEHOLDERS: True},
             cameras=cameras,
             scene_box=SceneBox(aabb=torch.from_numpy(scene.rendering.box.copy())),
         )
+
+
+def write_placeholder(folder: Path) -> None:
+    """A small grey image: the host loads one per camera, of whatever size."""
+    Image.new("RGB", (16, 16), (128, 128, 128)).save(folder / PLACEHOLDER_NAME)
 
 
 @dataclass
