@@ -175,9 +175,13 @@ def test_exposure_brightens_the_scene_and_not_the_background(tmp_path):
 
 
 def test_nan_and_inf_do_not_leave_the_reader(tmp_path):
-    write_rgba(tmp_path / "a.exr", [[(np.nan, np.inf, -np.inf, 1.0), (np.nan, np.inf, 0.0, 0.0)]])
+    write_rgba(tmp_path / "a.exr", [[(0.0, np.inf, -np.inf, 1.0), (np.nan, np.inf, 0.0, 0.0)]])
     image = rtmv.read_rtmv_image(tmp_path / "a.exr")[0]
     np.testing.assert_allclose(image, [[0, 1, 0], [1, 1, 1]], atol=1e-6)
+    for bad in ((np.nan, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0, np.nan)):
+        write_rgba(tmp_path / "b.exr", [[(0.0, 0.0, 0.0, 1.0), bad]])
+        with pytest.raises(ValueError, match=r"b\.exr, found 1 pixels .* row 0, column 1"):
+            rtmv.read_rtmv_image(tmp_path / "b.exr")
 
 
 def test_png_equals_exr(scene, tmp_path):

@@ -73,12 +73,13 @@ class Backend(FieldOperations):
         early_stop: float,
         jitter: Float[Tensor, " R"] | None = None,
         max_samples: int = 0,
+        limits: Float[Tensor, "R 2"] | None = None,
     ) -> VisibleSamples:
         """Samples rays for training: of those of :meth:`march` the ones that light reaches, which
         are those before which transmittance is at least ``early_stop``. No gradient.
 
         Args:
-            directions, occupancy, settings, jitter: As for :meth:`march`.
+            directions, occupancy, settings, jitter, limits: As for :meth:`march`.
             max_samples: A ray ends after so many samples; 0 means no limit.
         """
         return composed.march_visible(
@@ -91,6 +92,7 @@ class Backend(FieldOperations):
             early_stop=early_stop,
             jitter=jitter,
             max_samples=max_samples,
+            limits=limits,
         )
 
     def render(
@@ -104,11 +106,12 @@ class Backend(FieldOperations):
         *,
         early_stop: float,
         min_weight: float,
+        limits: Float[Tensor, "R 2"] | None = None,
     ) -> Rendering:
         """Renders rays for looking: all of the above in one, front to back. No gradient.
 
         Args:
-            directions, occupancy, settings: As for :meth:`march`.
+            directions, occupancy, settings, limits: As for :meth:`march`.
             ray_features: As for :meth:`shade`.
             early_stop: Transmittance below which a ray ends; what lies behind weighs less.
             min_weight: Samples that weigh up to so much may get the colour of the next ones of
@@ -124,6 +127,7 @@ class Backend(FieldOperations):
             field,
             ray_features,
             early_stop=early_stop,
+            limits=limits,
         )
 
     def logistic_bits(

@@ -102,11 +102,18 @@ def march_visible(
     early_stop: float,
     jitter: Float[Tensor, " R"] | None = None,
     max_samples: int = 0,
+    limits: Float[Tensor, "R 2"] | None = None,
 ) -> VisibleSamples:
     """See :meth:`Backend.march_visible`. All samples are looked at; a ray may be ended by
     ``max_samples`` behind an opaque surface."""
     samples = operations.march(
-        origins, directions, occupancy, settings, jitter=jitter, max_samples=max_samples
+        origins,
+        directions,
+        occupancy,
+        settings,
+        jitter=jitter,
+        max_samples=max_samples,
+        limits=limits,
     )
     latents, outputs = _look_up(operations, samples.positions, field)
     spans = (samples.t_starts, samples.t_ends, samples.packed_info)
@@ -137,6 +144,7 @@ def render(
     ray_features: Float[Tensor, "R A"],
     *,
     early_stop: float,
+    limits: Float[Tensor, "R 2"] | None = None,
 ) -> Rendering:
     """See :meth:`Backend.render`. All rays take a few samples each, until all are opaque or at
     their end; every sample gets its own colour, whatever it weighs."""
@@ -153,6 +161,7 @@ def render(
             settings,
             first_step=step,
             max_samples=chunk,
+            limits=None if limits is None else limits[active],
         )
         latents, outputs = _look_up(operations, samples.positions, field)
         sigmas, rgbs = operations.shade(

@@ -62,6 +62,7 @@ class FieldOperations(ABC):
         jitter: Float[Tensor, " R"] | None = None,
         first_step: Int[Tensor, " R"] | None = None,
         max_samples: int = 0,
+        limits: Float[Tensor, "R 2"] | None = None,
     ) -> Samples:
         """Samples rays where ``occupancy`` says that there may be something. No gradient.
 
@@ -71,6 +72,7 @@ class FieldOperations(ABC):
             first_step: Step to begin with, from :attr:`Samples.next_step`; rays with -1 get no
                 sample.
             max_samples: At most so many samples per ray; 0 means no limit.
+            limits: Where each ray begins and ends at the most, besides ``settings``.
         """
 
     @abstractmethod

@@ -76,9 +76,13 @@ def spacing_inverse(u: Tensor, knee: float) -> Tensor:
 
 
 def ray_bounds(
-    origins: Float[Tensor, "R 3"], directions: Float[Tensor, "R 3"], settings: MarchSettings
+    origins: Float[Tensor, "R 3"],
+    directions: Float[Tensor, "R 3"],
+    settings: MarchSettings,
+    limits: Float[Tensor, "R 2"] | None = None,
 ) -> tuple[Float[Tensor, " R"], Float[Tensor, " R"]]:
-    """Where each ray begins and ends: near and far, cut by the box of an affine scene."""
+    """Where each ray begins and ends: near and far, cut by the box of an affine scene and by limits
+    of its own."""
     t_min = torch.full_like(origins[:, 0], settings.near)
     t_max = torch.full_like(t_min, settings.far)
     if settings.contraction == "affine":
@@ -90,4 +94,7 @@ def ray_bounds(
         a, b = (low - origins) * inverse, (high - origins) * inverse
         t_min = torch.maximum(t_min, torch.minimum(a, b).amax(-1))
         t_max = torch.minimum(t_max, torch.maximum(a, b).amin(-1))
+    if limits is not None:
+        t_min = torch.maximum(t_min, limits[:, 0].to(t_min))
+        t_max = torch.minimum(t_max, limits[:, 1].to(t_max))
     return t_min, t_max

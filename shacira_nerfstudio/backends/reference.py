@@ -67,11 +67,12 @@ class ReferenceBackend(Backend):
         jitter: Tensor | None = None,
         first_step: Tensor | None = None,
         max_samples: int = 0,
+        limits: Tensor | None = None,
     ) -> Samples:
         o, d = origins.double(), directions.double()
         begin = torch.zeros_like(o[:, 0]) if jitter is None else jitter.double()
         first = torch.zeros_like(begin, dtype=torch.long) if first_step is None else first_step
-        t_min, t_max = ray_bounds(o, d, settings)
+        t_min, t_max = ray_bounds(o, d, settings, limits)
         u_min, u_max = spacing(t_min, settings.knee), spacing(t_max, settings.knee)
         num_steps = ((u_max - u_min) / settings.step_size).ceil().clamp_min(0).long()
         num_steps = torch.where((t_max > t_min) & (first >= 0), num_steps, 0)

@@ -221,6 +221,7 @@ class RadianceScene(nn.Module):
         *,
         image_indices: Int[Tensor, " *R"] | None = None,
         observe_weights: bool = False,
+        limits: Float[Tensor, "R 2"] | None = None,
     ) -> tuple[RenderedRays, Float[Tensor, " R"]]:
         """Renders rays with gradients, see :func:`render_train`.
 
@@ -228,6 +229,7 @@ class RadianceScene(nn.Module):
             image_indices: Where each ray comes from, for its appearance code; needed only if the
                 field has such codes.
             observe_weights: Whether the rays tell the occupancy grid which cells they see.
+            limits: Where each ray begins and ends at the most.
         """
         codes = None
         if self.field.shape.appearance_dim:
@@ -244,6 +246,7 @@ class RadianceScene(nn.Module):
             max_samples=self.settings.max_samples_per_ray,
             appearance=codes,
             observe=self.occupancy.observe if observe_weights else None,
+            limits=limits,
         )
 
     def render_rays(
@@ -252,11 +255,13 @@ class RadianceScene(nn.Module):
         directions: Float[Tensor, "R 3"],
         *,
         min_weight: float = MIN_WEIGHT,
+        limits: Float[Tensor, "R 2"] | None = None,
     ) -> RenderedRays:
         """Renders rays for looking, without background; in eval mode.
 
         Args:
             min_weight: See :meth:`Backend.render`.
+            limits: Where each ray begins and ends at the most.
 
         Raises:
             ValueError: some ray is not finite.
@@ -271,6 +276,7 @@ class RadianceScene(nn.Module):
             early_stop=self.settings.early_stop,
             min_weight=min_weight,
             appearance=self.mean_appearance(),
+            limits=limits,
         )
 
     @torch.no_grad()

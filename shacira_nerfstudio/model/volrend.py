@@ -75,6 +75,7 @@ def render_train(
     max_samples: int = 0,
     appearance: Float[Tensor, "R A"] | None = None,
     observe: Callable[[Tensor, Tensor], None] | None = None,
+    limits: Float[Tensor, "R 2"] | None = None,
 ) -> tuple[RenderedRays, Float[Tensor, " R"]]:
     """Renders rays with gradients.
 
@@ -85,6 +86,7 @@ def render_train(
     Args:
         appearance: A code per ray, if the field was made for one.
         observe: Is told where in the unit cube samples are, [S, 3], and what they weigh, [S].
+        limits: Where each ray begins and ends at the most.
 
     Returns:
         The rays, and for each ray 1 if ``max_samples`` ended it early (its loss should not count),
@@ -103,6 +105,7 @@ def render_train(
         early_stop=early_stop,
         jitter=jitter,
         max_samples=max_samples,
+        limits=limits,
     )
     t_starts, t_ends, positions = visible.t_starts, visible.t_ends, visible.positions
     info = visible.packed_info
@@ -113,7 +116,7 @@ def render_train(
     color, accumulation, distance = backend.composite(sigmas, rgbs, t_starts, t_ends, info)
     if observe is not None:
         observe(positions, sample_weights(sigmas.detach(), t_starts, t_ends, info))
-    _, t_end = ray_bounds(origins, directions, settings)
+    _, t_end = ray_bounds(origins, directions, settings, limits)
     rendered = RenderedRays(
         color,
         accumulation,
@@ -136,11 +139,13 @@ def render_rays(
     early_stop: float = 1e-4,
     min_weight: float = 0.0,
     appearance: Float[Tensor, " A"] | None = None,
+    limits: Float[Tensor, "R 2"] | None = None,
 ) -> RenderedRays:
     """Renders rays for looking, see :meth:`Backend.render`.
 
     Args:
         appearance: One code for all rays.
+        limits: Where each ray begins and ends at the most.
     """
     codes = None if appearance is None else appearance.expand(len(origins), -1)
     rendering = field.encoding.backend.render(
@@ -152,8 +157,9 @@ def render_rays(
         field.ray_features(directions, codes),
         early_stop=early_stop,
         min_weight=min_weight,
+        limits=limits,
     )
-    _, t_end = ray_bounds(origins, directions, settings)
+    _, t_end = ray_bounds(origins, directions, settings, limits)
     accumulation = 1 - rendering.transmittance
     num_samples = rendering.num_samples
     return RenderedRays(

@@ -13,6 +13,7 @@ from nerfstudio.engine.callbacks import (
     TrainingCallbackLocation,
 )
 from nerfstudio.model_components.renderers import RGBRenderer
+from nerfstudio.utils.misc import step_check
 from torch import Tensor
 
 from shacira_nerfstudio.codec import PackedScene
@@ -20,7 +21,9 @@ from shacira_nerfstudio.compression.compressor import Compressor
 from shacira_nerfstudio.compression.probe import ProbeRays, probe_psnr
 from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
+from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
+from shacira_nerfstudio.plugin.loss_watch import LossWatch
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 from shacira_nerfstudio.plugin.probe_rays import steering_rays
 from shacira_nerfstudio.plugin.run_metadata import run_metadata
@@ -34,6 +37,7 @@ class TrainedModel(Protocol):
     scene: RadianceScene
     compressor: Compressor
     sampling: AdaptiveSampling
+    loss_watch: LossWatch
     dataset: DatasetMetadata
     renderer_rgb: RGBRenderer
 
@@ -84,9 +88,10 @@ class TrainingCallbacks:
         )
         model.compressor.before_step(step)
         self._set_learning_rates(schedule.lr_factor(step))
-        sampler = getattr(self._manager, "train_pixel_sampler", None)
-        if model.config.sampling.target_num_samples and sampler is not None:
-            sampler.set_num_rays_per_batch(model.sampling.num_rays)
+        if model.config.sampling.target_num_samples and isinstance(
+            self._manager, ShaciraDataManager
+        ):
+            self._manager.set_num_rays(model.sampling.num_rays)
 
     def _set_learning_rates(self, factor: float) -> None:
         if self._optimizers is None:
@@ -97,12 +102,17 @@ class TrainingCallbacks:
                 group["lr"] = self.learning_rates[name]
 
     def after_step(self, step: int) -> None:
-        """Updates the occupancy, steers, and ends a resumed run.
+        """Looks whether all went well, updates the occupancy, steers, and ends a resumed run.
 
         The host (1.1.5) would train a resumed run for ``max_num_iterations`` steps more; here that
         number is the whole, as in its main branch, so that the schedule is the run's own.
         """
         model, num_steps = self._model, self._model.compressor.schedule.num_steps
+        trainer = self._trainer
+        saves = step_check(step, trainer.config.steps_per_save) or step + 1 >= num_steps
+        model.loss_watch.check(
+            step, trainer.checkpoint_dir, saves=model.scene.parameters() if saves else None
+        )
         model.sampling.update_occupancy(step, model.scene)
         model.compressor.after_step(step)
         if step + 1 == num_steps:

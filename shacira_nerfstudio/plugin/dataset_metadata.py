@@ -8,6 +8,7 @@ from typing import Any
 
 from nerfstudio.cameras.cameras import Cameras
 
+Box = tuple[tuple[float, float, float], tuple[float, float, float]]
 _KEY = "shacira"
 
 
@@ -16,10 +17,14 @@ class DatasetMetadata:
     """Of the training images."""
 
     alpha_color: tuple[float, float, float] | None = None
-    """Colour that images with alpha were put on."""
+    """Colour that images with alpha are put on."""
     cameras: Cameras | None = None
     is_bounded: bool | None = None
     """Whether all that images show lies inside the scene's box; None where unknown."""
+    object_box: Box | None = None
+    """A cube around the object that pictures with alpha show, tighter than the scene's box."""
+    reason: str = ""
+    """Why this is so, where pixels decided: for people."""
 
     def put_into(self, metadata: dict[str, Any]) -> None:
         """Adds this to what the host hands to the model."""

@@ -21,7 +21,12 @@ from nerfstudio.utils.eval_utils import eval_setup
 
 from shacira_nerfstudio.output_files import check_output_dir, write_file
 from shacira_nerfstudio.plugin.exported_run import ExportedRunConfig
-from shacira_nerfstudio.plugin.metrics import ImageMetrics, has_lpips_weights, multiscale_ssim
+from shacira_nerfstudio.plugin.metrics import (
+    ImageMetrics,
+    has_lpips_weights,
+    multiscale_ssim,
+    unmasked,
+)
 from shacira_nerfstudio.plugin.model import ShaciraModel
 
 
@@ -160,8 +165,9 @@ def measure_views(pipeline: Pipeline) -> dict[str, Any]:
         seconds += time.perf_counter() - begin
         predicted = outputs["rgb"]
         truth = model.renderer_rgb.blend_background(batch["image"].to(model.device))
-        row = metrics(predicted, truth)
-        ms_ssim = multiscale_ssim(predicted, truth)
+        mask = batch.get("mask")
+        row = metrics(predicted, truth, mask)
+        ms_ssim = multiscale_ssim(unmasked(predicted, truth, mask), truth)
         rows.append(row if ms_ssim is None else {**row, "ms_ssim": ms_ssim})
         size = [int(truth.shape[1]), int(truth.shape[0])]
     if not rows:

@@ -25,13 +25,31 @@ class ImageMetrics:
         self.use_lpips = use_lpips
         self._lpips: Any = None
 
-    def __call__(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-        """Metrics of [H, W, 3] images in [0, 1]; LPIPS is absent if its weights cannot be had."""
+    def __call__(
+        self, predicted: Tensor, truth: Tensor, mask: Tensor | None = None
+    ) -> dict[str, float]:
+        """Metrics of [H, W, 3] images in [0, 1]; LPIPS is absent if its weights cannot be had.
+
+        Args:
+            mask: Pixels that count, [H, W, 1]. LPIPS has no such thing: for it the others are as
+                they should be.
+        """
         from torchmetrics.functional.image import structural_similarity_index_measure
 
+        if mask is not None:
+            mask = mask.to(predicted.device)
+            predicted = unmasked(predicted, truth, mask)
         a, b = (image.movedim(-1, 0)[None] for image in (predicted, truth))
-        ssim = structural_similarity_index_measure(a, b, data_range=1.0)
-        metrics = {"psnr": psnr(predicted, truth).item(), "ssim": float(ssim)}  # pyright: ignore[reportArgumentType]
+        ssim: Any = structural_similarity_index_measure(
+            a, b, data_range=1.0, return_full_image=mask is not None
+        )
+        metrics = {"psnr": psnr(predicted, truth).item(), "ssim": 0.0}
+        if mask is None or not mask.any():
+            metrics["ssim"] = float(ssim if mask is None else ssim[0])
+        else:
+            counted = mask[..., 0]
+            metrics["psnr"] = psnr(predicted[counted], truth[counted]).item()
+            metrics["ssim"] = ssim[1][0][:, counted].mean().item()
         lpips = self._measure_lpips(a, b) if self.use_lpips else None
         if lpips is not None:
             metrics["lpips"] = lpips
@@ -47,6 +65,11 @@ class ImageMetrics:
                 logger.warning("LPIPS is left out, its network cannot be had: %r", error)
                 self._lpips = False
         return float(self._lpips(a.clamp(0, 1), b.clamp(0, 1))) if self._lpips else None
+
+
+def unmasked(predicted: Tensor, truth: Tensor, mask: Tensor | None) -> Tensor:
+    """An image without fault where a mask [H, W, 1] says that pixels do not count."""
+    return predicted if mask is None else torch.where(mask.to(predicted.device), predicted, truth)
 
 
 _MS_SSIM_SCALES, _SSIM_KERNEL = 5, 11

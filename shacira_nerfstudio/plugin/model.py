@@ -29,6 +29,7 @@ from shacira_nerfstudio.plugin.callbacks import TrainingCallbacks
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.export_options import MAX_CAMERAS
 from shacira_nerfstudio.plugin.host_cameras import cameras_to_store, thin_cameras
+from shacira_nerfstudio.plugin.loss_watch import LossWatch
 from shacira_nerfstudio.plugin.metrics import ImageMetrics
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 from shacira_nerfstudio.plugin.scene_settings import (
@@ -56,6 +57,7 @@ class ShaciraModel(Model):
         scene = build_scene(config, settings, backend, num_images=self.num_train_data)
         self._show(scene, is_random=trains_on_random_background(config, self.dataset))
         self.sampling = AdaptiveSampling(config.sampling)
+        self.loss_watch = LossWatch()
         self.callbacks: TrainingCallbacks | None = None
         self.image_metrics = ImageMetrics(use_lpips=config.use_lpips)
         self.file_bytes: dict[str, int] = {}
@@ -143,13 +145,17 @@ class ShaciraModel(Model):
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         origins, directions = ray_bundle.origins, F.normalize(ray_bundle.directions, dim=-1)
+        limits = None  # a crop box, or a collider
+        if ray_bundle.nears is not None and ray_bundle.fars is not None:
+            limits = torch.cat([ray_bundle.nears, ray_bundle.fars], -1)
         if not self.training:
-            return self._as_outputs(self.scene.render_rays(origins, directions))
+            return self._as_outputs(self.scene.render_rays(origins, directions, limits=limits))
         rendered, cut = self.scene.train_rays(
             origins,
             directions,
             image_indices=ray_bundle.camera_indices,
             observe_weights=self.sampling.observes_weights,
+            limits=limits,
         )
         self.sampling.note_batch(len(origins), rendered)
         return {**self._as_outputs(rendered), "cut": cut}
@@ -199,6 +205,8 @@ class ShaciraModel(Model):
             losses["rate_loss"] = self.compressor.rate_loss(bits)
             if metrics_dict is not None:
                 metrics_dict.update(self.compressor.rate_metrics(bits))
+        if self.training:
+            self.loss_watch.note(losses)
         return losses
 
     def get_image_metrics_and_images(
@@ -206,7 +214,7 @@ class ShaciraModel(Model):
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         predicted = outputs["rgb"]
         truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
-        metrics = self.image_metrics(predicted, truth)
+        metrics = self.image_metrics(predicted, truth, batch.get("mask"))
         if self.file_bytes:
             metrics["bytes"] = float(sum(self.file_bytes.values()))
         elif self.scene.encoding.is_quantized:

@@ -74,10 +74,14 @@ class ShaciraModelConfig(ModelConfig):
     as it is; it cannot be combined with target_size_kb."""
     contraction: Literal["auto", "affine", "contracted"] = "auto"
     """affine ends the scene at its box, contracted reaches to infinity; auto takes affine for
-    captures of an object on a plain background (images with alpha) and contracted otherwise."""
+    captures of an object (images with alpha that is used, or put on a colour by the data parser)
+    and contracted otherwise."""
+    fit_box: bool = True
+    """End an affine scene at a box around what pictures with alpha show, instead of at the data
+    parser's box; only where the data parser has no background colour."""
     background_color: Literal["auto", "white", "black", "random", "last_sample"] = "auto"
-    """What lies behind. auto: the colour that images with alpha were put on; otherwise random while
-    training and black afterwards."""
+    """What lies behind. auto: the colour that the data parser put images with alpha on, white for
+    an object whose data parser has none; otherwise random while training and black afterwards."""
     rgb_loss: Literal["mse", "l1", "huber"] = "mse"
     """Colour loss; mse is what PSNR measures."""
     backend: str = "auto"
@@ -95,7 +99,7 @@ class ShaciraModelConfig(ModelConfig):
     """Also report LPIPS. Its weights are downloaded by torchvision on first use, if they are not
     there."""
     enable_collider: bool = False
-    """Unused: near_plane and far_plane bound rays."""
+    """Bound rays by collider_params as well; near_plane and far_plane do so already."""
 
     def check(self) -> None:
         """Raises one ValueError for all numbers that are out of range."""

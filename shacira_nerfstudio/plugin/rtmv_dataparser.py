@@ -28,7 +28,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
+from shacira_nerfstudio.plugin.input_check import camera_sizes
+from shacira_nerfstudio.plugin.picture_files import read_lossy_mask, read_pixels
 from shacira_nerfstudio.scenes import rtmv
+
+PLACEHOLDERS = "shacira_placeholders"
+"""Metadata of a data set without pictures: grey ones stand for them, whatever their names."""
 
 
 @dataclass
@@ -129,7 +134,10 @@ class ShaciraDataset(InputDataset):
 
     def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0) -> None:
         super().__init__(dataparser_outputs, scale_factor)
-        color = dataparser_outputs.alpha_color
+        self._sizes = camera_sizes(dataparser_outputs)
+        self.pads_alpha = False
+        """Whether images without alpha get a full one, to be joined with those that have one."""
+        self.alpha_color = color = dataparser_outputs.alpha_color
         DatasetMetadata(
             alpha_color=None if color is None else tuple(color.tolist()),
             cameras=self.cameras,
@@ -138,8 +146,14 @@ class ShaciraDataset(InputDataset):
 
     def get_numpy_image(self, image_idx: int) -> NDArray[np.uint8]:
         """The image in 8 bits, [H, W, 3 or 4]."""
+        if PLACEHOLDERS in self.metadata:
+            return np.full((16, 16, 3), 128, np.uint8)
         if not self.is_linear(image_idx):
-            return super().get_numpy_image(image_idx)
+            path = Path(self.image_filenames[image_idx])
+            image = read_pixels(path, self._sizes[image_idx], self.scale_factor)
+            if self.pads_alpha and image.shape[-1] == 3:
+                image = np.concatenate([image, np.full_like(image[..., :1], 255)], -1)
+            return image
         return (self._read_linear(image_idx) * 255.0 + 0.5).astype(np.uint8)
 
     def get_image_float32(self, image_idx: int) -> Tensor:
@@ -147,6 +161,14 @@ class ShaciraDataset(InputDataset):
         if not self.is_linear(image_idx):
             return super().get_image_float32(image_idx)
         return torch.from_numpy(self._read_linear(image_idx))
+
+    def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict:
+        """As the host's; but in a JPEG what is nearly black is masked, too."""
+        data = super().get_data(image_idx, image_type)
+        masks = self._dataparser_outputs.mask_filenames
+        if masks is not None and Path(masks[image_idx]).suffix.lower() in (".jpg", ".jpeg"):
+            data["mask"] = torch.from_numpy(read_lossy_mask(masks[image_idx], self.scale_factor))
+        return data
 
     def is_linear(self, image_idx: int) -> bool:
         """Whether the image's file holds linear light, in more than 8 bits."""

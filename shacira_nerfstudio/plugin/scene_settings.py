@@ -35,6 +35,8 @@ def scene_settings(
         is_bounded = dataset.alpha_color is not None if is_bounded is None else is_bounded
         contraction = "affine" if is_bounded else "contracted"
     low, high = (tuple(float(v) for v in corner) for corner in scene_box.aabb.tolist())
+    if contraction == "affine" and config.fit_box and dataset.object_box is not None:
+        low, high = dataset.object_box
     half = max(b - a for a, b in zip(low, high, strict=True)) / 2
     # The diagonal of the cube that is marched through: Instant-NGP takes 1024 steps across it. Of
     # contracted space that cube is twice as wide as the box.

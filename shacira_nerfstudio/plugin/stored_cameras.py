@@ -23,11 +23,10 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 
 from shacira_nerfstudio.codec import load_scene
 from shacira_nerfstudio.plugin.host_cameras import host_cameras
+from shacira_nerfstudio.plugin.rtmv_dataparser import PLACEHOLDERS
 
 SCENE_NAME = "scene.shacira"
 """In an export folder."""
-PLACEHOLDER = Path(__file__).with_name("placeholder.png")
-"""A small grey image that stands for every one: the host loads one per camera, of whatever size."""
 
 
 @dataclass
@@ -53,7 +52,11 @@ class StoredCamerasDataParser(DataParser):
             raise ValueError(f"expected stored cameras in {self.config.data}, found none")
         cameras = host_cameras(scene.cameras)
         return DataparserOutputs(
-            image_filenames=[PLACEHOLDER] * len(cameras),
+            # Names that ns-render dataset gives its pictures; there are no such files.
+            image_filenames=[
+                Path("cameras", f"camera_{index:04d}.png") for index in range(len(cameras))
+            ],
+            metadata={PLACEHOLDERS: True},
             cameras=cameras,
             scene_box=SceneBox(aabb=torch.from_numpy(scene.rendering.box.copy())),
         )

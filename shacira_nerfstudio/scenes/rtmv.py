@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shacira_nerfstudio.scenes.camera_faults import number_faults, pose_fault
+
 IMAGE_SUFFIXES = (".exr", ".png", ".jpg", ".jpeg")
 """Tried in this order: an EXR is what the 8-bit copies beside it were made from."""
 
@@ -81,7 +83,15 @@ def read_rtmv_scene(path: Path) -> tuple[RtmvFrame, ...]:
         raise FileNotFoundError(
             f"expected an RTMV scene (00000.json, 00000.exr, ...) in {path}, found {found}"
         )
-    return tuple(_read_frame(path, stem) for stem in stems)
+    frames = tuple(_read_frame(path, stem) for stem in stems)
+    faults = [
+        f"{path / stem}.json: {fault}"
+        for stem, frame in zip(stems, frames, strict=True)
+        for fault in _camera_faults(frame)
+    ]
+    if faults:
+        raise ValueError("expected sound cameras, found\n  " + "\n  ".join(faults))
+    return frames
 
 
 def read_rtmv_image(
@@ -250,6 +260,15 @@ def _read_frame(path: Path, stem: str) -> RtmvFrame:
     )
 
 
+def _camera_faults(frame: RtmvFrame) -> list[str]:
+    numbers = dict(zip(("fx", "fy", "cx", "cy"), frame.intrinsics, strict=True))
+    sizes = {"width": frame.width, "height": frame.height}
+    return [
+        *filter(None, [pose_fault(frame.camera_to_world)]),
+        *number_faults({**numbers, **sizes}),
+    ]
+
+
 def _lookup(data: Any, key: str, path: Path) -> Any:
     if not isinstance(data, dict) or key not in data:
         found = sorted(data) if isinstance(data, dict) else type(data).__name__
@@ -268,6 +287,21 @@ def _read_exr(path: Path) -> dict[str, NDArray[np.float32]]:
         raise ValueError(f"expected an OpenEXR file at {path}, found: {error}") from error
 
 
+def exr_size(path: Path) -> tuple[int, int]:
+    """Width and height, by the header alone."""
+    import OpenEXR
+
+    if not path.is_file():
+        raise FileNotFoundError(f"expected an OpenEXR file at {path}, found none")
+    try:
+        with OpenEXR.File(str(path), header_only=True) as exr:
+            low, high = (np.asarray(corner) for corner in exr.header()["dataWindow"])
+    except RuntimeError as error:
+        raise ValueError(f"expected an OpenEXR file at {path}, found: {error}") from error
+    width, height = (high - low + 1).tolist()
+    return width, height
+
+
 def _read_linear_rgba(path: Path) -> tuple[Array, Array]:
     """Linear straight colours [H, W, 3] and alpha [H, W, 1]."""
     if path.suffix.lower() == ".exr":
@@ -276,6 +310,13 @@ def _read_linear_rgba(path: Path) -> tuple[Array, Array]:
             raise ValueError(f"expected channels R, G, B in {path}, found {sorted(channels)}")
         rgb = np.stack([channels[name] for name in "RGB"], axis=-1)
         alpha = channels.get("A", np.ones(rgb.shape[:2], np.float32))[..., None]
+        is_nan = np.isnan(alpha[..., 0]) | (np.isnan(rgb).any(-1) & (alpha[..., 0] > 0))
+        if is_nan.any():
+            row, column = np.argwhere(is_nan)[0].tolist()
+            raise ValueError(
+                f"expected numbers in {path}, found {is_nan.sum()} pixels that are none (NaN), the "
+                f"first in row {row}, column {column}; render it again or make them transparent"
+            )
         # nan or inf at alpha 0 would survive the product; 1e6 is clipped to 1 like inf.
         return np.nan_to_num(rgb, nan=0.0, posinf=1e6, neginf=-1e6), np.clip(alpha, 0.0, 1.0)
     from PIL import Image

@@ -128,6 +128,37 @@ def test_training_is_that_of_the_field_with_each_image_s_code(scene, rays):
         scene.train_rays(*rays)
 
 
+@pytest.mark.parametrize("contraction", ["affine", "contracted"])
+def test_a_ray_ends_at_limits_of_its_own(make_field, backend, device, contraction):
+    knee = 2.0 if contraction == "contracted" else 0.0
+    march = dataclasses.replace(TRAIN, contraction=contraction, knee=knee)
+    settings = SceneSettings(march, march, Background.named("white"), early_stop=0.0)
+    scene = make_scene(make_field(backend), settings).to(device)
+    scene.occupancy.occupied[:] = True
+    origins, directions = (part.to(device) for part in CAMERA.rays())
+    near = torch.tensor([2.5, 3.0], device=device).repeat(len(origins), 1)
+    missed = torch.full_like(near, 1e10)  # the host's box that a ray does not meet
+
+    def transmittance(limits=None):
+        return 1 - scene.render_rays(origins, directions, limits=limits).accumulation
+
+    assert (transmittance(missed) == 1).all()
+    assert (transmittance(near) >= transmittance() - 1e-5).all()
+    assert (transmittance(near) > transmittance() + 1e-3).any()
+    wide = torch.tensor([0.0, 1e4], device=device).expand(len(origins), 2)
+    assert torch.equal(transmittance(wide), transmittance())
+    rendered, _ = scene.train_rays(origins, directions, limits=missed)
+    assert (rendered.accumulation == 0).all()
+    front = scene.render_rays(origins, directions, limits=near)
+    seen = front.depth[front.accumulation > 1e-3]
+    assert len(seen) and ((seen > 2.45) & (seen < 3.05)).all()
+    rows = near.clone()
+    rows[::2] = 1e10
+    mixed = 1 - transmittance(rows)
+    assert (mixed[::2] == 0).all()
+    assert torch.allclose(mixed[1::2], front.accumulation[1::2], atol=1e-5)
+
+
 def test_rays_tell_the_occupancy_what_they_see_only_if_asked(make_field, backend, device, rays):
     scene = make_scene(make_field(backend), num_images=0).to(device).train()
     scene.train_rays(*rays)

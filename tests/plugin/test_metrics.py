@@ -22,3 +22,18 @@ def test_lpips_weights_are_looked_for_on_this_machine_only(monkeypatch, tmp_path
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth").touch()
     assert metrics.has_lpips_weights()
+
+
+def test_masked_pixels_do_not_count():
+    truth = torch.rand(24, 20, 3)
+    mask = torch.ones(24, 20, 1, dtype=torch.bool)
+    mask[:12] = False
+    predicted = truth + 0.1
+    predicted[:12] = torch.rand(12, 20, 3)
+    measure = metrics.ImageMetrics(use_lpips=False)
+    found, whole = measure(predicted, truth, mask), measure(predicted, truth)
+    assert found["psnr"] == pytest.approx(20, abs=1e-3) and whole["psnr"] < 12
+    assert found["ssim"] > whole["ssim"] + 0.2
+    everything = measure(predicted, truth, torch.ones_like(mask))
+    assert everything["psnr"] == pytest.approx(whole["psnr"])
+    assert measure(predicted, truth, ~mask)["psnr"] < 10

@@ -104,9 +104,10 @@ class CpuNumbaBackend(Backend):
         jitter: Tensor | None = None,
         first_step: Tensor | None = None,
         max_samples: int = 0,
+        limits: Tensor | None = None,
     ) -> Samples:
         return march(
-            ray_arrays(origins, directions, settings, jitter),
+            ray_arrays(origins, directions, settings, jitter, limits),
             self._empty_space.arguments(occupancy, settings),
             first_step,
             max_samples=max_samples,
@@ -155,10 +156,11 @@ class CpuNumbaBackend(Backend):
         early_stop: float,
         jitter: Tensor | None = None,
         max_samples: int = 0,
+        limits: Tensor | None = None,
     ) -> VisibleSamples:
         is_bfloat16 = self.precision == "bfloat16"
         samples = march_visible(
-            ray_arrays(origins, directions, settings, jitter),
+            ray_arrays(origins, directions, settings, jitter, limits),
             self._empty_space.arguments(occupancy, settings),
             TableRows.of(field.table, field.grid, field.quantizer),
             shade.PackedNetworks(field.weights, bfloat16=is_bfloat16),
@@ -181,10 +183,11 @@ class CpuNumbaBackend(Backend):
         *,
         early_stop: float,
         min_weight: float,
+        limits: Tensor | None = None,
     ) -> Rendering:
         table = TableRows.of(field.table, field.grid, field.quantizer)
         rendering = render(
-            ray_arrays(origins, directions, settings, None),
+            ray_arrays(origins, directions, settings, None, limits),
             ray_features,
             self._empty_space.arguments(occupancy, settings),
             table,

@@ -25,12 +25,16 @@ their jitter; in double precision."""
 
 
 def ray_arrays(
-    origins: Tensor, directions: Tensor, settings: MarchSettings, jitter: Tensor | None
+    origins: Tensor,
+    directions: Tensor,
+    settings: MarchSettings,
+    jitter: Tensor | None,
+    limits: Tensor | None,
 ) -> Rays:
     """Rays as kernels read them; ValueError for rays that they must not read."""
     check_rays(origins, directions)
     o, d = origins.double(), directions.double()
-    t_min, t_max = ray_bounds(o, d, settings)
+    t_min, t_max = ray_bounds(o, d, settings, limits)
     u_min, u_max = spacing(t_min, settings.knee), spacing(t_max, settings.knee)
     num_steps = ((u_max - u_min) / settings.step_size).ceil().clamp_min(0)
     num_steps = torch.where(t_max > t_min, num_steps, 0)
