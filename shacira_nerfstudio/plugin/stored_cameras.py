@@ -52,8 +52,10 @@ class StoredCamerasDataParser(DataParser):
             raise ValueError(f"expected stored cameras in {self.config.data}, found none")
         cameras = host_cameras(scene.cameras)
         return DataparserOutputs(
-            # Names for what ns-render dataset writes; there are no such files.
-            image_filenames=[Path(f"cameras/{index:04d}.png") for index in range(len(cameras))],
+            # Names that ns-render dataset gives its pictures; there are no such files.
+            image_filenames=[
+                Path("cameras", f"camera_{index:04d}.png") for index in range(len(cameras))
+            ],
             metadata={PLACEHOLDERS: True},
             cameras=cameras,
             scene_box=SceneBox(aabb=torch.from_numpy(scene.rendering.box.copy())),
