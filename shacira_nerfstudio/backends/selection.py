@@ -14,8 +14,9 @@ logger = logging.getLogger(__name__)
 _MODULES = {
     "reference": "shacira_nerfstudio.backends.reference",
     "cpu_numba": "shacira_nerfstudio.backends.cpu_numba",
+    "triton": "shacira_nerfstudio.backends.triton",
 }
-_AUTO = {"cpu": ("cpu_numba", "reference")}
+_AUTO = {"cpu": ("cpu_numba", "reference"), "cuda": ("triton", "reference")}
 _announced: set[tuple[str, str]] = set()
 
 

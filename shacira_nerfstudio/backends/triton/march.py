@@ -1,0 +1,220 @@
+"""Samples along rays: a pass that counts, a running sum, a pass that writes.
+
+A warp takes a ray and looks at as many of its steps at once as it has lanes for; empty space costs
+so little that way that nothing is skipped. In double precision, with the formulas of `reference`:
+the samples of both differ only where a position lies within rounding of the border of a cell.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from shacira_nerfstudio.backends.geometry import constant
+from shacira_nerfstudio.backends.types import MarchSettings, Samples
+
+STEPS = 64
+"""That a warp looks at at once."""
+SPANS = 5
+"""Rows that samples are written to: starts, ends, positions."""
+_NEVER = 2**31 - 1
+
+
+@triton.jit
+def _spacing(t, knee, KNEE: tl.constexpr):
+    if KNEE:
+        return tl.where(t <= knee, t, knee * (2 - knee / tl.maximum(t, knee)))
+    else:
+        return t
+
+
+@triton.jit
+def _spacing_inverse(u, knee, least, KNEE: tl.constexpr):
+    if KNEE:
+        return tl.where(u <= knee, u, knee * knee / tl.maximum(2 * knee - u, least))
+    else:
+        return u
+
+
+@triton.jit
+def _axis(origin_ptr, direction_ptr, settings_ptr, t_min, t_max, AFFINE: tl.constexpr):
+    """Origin and direction along an axis, in the unit cube of the box; bounds, cut by its slab."""
+    origin = tl.load(origin_ptr).to(tl.float64)
+    direction = tl.load(direction_ptr).to(tl.float64)
+    low, high = tl.load(settings_ptr + 6), tl.load(settings_ptr + 9)
+    if AFFINE:
+        # The numbers of a kernel's text are single precision, so this one comes from outside.
+        tiny = tl.load(settings_ptr + 12)
+        inverse = 1 / tl.where(tl.abs(direction) < tiny, tiny, direction)
+        a, b = (low - origin) * inverse, (high - origin) * inverse
+        t_min = tl.maximum(t_min, tl.minimum(a, b))
+        t_max = tl.minimum(t_max, tl.maximum(a, b))
+    return (origin - low) / (high - low), direction / (high - low), t_min, t_max
+
+
+@triton.jit
+def _contract(x, y, z):
+    x, y, z = x * 2 - 1, y * 2 - 1, z * 2 - 1
+    r = tl.maximum(tl.maximum(tl.maximum(tl.abs(x), tl.abs(y)), tl.abs(z)), 1.0)
+    factor = (2 - 1 / r) / r
+    return (x * factor + 2) / 4, (y * factor + 2) / 4, (z * factor + 2) / 4
+
+
+@triton.jit
+def _cell(x, G):
+    return tl.minimum(tl.maximum(x * G, 0.0), (G - 1).to(tl.float64)).to(tl.int64)
+
+
+@triton.jit(do_not_specialize=["max_samples", "capacity"])
+def _march_kernel(
+    origins_ptr, directions_ptr, occupancy_ptr, settings_ptr, jitter_ptr, first_ptr, info_ptr,
+    next_ptr, out_ptr, max_samples, capacity, G: tl.int32, AFFINE: tl.constexpr,
+    KNEE: tl.constexpr, CAPPED: tl.constexpr, WRITES: tl.constexpr, NEVER: tl.constexpr,
+    STEPS: tl.constexpr,
+):  # fmt: skip
+    ray = tl.program_id(0).to(tl.int64)
+    t_min, t_max = tl.load(settings_ptr), tl.load(settings_ptr + 1)
+    step_size, knee = tl.load(settings_ptr + 2), tl.load(settings_ptr + 3)
+    least, half_step = tl.load(settings_ptr + 4), tl.load(settings_ptr + 5)
+    o, d = origins_ptr + ray * 3, directions_ptr + ray * 3
+    ox, dx, t_min, t_max = _axis(o, d, settings_ptr, t_min, t_max, AFFINE)
+    oy, dy, t_min, t_max = _axis(o + 1, d + 1, settings_ptr + 1, t_min, t_max, AFFINE)
+    oz, dz, t_min, t_max = _axis(o + 2, d + 2, settings_ptr + 2, t_min, t_max, AFFINE)
+    u_min, u_max = _spacing(t_min, knee, KNEE), _spacing(t_max, knee, KNEE)
+    num_steps = tl.maximum(tl.ceil((u_max - u_min) / step_size), 0.0)
+    num_steps = tl.where(t_max > t_min, num_steps, 0.0).to(tl.int32)
+    jitter = tl.zeros((), tl.float64)
+    if jitter_ptr is not None:
+        jitter = tl.load(jitter_ptr + ray).to(tl.float64)
+    step = tl.zeros((), tl.int32)
+    if first_ptr is not None:
+        step = tl.load(first_ptr + ray).to(tl.int32)
+    next_step = tl.full((), NEVER, tl.int32)
+    count = tl.zeros((), tl.int32)
+    begin, wanted = tl.zeros((), tl.int64), tl.full((), NEVER, tl.int32)
+    if WRITES:
+        begin = tl.load(info_ptr + ray * 2)
+        wanted = tl.load(info_ptr + ray * 2 + 1).to(tl.int32)
+    # Counting goes on to the sample after the last one that is allowed, to name its step.
+    goes_on = (step >= 0) & (step < num_steps) & (wanted > 0)
+    while goes_on:
+        steps = step + tl.arange(0, STEPS)
+        edge = u_min + (steps.to(tl.float64) + jitter) * step_size
+        t_mid = _spacing_inverse(edge + half_step, knee, least, KNEE)
+        x, y, z = ox + t_mid * dx, oy + t_mid * dy, oz + t_mid * dz
+        if not AFFINE:
+            x, y, z = _contract(x, y, z)
+        cell = (_cell(x, G) * G + _cell(y, G)) * G + _cell(z, G)
+        inside = (steps < num_steps) & (t_mid < t_max)
+        keep = tl.load(occupancy_ptr + cell, mask=inside, other=0) != 0
+        rank = count + tl.cumsum(keep.to(tl.int32), 0)
+        if WRITES:
+            at = begin + rank - 1
+            keep = keep & (rank <= wanted) & (at < capacity)
+            out = out_ptr + at
+            start = _spacing_inverse(edge, knee, least, KNEE)
+            end = _spacing_inverse(edge + step_size, knee, least, KNEE)
+            tl.store(out, start.to(tl.float32), mask=keep)
+            tl.store(out + tl.cast(capacity, tl.int64), end.to(tl.float32), mask=keep)
+            tl.store(out + tl.cast(capacity, tl.int64) * 2, x.to(tl.float32), mask=keep)
+            tl.store(out + tl.cast(capacity, tl.int64) * 3, y.to(tl.float32), mask=keep)
+            tl.store(out + tl.cast(capacity, tl.int64) * 4, z.to(tl.float32), mask=keep)
+        elif CAPPED:
+            over = keep & (rank > max_samples)
+            next_step = tl.min(tl.where(over, steps, NEVER), 0)
+        count = tl.max(rank, 0)
+        step += STEPS
+        goes_on = (step < num_steps) & (count < wanted) & (next_step == NEVER)
+    if not WRITES:
+        if CAPPED:
+            count = tl.minimum(count, max_samples)
+        tl.store(info_ptr + ray * 2 + 1, count.to(tl.int64))
+        tl.store(next_ptr + ray, tl.where(next_step == NEVER, -1, next_step).to(tl.int64))
+
+
+class March:
+    """Rays on their way through an occupancy grid; arguments as for :meth:`Backend.march`.
+
+    :attr:`info` and :attr:`next_step` are those of :class:`Samples`; how many samples there are is
+    known on the device alone.
+    """
+
+    def __init__(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: Tensor,
+        settings: MarchSettings,
+        *,
+        jitter: Tensor | None = None,
+        first_step: Tensor | None = None,
+        max_samples: int = 0,
+    ) -> None:
+        low, high = settings.box
+        numbers = (
+            *(settings.near, settings.far, settings.step_size, settings.knee),
+            *(1e-6 * settings.knee, 0.5 * settings.step_size, *low, *high, 1e-12, 1e-12, 1e-12),
+        )
+        self._arrays = (
+            origins.contiguous(),
+            directions.contiguous(),
+            occupancy.contiguous().view(torch.uint8),
+            constant(numbers, torch.float64, origins.device),
+            None if jitter is None else jitter.contiguous(),
+            None if first_step is None else first_step.contiguous(),
+        )
+        self._constants = {
+            "G": occupancy.shape[0],
+            "AFFINE": settings.contraction == "affine",
+            "KNEE": settings.knee > 0,
+            "CAPPED": max_samples > 0,
+            "NEVER": _NEVER,
+            "STEPS": STEPS,
+        }
+        self._max_samples = max_samples
+        self.info = torch.zeros(len(origins), 2, dtype=torch.long, device=origins.device)
+        self.next_step = torch.empty_like(self.info[:, 0])
+        self._launch(None, 0, writes=False)
+        ends = self.info[:, 1].cumsum(0)
+        torch.sub(ends, self.info[:, 1], out=self.info[:, 0])
+        self.total = ends[-1:] if len(ends) else ends.new_zeros(1)
+        """int64 [1]."""
+
+    def _launch(self, out: Tensor | None, capacity: int, *, writes: bool) -> None:
+        if not len(self.info):
+            return
+        # Without fused multiply-adds both passes, and `reference`, round alike.
+        _march_kernel[(len(self.info),)](
+            *self._arrays, self.info, self.next_step, out, self._max_samples, capacity,
+            **self._constants, WRITES=writes, num_warps=1, enable_fp_fusion=False,
+        )  # fmt: skip
+
+    def write(self, out: Tensor) -> None:
+        """Writes what fits of the samples.
+
+        Args:
+            out: float32, contiguous, [SPANS or more, room].
+        """
+        self._launch(out, out.shape[1], writes=True)
+
+
+def march(
+    origins: Tensor,
+    directions: Tensor,
+    occupancy: Tensor,
+    settings: MarchSettings,
+    *,
+    jitter: Tensor | None,
+    first_step: Tensor | None,
+    max_samples: int,
+) -> Samples:
+    """See :meth:`Backend.march`. The host waits for the number of samples."""
+    found = March(
+        origins, directions, occupancy, settings,
+        jitter=jitter, first_step=first_step, max_samples=max_samples,
+    )  # fmt: skip
+    out = torch.empty(SPANS, int(found.total), device=origins.device)
+    found.write(out)
+    return Samples(out[0], out[1], out[2:].t(), found.info, found.next_step)
