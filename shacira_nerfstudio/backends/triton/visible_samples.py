@@ -20,7 +20,7 @@ from shacira_nerfstudio.backends.types import FieldArrays, VisibleSamples
 BLOCK = 32
 """Samples of a ray that are copied at once."""
 _SLACK = 1.25
-_ROUNDED_TO = 1 << 14
+ROUNDED_TO = 1 << 14
 """Buffers of equal lengths are used again."""
 
 
@@ -56,7 +56,7 @@ class VisibleSamplesFinder:
         expected = self._samples_per_ray * len(march.info) * _SLACK
         if not expected:
             expected = int(march.total)
-        return max(1, -(-int(expected) // _ROUNDED_TO)) * _ROUNDED_TO
+        return max(1, -(-int(expected) // ROUNDED_TO)) * ROUNDED_TO
 
     @torch.no_grad()
     def find(
