@@ -5,8 +5,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from shacira_nerfstudio.codec import CameraSet, PackedScene, QuantizedTensor, RenderSettings
-from shacira_nerfstudio.codec.sections.cameras import rounded_cameras
 from shacira_nerfstudio.codec.latents.features import reached_entries
+from shacira_nerfstudio.codec.scene import KINDS
+from shacira_nerfstudio.codec.sections.cameras import rounded_cameras
 from shacira_nerfstudio.grid import GridSpec
 
 
@@ -21,17 +22,17 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @st.composite
-def counts(draw, max_letters=300):
-    """How often symbols occur: flat, peaked, sparse, one letter only, up to 10^7 of one."""
+def counts(draw, max_symbols=300):
+    """How often symbols occur: flat, peaked, sparse, one symbol only, up to 10^7 of one."""
     rng = np.random.default_rng(draw(seeds))
-    letters = draw(st.sampled_from([1, 2, 3, 17, max_letters]))
+    num_symbols = draw(st.sampled_from([1, 2, 3, 17, max_symbols]))
     spread = draw(st.sampled_from([0.001, 0.1, 1.0, 10.0]))
     scale = draw(st.sampled_from([1, 100, 10_000_000]))
-    distance = np.abs(np.arange(letters) - rng.integers(letters))
-    result = (scale * np.exp(-distance / (spread * letters))).astype(np.int64)
-    result[rng.random(letters) < draw(st.sampled_from([0.0, 0.5]))] = 0
+    distance = np.abs(np.arange(num_symbols) - rng.integers(num_symbols))
+    result = (scale * np.exp(-distance / (spread * num_symbols))).astype(np.int64)
+    result[rng.random(num_symbols) < draw(st.sampled_from([0.0, 0.5]))] = 0
     if not result.any():
-        result[rng.integers(letters)] = 1
+        result[rng.integers(num_symbols)] = 1
     return result
 
 
@@ -47,25 +48,30 @@ def symbols(draw, size, *, alphabet=None):
 
 @st.composite
 def grids(draw, num_dims=None):
-    """Small grids with dense and hashed levels."""
+    """Small grids with dense and hashed levels; axes of equal or of different resolutions."""
     dims = draw(st.sampled_from([2, 3])) if num_dims is None else num_dims
-    base = draw(st.integers(2, 5))
+    num_sides = draw(st.sampled_from([1, dims]))
+    sides = [draw(st.integers(2, 5)) for _ in range(num_sides)] * (dims // num_sides)
+    growth = st.integers(0, 12 if dims == 3 else 40)
+    growths = [draw(growth) for _ in range(num_sides)] * (dims // num_sides)
     return GridSpec.create(
         num_dims=dims,
         num_levels=draw(st.integers(1, 4)),
-        base_res=base,
-        max_res=base + draw(st.integers(0, 12 if dims == 3 else 40)),
+        base_res=sides,
+        max_res=[side + more for side, more in zip(sides, growths, strict=True)],
         log2_hashmap_size=draw(st.integers(3, 9)),
     )
 
 
 @st.composite
 def occupancies(draw, num_dims):
-    """None, or a grid of 1 to 13 cells per axis: free, full, sparse, half."""
+    """None, or a grid of 1 to 13 cells per axis, cubes among them: free, full, sparse, half."""
     if draw(st.booleans()):
         rng = np.random.default_rng(draw(seeds))
-        side = draw(st.sampled_from([1, 2, 3, 8, 9, 13]))
-        return rng.random((side,) * num_dims) < draw(st.sampled_from([0.0, 0.05, 0.5, 1.0]))
+        sides = st.sampled_from([1, 2, 3, 8, 9, 13])
+        num_sides = draw(st.sampled_from([1, num_dims]))
+        shape = [draw(sides) for _ in range(num_sides)] * (num_dims // num_sides)
+        return rng.random(shape) < draw(st.sampled_from([0.0, 0.05, 0.5, 1.0]))
     return None
 
 
@@ -121,7 +127,7 @@ def random_rotations(rng, count):
     return axes * np.linalg.det(axes)[:, None, None]
 
 
-facts = st.dictionaries(
+metadata = st.dictionaries(
     st.from_regex("[a-z0-9_]{1,8}", fullmatch=True),
     st.one_of(st.integers(-(2**53) + 1, 2**53 - 1), st.text(max_size=20)),
     max_size=4,
@@ -147,7 +153,7 @@ def scenes(draw):
         if level >= present:
             rows[:] = 0
     return PackedScene(
-        kind={2: "image", 3: "radiance_field"}[grid.num_dims],
+        kind=draw(st.sampled_from([name for name, dims in KINDS.items() if dims == grid.num_dims])),
         architecture=draw(words),
         grid=grid,
         symbols=values,
@@ -157,7 +163,7 @@ def scenes(draw):
         ),
         rendering=draw(st.one_of(st.none(), renderings(grid.num_dims))),
         cameras=draw(st.one_of(st.none(), camera_sets())),
-        meta=draw(facts),
+        meta=draw(metadata),
         num_levels_present=None if present == grid.num_levels else present,
         prefix_psnr=draw(st.one_of(st.none(), some_psnr)),
     )

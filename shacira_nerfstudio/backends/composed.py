@@ -11,12 +11,7 @@ from torch import Tensor
 
 from shacira_nerfstudio.backends.field_operations import FieldOperations
 from shacira_nerfstudio.backends.networks import density_of
-from shacira_nerfstudio.backends.types import (
-    FieldArrays,
-    MarchSettings,
-    Rendering,
-    VisibleSamples,
-)
+from shacira_nerfstudio.backends.types import FieldArrays, MarchSettings, Rendering, VisibleSamples
 
 FIRST_CHUNK = 16
 """Samples per ray that rendering looks at first; each further look takes twice as many. Most rays

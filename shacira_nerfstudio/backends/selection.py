@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from dataclasses import dataclass
 
 import torch
 
@@ -11,21 +12,35 @@ from shacira_nerfstudio.backends.base import Backend
 
 logger = logging.getLogger(__name__)
 
-_MODULES = {
-    "reference": "shacira_nerfstudio.backends.reference",
-    "cpu_numba": "shacira_nerfstudio.backends.cpu_numba",
-    "triton": "shacira_nerfstudio.backends.triton",
+
+@dataclass(frozen=True)
+class _Entry:
+    """A backend that can be asked for by name."""
+
+    module: str
+    """Has a function ``create(device)``, which raises RuntimeError where the backend cannot run."""
+    package: str = ""
+    """What to install for it beside torch."""
+
+
+_BACKENDS = {
+    "reference": _Entry("shacira_nerfstudio.backends.reference"),
+    "cpu_numba": _Entry("shacira_nerfstudio.backends.cpu_numba", package="numba"),
+    "triton": _Entry("shacira_nerfstudio.backends.triton", package="triton"),
 }
 _AUTO = {"cpu": ("cpu_numba", "reference"), "cuda": ("triton", "reference")}
+"""What ``auto`` tries on a type of device, fastest first; on others it takes `reference`."""
 _announced: set[tuple[str, str]] = set()
 
 
 def _load(name: str, device: torch.device) -> Backend:
     """Imports one backend; raises RuntimeError with the reason if it cannot run on ``device``."""
+    entry = _BACKENDS[name]
     try:
-        module = importlib.import_module(_MODULES[name])
+        module = importlib.import_module(entry.module)
     except ImportError as error:
-        raise RuntimeError(f"backend {name} cannot be imported: {error}") from error
+        advice = f"; it needs `pip install {entry.package}`" if entry.package else ""
+        raise RuntimeError(f"backend {name} cannot be imported: {error}{advice}") from error
     return module.create(device)
 
 
@@ -33,7 +48,7 @@ def available_backends(device: torch.device | str = "cpu") -> dict[str, str | No
     """Names of all backends, each with None if it runs on ``device``, else with the reason why
     not."""
     reasons: dict[str, str | None] = {}
-    for name in _MODULES:
+    for name in _BACKENDS:
         try:
             _load(name, torch.device(device))
             reasons[name] = None
@@ -56,8 +71,8 @@ def get_backend(name: str, device: torch.device | str = "cpu") -> Backend:
     """
     device = torch.device(device)
     if name != "auto":
-        if name not in _MODULES:
-            raise ValueError(f"expected a backend of auto, {', '.join(_MODULES)}, got {name!r}")
+        if name not in _BACKENDS:
+            raise ValueError(f"expected a backend of auto, {', '.join(_BACKENDS)}, got {name!r}")
         return _load(name, device)
     reasons = []
     for candidate in _AUTO.get(device.type, ("reference",)):

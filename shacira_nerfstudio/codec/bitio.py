@@ -1,4 +1,4 @@
-"""The codec's letters: one error type, readers and writers of bytes and of bits.
+"""The codec's ground: one error type, readers and writers of bytes and of bits.
 
 Every reader here knows the section it reads and refuses to run past its end, so nothing above has
 to check lengths again. All multi-byte numbers are little-endian; bits run from the most significant

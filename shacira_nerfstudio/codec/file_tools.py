@@ -1,4 +1,4 @@
-"""What one does with whole files: save, load, describe, verify, truncate."""
+"""What one does with whole files: save, load, describe, verify, truncate, compare."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
-from shacira_nerfstudio.codec.sections.head import encode_head
+import numpy as np
+
+from shacira_nerfstudio.codec.bitio import SceneFormatError
+from shacira_nerfstudio.codec.container import VERSION, Section, pack_sections, unpack_sections
 from shacira_nerfstudio.codec.scene import PackedScene
 from shacira_nerfstudio.codec.scene_file import (
-    KNOWN,
     MAX_ENTRIES,
-    ORDER,
     FileContent,
     decode_scene,
     encode_scene,
     read_file,
 )
-from shacira_nerfstudio.codec.bitio import SceneFormatError
+from shacira_nerfstudio.codec.sections.head import encode_head
+from shacira_nerfstudio.codec.sections.table import KNOWN, LEVEL_TAG, PART_OF_TAG
 
 
-def save_scene(path: str | os.PathLike, scene: PackedScene | bytes) -> int:
+def save_scene(path: str | os.PathLike[str], scene: PackedScene | bytes) -> int:
     """Writes a scene, or its bytes: afterwards the whole new file is there or the old one.
 
     Returns:
@@ -54,54 +55,74 @@ def _umask() -> int:
 
 
 def load_scene(
-    path: str | os.PathLike, *, allow_truncated: bool = False, max_entries: int = MAX_ENTRIES
+    path: str | os.PathLike[str], *, allow_truncated: bool = False, max_entries: int = MAX_ENTRIES
 ) -> PackedScene:
     """Reads and decodes a file; see :func:`decode_scene`."""
     data = Path(path).read_bytes()
     return decode_scene(data, allow_truncated=allow_truncated, max_entries=max_entries)
 
 
+def bytes_by_part(data: bytes | memoryview) -> dict[str, int]:
+    """Where the bytes of a file go, without decoding it; their sum is its length.
+
+    "latents" are the sections of the levels, their models and frequency tables included; "other"
+    is the container and the sections that may be skipped.
+    """
+    return _bytes_by_part(unpack_sections(data, known=KNOWN), data)
+
+
+def _bytes_by_part(sections: list[Section], data: bytes | memoryview) -> dict[str, int]:
+    by_part = dict.fromkeys(PART_OF_TAG.values(), 0)
+    by_part["other"] = len(memoryview(data).cast("B"))
+    for section in sections:
+        part, size = PART_OF_TAG.get(section.tag, "other"), len(section.payload)
+        if part != "other":
+            by_part[part] += size
+            by_part["other"] -= size
+    return by_part
+
+
 def describe(data: bytes | memoryview, *, allow_truncated: bool = False) -> dict[str, Any]:
-    """Facts about a file that decodes, ready for JSON: where its bytes go, rates, counts.
+    """What there is to know about a file that decodes, ready for JSON: where its bytes go, rates,
+    counts.
 
     A prefix of the file that ends behind level l has ``prefix_bytes[l]`` bytes; ``prefix_psnr[l]``
-    is what its scene reaches in dB, if that was measured. "tables" are models and frequency tables
-    within the level sections, "latents" their streams, "other" the container and the sections that
-    may be skipped. Bits per latent count streams and tables.
+    is what its scene reaches in dB, if that was measured. The ``latents`` of
+    :func:`bytes_by_part` are ``stream_bytes`` and ``table_bytes`` together, the latter being models
+    and frequency tables; so are those of each level and bits per latent.
     """
     content = read_file(data, allow_truncated=allow_truncated)
     scene, grid = content.scene, content.scene.grid
-    names = {"HEAD": "head", "RNDR": "head", "GRID": "grid", "OCCU": "occupancy", "WGTS": "weights"}
-    by_part: dict[str, int] = dict.fromkeys(names.values(), 0)
-    for section in content.sections:
-        if section.tag in names:
-            by_part[names[section.tag]] += len(section.payload)
-    by_part["latents"] = sum(parts.stream_bytes for parts in content.levels)
-    by_part["tables"] = sum(parts.table_bytes for parts in content.levels)
-    by_part["other"] = len(memoryview(data).cast("B")) - sum(by_part.values())
-    coded_bits = 8 * (by_part["latents"] + by_part["tables"])
     level_bytes = [parts.table_bytes + parts.stream_bytes for parts in content.levels]
-    ends = [s.offset + len(s.payload) for s in content.sections if s.tag == "LATN"]
-    psnr = scene.prefix_psnr and [value / 100 for value in scene.prefix_psnr]
     stored = grid.offsets[scene.num_coded_levels] * scene.latent_dim
     reached = sum(content.num_reached) * scene.latent_dim
     return {
-        "version": content.version,
+        "version": VERSION,
+        "kind": scene.kind,
+        "architecture": dict(scene.architecture),
+        "digest": content.digest,
+        "meta": dict(scene.meta),
         "bytes": len(memoryview(data).cast("B")),
-        "bytes_by_part": by_part,
+        "bytes_by_part": _bytes_by_part(content.sections, data),
+        "stream_bytes": sum(parts.stream_bytes for parts in content.levels),
+        "table_bytes": sum(parts.table_bytes for parts in content.levels),
         "bytes_by_level": level_bytes,
         "bits_per_latent_by_level": [
             8 * size / (entries * scene.latent_dim)
             for size, entries in zip(level_bytes, grid.table_sizes, strict=False)
         ],
-        "prefix_bytes": ends,
-        "prefix_psnr": psnr,
+        "prefix_bytes": [
+            section.offset + len(section.payload)
+            for section in content.sections
+            if section.tag == LEVEL_TAG
+        ],
+        "prefix_psnr": scene.prefix_psnr and [value / 100 for value in scene.prefix_psnr],
         "num_levels": grid.num_levels,
         "num_levels_present": scene.num_coded_levels,
-        "is_cut_off": content.is_cut_off,
+        "is_truncated": content.is_truncated,
         "sections": [[section.tag, len(section.payload)] for section in content.sections],
-        "bits_per_latent": coded_bits / max(stored, 1),
-        "bits_per_reached_latent": coded_bits / max(reached, 1),
+        "bits_per_latent": 8 * sum(level_bytes) / max(stored, 1),
+        "bits_per_reached_latent": 8 * sum(level_bytes) / max(reached, 1),
         "num_latents": stored,
         "num_reached_latents": reached,
         "num_nonzero_latents": int((scene.symbols != 0).sum()),
@@ -109,12 +130,9 @@ def describe(data: bytes | memoryview, *, allow_truncated: bool = False) -> dict
         "num_occupied_cells": None if scene.occupancy is None else int(scene.occupancy.sum()),
         "num_cells": None if scene.occupancy is None else scene.occupancy.size,
         "num_cameras": 0 if scene.cameras is None else len(scene.cameras.sizes),
-        "resolutions": list(grid.resolutions),
+        "resolutions": [list(axes) for axes in grid.resolutions],
         "table_sizes": list(grid.table_sizes),
         "reached_entries_by_level": content.num_reached,
-        "head": content.head,
-        "digest": content.head["digest"],
-        "meta": dict(scene.meta),
     }
 
 
@@ -124,15 +142,15 @@ def verify(data: bytes | memoryview, *, allow_truncated: bool = False) -> None:
     Sections that may be skipped and that this version does not know are left out of the comparison.
 
     Args:
-        allow_truncated: Accept a file that was cut off; its whole levels are checked, and its
+        allow_truncated: Accept a file that was truncated; its whole levels are checked, and its
             digest, which is of all levels, is not.
     """
     content = read_file(data, allow_truncated=allow_truncated)
-    known = [section for section in content.sections if section.tag in (*ORDER, "LATN")]
-    again = unpack_sections(encode_scene(content.scene, version=content.version), known=KNOWN)
+    known = [section for section in content.sections if section.tag in KNOWN]
+    again = unpack_sections(encode_scene(content.scene), known=KNOWN)
     for ours, theirs in zip(again, known, strict=True):
-        if content.is_cut_off and theirs.tag == "HEAD":
-            continue  # it speaks of levels that are gone
+        if content.is_truncated and theirs.tag == "HEAD":
+            continue  # it counts levels that are gone
         if ours.payload != theirs.payload:
             raise SceneFormatError(theirs.tag, "the canonical encoding", "another one")
 
@@ -142,7 +160,7 @@ def truncate(
 ) -> bytes:
     """A shorter file with the coarsest levels only, itself valid and canonical.
 
-    All other sections stay as they are; only HEAD changes. ``data`` may itself be cut off.
+    All other sections stay as they are; only HEAD changes. ``data`` may itself be truncated.
 
     Args:
         max_level: Finest level to keep, from 0.
@@ -167,10 +185,46 @@ def _with_levels(content: FileContent, count: int) -> bytes:
     for section in content.sections:
         payload = bytes(section.payload)
         if section.tag == "HEAD":
-            payload = encode_head(content.scene, num_levels=count, version=content.version)
-        if section.tag == "LATN":
+            payload = encode_head(content.scene, num_levels=count)
+        if section.tag == LEVEL_TAG:
             left -= 1
             if left < 0:
                 continue
         parts.append((section.tag, payload))
-    return pack_sections(parts, version=content.version)
+    return pack_sections(parts)
+
+
+_COMPARED_WHOLE = "kind architecture grid num_levels_present rendering meta prefix_psnr".split()
+
+
+def diff(a: PackedScene, b: PackedScene) -> dict[str, str]:
+    """What differs between two scenes, in words by name; empty if nothing does."""
+    differences: dict[str, str] = {}
+    for name in _COMPARED_WHOLE:
+        first, second = getattr(a, name), getattr(b, name)
+        if first != second:
+            differences[name] = f"{first} and {second}"
+    if a.cameras != b.cameras:
+        counts = [0 if s.cameras is None else len(s.cameras.sizes) for s in (a, b)]
+        differences["cameras"] = f"{counts[0]} and {counts[1]} cameras, not the same"
+    for name in ("symbols", "occupancy"):
+        difference = _diff_arrays(getattr(a, name), getattr(b, name))
+        if difference:
+            differences[name] = difference
+    for name in sorted({*a.weights, *b.weights}):
+        tensors = [scene.weights.get(name) for scene in (a, b)]
+        if tensors[0] != tensors[1]:
+            floats = [None if tensor is None else tensor.dequantize() for tensor in tensors]
+            differences[f"weights.{name}"] = _diff_arrays(*floats) or "other steps, same values"
+    return differences
+
+
+def _diff_arrays(a: np.ndarray | None, b: np.ndarray | None) -> str:
+    """In words, empty if equal."""
+    if a is None or b is None:
+        return "" if a is b else f"{'absent' if a is None else 'there'} in the first file only"
+    if a.shape != b.shape:
+        return f"shapes {list(a.shape)} and {list(b.shape)}"
+    count = int((a != b).sum())
+    largest = abs(a.astype(float) - b.astype(float)).max(initial=0.0)
+    return f"{count:,} of {a.size:,} differ, at most by {largest:.6g}" if count else ""

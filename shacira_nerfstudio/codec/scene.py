@@ -2,7 +2,7 @@
 
 Everything here checks itself when it is made, so a PackedScene that exists can be encoded, but for
 one rule that needs the whole grid: entries that nothing reaches hold 0 (see
-``contexts.reached_entries``).
+``features.reached_entries``).
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import numpy as np
 from shacira_nerfstudio.codec.entropy.frequency_table import MAX_SYMBOL
 from shacira_nerfstudio.grid import GridSpec
 
-KINDS = {"radiance_field": 3, "image": 2}
-"""Kinds of field and their number of axes."""
+KINDS = {"radiance_field": 3, "image": 2, "video": 3}
+"""Kinds of field and their number of axes: x, y, z; x, y; x, y, t."""
 
 CONTRACTIONS = ("affine", "contracted")
 BACKGROUNDS = ("white", "black", "last_sample", "color")
 MAX_WEIGHT_VALUE = 2047
 MAX_LATENT_DIM = 16
 MAX_CAMERAS = 1 << 16
+MAX_CELLS, MAX_CELLS_PER_AXIS = 1 << 24, 1 << 12
+"""Of an occupancy grid. Along one axis there are few enough that wavefronts are no endless work."""
+
 MAX_INTEGER = (1 << 53) - 1
 """Largest integer that every reader of JSON keeps exactly."""
 
@@ -152,20 +155,21 @@ class PackedScene(_ByContent):
     """A compressed scene: ``encode_scene`` makes bytes of it, ``decode_scene`` gives it back."""
 
     kind: str
-    """"radiance_field" (three axes) or "image" (two)."""
+    """One of KINDS."""
     architecture: Mapping[str, int | str]
     """What the model needs to build itself: integers and short ASCII words."""
     grid: GridSpec
     symbols: np.ndarray
     """int16 [num_entries, latent_dim], from -4095 to 4095; 0 where nothing reaches the entry."""
-    occupancy: np.ndarray | None
-    """bool [G] * D over the unit cube, first axis x; None means that everything is occupied."""
-    weights: Mapping[str, QuantizedTensor]
+    occupancy: np.ndarray | None = None
+    """bool [G_0, G_1] or [G_0, G_1, G_2] over the unit cube, first axis x; None means that
+    everything is occupied."""
+    weights: Mapping[str, QuantizedTensor] = field(default_factory=dict)
     """By name; the order does not matter."""
     rendering: RenderSettings | None = None
     cameras: CameraSet | None = None
     meta: Mapping[str, str | int] = field(default_factory=dict)
-    """Facts for people: tool, licence, author, training."""
+    """For people: tool, licence, author, training."""
     num_levels_present: int | None = None
     """Levels that were stored, when the finest are missing; their symbols are 0. None means all."""
     prefix_psnr: tuple[int, ...] | None = None
@@ -179,17 +183,22 @@ class PackedScene(_ByContent):
             )
         self._check_symbols()
         if self.occupancy is not None:
-            side = len(self.occupancy)
-            _check_array(
-                "occupancy", self.occupancy, np.bool_, (max(side, 1),) * self.grid.num_dims
-            )
+            _check_array("occupancy", self.occupancy, np.bool_, (None,) * self.grid.num_dims)
+            shape = self.occupancy.shape
+            if self.occupancy.size > MAX_CELLS or not all(
+                1 <= length <= MAX_CELLS_PER_AXIS for length in shape
+            ):
+                raise ValueError(
+                    f"expected an occupancy of 1 to {MAX_CELLS_PER_AXIS} cells per axis and "
+                    f"{MAX_CELLS} in all, got {shape}"
+                )
         for name, tensor in self.weights.items():
             if not re.fullmatch("[a-z0-9_.]{1,255}", name) or not isinstance(
                 tensor, QuantizedTensor
             ):
                 raise ValueError(f"expected tensors named [a-z0-9_.]+, got {name!r}")
-        check_facts("architecture", self.architecture, only_ascii=True)
-        check_facts("meta", self.meta)
+        _check_metadata("architecture", self.architecture, only_ascii=True)
+        _check_metadata("meta", self.meta)
         if self.prefix_psnr is not None and not (
             len(self.prefix_psnr) == self.grid.num_levels
             and all(type(psnr) is int and 0 <= psnr < 1 << 16 for psnr in self.prefix_psnr)
@@ -232,9 +241,11 @@ class PackedScene(_ByContent):
         return self.symbols[self.grid.offsets[level] : self.grid.offsets[level + 1]]
 
 
-def check_facts(what: str, facts: Mapping[str, str | int], *, only_ascii: bool = False) -> None:
+def _check_metadata(
+    what: str, metadata: Mapping[str, str | int], *, only_ascii: bool = False
+) -> None:
     """Demands keys in [a-z0-9_] and values that every JSON reader keeps exactly."""
-    for key, value in facts.items():
+    for key, value in metadata.items():
         if not isinstance(key, str) or not re.fullmatch("[a-z0-9_]{1,64}", key):
             raise ValueError(f"expected {what} keys of [a-z0-9_], got {key!r}")
         if isinstance(value, str):

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from made_up_networks import SHAPES, gradients, make_inputs, make_weights
+from synthetic_networks import SHAPES, gradients, make_inputs, make_weights
 
-from shacira_nerfstudio.backends.reference import density_of
+from shacira_nerfstudio.backends.networks import density_of
 
-kernels = pytest.importorskip("shacira_nerfstudio.backends.cpu_numba.bfloat16_kernels")
+kernels = pytest.importorskip("shacira_nerfstudio.backends.cpu_numba.networks.bfloat16_kernels")
 TILE = kernels.TILE
 
 
@@ -31,12 +31,9 @@ class RoundedLinear(torch.autograd.Function):
         return rounded(d) @ rounded(weight), rounded(d).t() @ rounded(x), d.sum(0)
 
 
-def network(x, weights, name):
-    count = sum(key.startswith(name) for key in weights) // 2
-    for index in range(count):
-        parts = (weights[f"{name}.{index}.{part}"] for part in ("weight", "bias"))
-        x = RoundedLinear.apply(x, *parts)
-        x = x.relu() if index + 1 < count else x
+def network(x, layers):
+    for index, layer in enumerate(layers):
+        x = RoundedLinear.apply(x.relu() if index else x, *layer)
     return x
 
 
@@ -110,15 +107,15 @@ def test_networks_with_rounded_factors(name, num_samples):
     latents, features, rays, upstream = make_inputs(shape, num_samples)
 
     def found(latents, features, weights):
-        raw = backend.raw_density(latents, weights)
+        raw = backend.density_outputs(latents, weights)
         return backend.shade(latents, raw, features, rays, weights)
 
     def expected(latents, features, weights):
-        raw = network(latents.flatten(1), weights, "density_mlp")
+        raw = network(latents.flatten(1), weights.density)
         inputs = torch.cat([features[rays], raw[:, 1:]], 1)
-        return density_of(raw), network(inputs, weights, "color_mlp").sigmoid()
+        return density_of(raw), network(inputs, weights.color).sigmoid()
 
-    exact = {n: w.detach().double().requires_grad_() for n, w in weights.items()}
+    exact = weights.map(lambda name, w: w.detach().double().requires_grad_())
     results = gradients(found, latents, features, weights, upstream)
     truth = gradients(expected, latents.double(), features.double(), exact, upstream)
     for f, e in zip(results, truth, strict=True):
@@ -148,7 +145,7 @@ def test_half_the_digits_are_gone():
     shape = SHAPES["default"]
     weights, latents = make_weights(shape), torch.randn(500, *shape["latents"])
     long, short = (
-        CpuNumbaBackend(1, precision=p).raw_density(latents, weights)
+        CpuNumbaBackend(1, precision=p).density_outputs(latents, weights)
         for p in ("float32", "bfloat16")
     )
     error = (long - short).norm() / long.norm()

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from made_up_networks import SHAPES, gradients, make_inputs, make_weights
+from synthetic_networks import SHAPES, gradients, make_inputs, make_weights
 
-from shacira_nerfstudio.backends.reference import (
+from shacira_nerfstudio.backends.networks import (
     MAX_LOG_DENSITY,
     color_network,
     density_network,
@@ -22,14 +22,14 @@ def test_shade(backend, device, name, num_samples):
     latents, features, rays, upstream = make_inputs(shape, num_samples)
 
     def found(latents, features, weights):
-        raw = backend.raw_density(latents, weights)
+        raw = backend.density_outputs(latents, weights)
         return backend.shade(latents, raw, features, rays.to(device), weights)
 
     def expected(latents, features, weights):
         raw = density_network(latents, weights)
         return density_of(raw), color_network(torch.cat([features[rays], raw[:, 1:]], 1), weights)
 
-    exact = {n: w.detach().cpu().double().requires_grad_() for n, w in weights.items()}
+    exact = weights.map(lambda name, w: w.detach().cpu().double().requires_grad_())
     results = gradients(found, latents.to(device), features.to(device), weights, upstream)
     truth = gradients(expected, latents.double(), features.double(), exact, upstream)
     for f, e in zip(results, truth, strict=True):
@@ -45,7 +45,7 @@ def test_shade_without_gradients_equals_shade_with_them(backend, device):
     weights = make_weights(shape, device)
     latents, features, rays, _ = make_inputs(shape, 300)
     inputs = latents.to(device), features.to(device), rays.to(device)
-    raw = backend.raw_density(inputs[0], weights)
+    raw = backend.density_outputs(inputs[0], weights)
     with_graph = backend.shade(inputs[0], raw, *inputs[1:], weights)
     with torch.no_grad():
         without = backend.shade(inputs[0], raw, *inputs[1:], weights)
@@ -65,7 +65,7 @@ def test_threads_do_not_change_gradients():
         backend = backends.CpuNumbaBackend(num_threads)
 
         def run(latents, features, weights, backend=backend):
-            raw = backend.raw_density(latents, weights)
+            raw = backend.density_outputs(latents, weights)
             return backend.shade(latents, raw, features, rays, weights)
 
         results.append(gradients(run, latents, features, weights, upstream))
@@ -83,12 +83,12 @@ def test_gradient_of_a_huge_density_is_finite_and_not_zero(backend, device):
     shape = SHAPES["odd"]
     weights = make_weights(shape, device)
     with torch.no_grad():
-        weights["density_mlp.1.bias"][0] = 200
+        weights.density[1][1][0] = 200
     latents, features, rays, _ = make_inputs(shape, 4)
     latents = latents.to(device).requires_grad_()
-    raw = backend.raw_density(latents, weights)
+    raw = backend.density_outputs(latents, weights)
     sigma, _ = backend.shade(latents, raw, features.to(device), rays.to(device), weights)
     sigma.sum().backward()
     assert latents.grad.isfinite().all()
-    bias = weights["density_mlp.1.bias"].grad[0].item()
+    bias = weights.density[1][1].grad[0].item()
     assert bias == pytest.approx(4 * math.exp(MAX_LOG_DENSITY), rel=1e-5)

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shacira_nerfstudio.backends import AdamState, MarchSettings, Quantizer, RowGradient
-from shacira_nerfstudio.backends.reference import (
+from shacira_nerfstudio.backends import AdamState, MarchSettings, SparseRowGradient, TableQuantizer
+from shacira_nerfstudio.backends.composed import num_visible
+from shacira_nerfstudio.backends.geometry import (
     contract,
     ray_bounds,
     spacing,
@@ -28,8 +29,8 @@ CONTRACTED = MarchSettings("contracted", OTHER_BOX, near=0.1, far=50.0, step_siz
 def oracle_interpolate(x, table, grid):
     """One position, in plain floats: a list of levels of lists of channels."""
     result = []
-    for level, n in enumerate(grid.resolutions):
-        cell = [min(max(v, 0.0), 1.0) * (n - 1) + 0.5 for v in x]
+    for level, axes in enumerate(grid.resolutions):
+        cell = [min(max(v, 0.0), 1.0) * (n - 1) + 0.5 for v, n in zip(x, axes, strict=True)]
         low = [math.floor(c) for c in cell]
         total = [0.0] * table.shape[1]
         for corner in itertools.product((0, 1), repeat=grid.num_dims):
@@ -66,9 +67,10 @@ def test_weights_sum_to_one(reference, tiny_grid):
 
 def test_at_a_vertex_its_entry(reference, tiny_grid):
     table = torch.randn(tiny_grid.num_entries, 1, dtype=torch.float64)
-    for level, n in enumerate(tiny_grid.resolutions):
-        vertex = torch.randint(1, n, (20, tiny_grid.num_dims))
-        values = reference.interpolate((vertex - 0.5).double() / (n - 1), table, tiny_grid)
+    for level, axes in enumerate(tiny_grid.resolutions):
+        vertex = torch.stack([torch.randint(1, n, (20,)) for n in axes], 1)
+        x = (vertex - 0.5).double() / (torch.tensor(axes) - 1)
+        values = reference.interpolate(x, table, tiny_grid)
         entry = tiny_grid.offsets[level] + tiny_grid.vertex_index(level, vertex)
         torch.testing.assert_close(values[:, level], table[entry])
 
@@ -295,13 +297,13 @@ def test_composite_gradient_by_finite_differences(reference):
     )
 
 
-def test_visible_hand_computed(reference):
+def test_visible_hand_computed():
     sigmas = torch.tensor([1.0, 1, 1, 5, 0, 1])
     t = torch.arange(6.0)
     info = torch.tensor([[0, 3], [3, 3]])
 
     def visible(early_stop):
-        return reference.visible(sigmas, t, t + 1, info, early_stop=early_stop).tolist()
+        return num_visible(sigmas, t, t + 1, info, early_stop=early_stop).tolist()
 
     # Transmittance in front: 1, e^-1, e^-2; 1, e^-5, e^-5.
     assert visible(0.0) == [3, 3]
@@ -318,7 +320,7 @@ def test_noise_hand_computed(reference):
     x = (x ^ x >> 16) * 0x7FEB352D % 2**32
     x = (x ^ x >> 15) * 0x846CA68B % 2**32
     x ^= x >> 16
-    found = reference.quantize(torch.zeros(2, 1), Quantizer("noise", 6))
+    found = reference.quantize(torch.zeros(2, 1), TableQuantizer("noise", 6))
     assert found[1, 0].item() == (x >> 8) / 2**24 - 0.5
 
 
@@ -328,7 +330,7 @@ def test_update_rows_hand_computed(reference):
     options = {"lr": 0.1, "betas": (0.5, 0.75), "eps": 0.0, "weight_decay": 0.0}
     for grad in ([2.0, 0.0, 1.0], [-4.0, 3.0, 0.0]):
         reference.update_rows(
-            parameter, RowGradient.of(torch.tensor(grad)[:, None]), state, **options
+            parameter, SparseRowGradient.of(torch.tensor(grad)[:, None]), state, **options
         )
     # Row 0 twice: moments 1 and 1, then (1 - 4) / 2 and (3 + 16) / 4, corrected by 3/4 and 7/16.
     twice = 1 - 0.1 - 0.1 * (-1.5 / 0.75) / math.sqrt(4.75 / 0.4375)

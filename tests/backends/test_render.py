@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from made_up_scenes import SETTINGS, Scene, make_rays
+from synthetic_scenes import SETTINGS, Scene
 
-from shacira_nerfstudio.backends import Quantizer
+from shacira_nerfstudio.backends import TableQuantizer
 from shacira_nerfstudio.grid import GridSpec
 
 # Weights of up to 200 samples add up to 1 in single precision, behind two networks.
@@ -13,18 +13,18 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 def assert_close(found, expected):
     for name in ("color", "transmittance", "last_color"):
-        values = getattr(found, name), getattr(expected, name)
+        values = getattr(found, name).cpu(), getattr(expected, name).cpu()
         torch.testing.assert_close(values[0].double(), values[1].double(), **CLOSE)
     # Distances of up to 50.
-    distances = found.distance.double(), expected.distance.double()
+    distances = found.distance.cpu().double(), expected.distance.cpu().double()
     torch.testing.assert_close(*distances, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_render(rival, reference, tiny_grid_3d, settings, share):
+def test_render(rival, device, reference, tiny_grid_3d, settings, share):
     scene = Scene(tiny_grid_3d, share=share)
-    found = scene.render(rival, SETTINGS[settings])
+    found = scene.render(rival, SETTINGS[settings], device=device)
     expected = scene.render(reference, SETTINGS[settings], dtype=torch.float64)
     assert_close(found, expected)
     assert found.num_samples == expected.num_samples > 0
@@ -34,79 +34,82 @@ def test_render(rival, reference, tiny_grid_3d, settings, share):
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.float32])
-def test_render_tables_of_all_types(rival, reference, tiny_grid_3d, dtype, channels):
+def test_render_tables_of_all_types(rival, device, reference, tiny_grid_3d, dtype, channels):
     scene = Scene(tiny_grid_3d, channels=channels, dtype=dtype)
     settings = SETTINGS["affine"]
     expected = scene.render(reference, settings, dtype=torch.float64)
-    assert_close(scene.render(rival, settings), expected)
+    assert_close(scene.render(rival, settings, device=device), expected)
 
 
-def test_render_with_a_quantizer(rival, reference, tiny_grid_3d):
+def test_render_with_a_quantizer(rival, device, reference, tiny_grid_3d):
     scene = Scene(tiny_grid_3d, dtype=torch.float32)
     scene.table += torch.rand(scene.table.shape) * 0.8 - 0.4
-    for quantizer in (Quantizer("round"), Quantizer("noise", 5)):
+    for quantizer in (TableQuantizer("round"), TableQuantizer("noise", 5)):
         found, expected = (
-            scene.render(backend, SETTINGS["affine"], quantizer=quantizer)
-            for backend in (rival, reference)
+            scene.render(backend, SETTINGS["affine"], device=where, quantizer=quantizer)
+            for backend, where in ((rival, device), (reference, "cpu"))
         )
         assert_close(found, expected)
 
 
 @pytest.mark.parametrize("num_levels", [0, 1, 3])
-def test_render_reads_the_first_levels_alone(rival, reference, tiny_grid_3d, num_levels):
+def test_render_reads_the_first_levels_alone(rival, device, reference, tiny_grid_3d, num_levels):
     scene = Scene(tiny_grid_3d)
     for dtype in (torch.int8, torch.float32):
         scene.table = scene.table.to(dtype)
         found, expected = (
-            scene.render(backend, SETTINGS["affine"], num_levels=num_levels)
-            for backend in (rival, reference)
+            scene.render(backend, SETTINGS["affine"], device=where, num_levels=num_levels)
+            for backend, where in ((rival, device), (reference, "cpu"))
         )
         assert_close(found, expected)
 
 
-def test_render_levels_of_zeros(rival, reference, tiny_grid_3d):
+def test_render_levels_of_zeros(rival, device, reference, tiny_grid_3d):
     scene, offsets = Scene(tiny_grid_3d), tiny_grid_3d.offsets
     for begin, end in ((offsets[1], offsets[2]), (offsets[4], offsets[5]), (0, offsets[-1])):
         scene.table[begin:end] = 0
         expected = scene.render(reference, SETTINGS["affine"])
-        assert_close(scene.render(rival, SETTINGS["affine"]), expected)
+        assert_close(scene.render(rival, SETTINGS["affine"], device=device), expected)
 
 
-def test_render_a_table_that_changes_in_place(rival, reference, tiny_grid_3d):
-    # What is known of a table for the next call must not outlive it.
+def test_render_a_table_that_changes_in_place(rival, device, reference, tiny_grid_3d):
+    # What is kept of a table for the next call must not outlive it.
     scene = Scene(tiny_grid_3d)
     values = scene.table.clone()
     for table in (torch.zeros_like(values), values):
         scene.table.copy_(table)
         expected = scene.render(reference, SETTINGS["affine"])
-        assert_close(scene.render(rival, SETTINGS["affine"]), expected)
+        assert_close(scene.render(rival, SETTINGS["affine"], device=device), expected)
 
 
-def test_render_one_level_one_ray_no_ray_nothing_there(rival, reference):
-    scene = Scene(GridSpec(3, (6,), (216,)), count=1)
+def test_render_one_level_one_ray_no_ray_nothing_there(rival, device, reference):
+    scene = Scene(GridSpec(3, ((6, 6, 6),), (216,)), count=1)
     settings = SETTINGS["affine"]
-    assert_close(scene.render(rival, settings), scene.render(reference, settings))
+    assert_close(scene.render(rival, settings, device=device), scene.render(reference, settings))
     scene.rays, features = [v[:1] for v in scene.rays], scene.features
     scene.features = features[:1]
-    assert_close(scene.render(rival, settings), scene.render(reference, settings))
+    assert_close(scene.render(rival, settings, device=device), scene.render(reference, settings))
     scene.cells[:] = False
-    nothing = scene.render(rival, settings)
+    nothing = scene.render(rival, settings, device=device)
     assert nothing.num_samples == 0
     assert not nothing.color.any()
     assert not nothing.last_color.any()
     assert (nothing.transmittance == 1).all()
     scene.rays, scene.features = [torch.zeros(0, 3)] * 2, features[:0]
-    none = scene.render(rival, settings)
+    none = scene.render(rival, settings, device=device)
     assert none.color.shape == none.last_color.shape == (0, 3)
     assert none.transmittance.shape == none.distance.shape == (0,)
 
 
 @pytest.mark.parametrize("density", [-6.0, -2.0, 2.0])
 @pytest.mark.parametrize("min_weight", [1e-3, 1e-2, 0.1])
-def test_small_weights_get_the_colour_of_a_neighbour(rival, tiny_grid_3d, min_weight, density):
+def test_small_weights_get_the_colour_of_a_neighbour(
+    rival, device, tiny_grid_3d, min_weight, density
+):
     scene = Scene(tiny_grid_3d, density=density, share=1.0)
     exact, found = (
-        scene.render(rival, SETTINGS["affine"], min_weight=value) for value in (0.0, min_weight)
+        scene.render(rival, SETTINGS["affine"], device=device, min_weight=value)
+        for value in (0.0, min_weight)
     )
     # Nothing but colours changes, and all of the weight has some: grey stays grey.
     assert torch.equal(found.transmittance, exact.transmittance)
@@ -116,18 +119,19 @@ def test_small_weights_get_the_colour_of_a_neighbour(rival, tiny_grid_3d, min_we
     assert error.max() < 1 - float(exact.transmittance.min()) + 1e-6
     # Colours of neighbours differ by less than 1, and weights above the limit have their own.
     assert error.mean() < 3 * min_weight
-    for name in ("color_mlp.1.weight", "color_mlp.1.bias"):
-        scene.weights[name].zero_()
-    grey = scene.render(rival, SETTINGS["affine"], min_weight=min_weight)
+    for tensor in scene.weights.color[1]:
+        tensor.zero_()
+    grey = scene.render(rival, SETTINGS["affine"], device=device, min_weight=min_weight)
     expected = 0.5 * (1 - grey.transmittance)[:, None].expand(-1, 3)
     torch.testing.assert_close(grey.color, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("early_stop", [1e-4, 1e-2, 0.3])
-def test_early_stop_leaves_out_less_than_its_value(rival, tiny_grid_3d, early_stop):
+def test_early_stop_leaves_out_less_than_its_value(rival, device, tiny_grid_3d, early_stop):
     scene = Scene(tiny_grid_3d, density=4.0, share=0.5)
     exact, found = (
-        scene.render(rival, SETTINGS["affine"], early_stop=value) for value in (0.0, early_stop)
+        scene.render(rival, SETTINGS["affine"], device=device, early_stop=value)
+        for value in (0.0, early_stop)
     )
     assert found.num_samples < exact.num_samples
     assert ((found.color - exact.color).abs() <= early_stop + 1e-5).all()
@@ -149,29 +153,3 @@ def test_threads_and_bundles_do_not_change_a_picture(tiny_grid_3d):
     for name in ("color", "transmittance", "distance", "last_color"):
         assert torch.equal(getattr(one, name), getattr(two, name))
         torch.testing.assert_close(getattr(some, name), getattr(one, name)[700:], **CLOSE)
-
-
-# ── searching ──
-
-
-@pytest.mark.parametrize("share", [0.0, 0.0005, 0.02, 1.0])
-def test_many_rays_search_as_each_walks(share):
-    backend = pytest.importorskip("shacira_nerfstudio.backends.cpu_numba.backend")
-    from shacira_nerfstudio.backends.cpu_numba import search_kernels
-
-    rays, settings = make_rays(400), SETTINGS["affine"]
-    cells = torch.rand(32, 32, 32) < share
-    ours = backend.CpuNumbaBackend(1)
-    gaps, filled, _, low, extent, step_size, knee = ours._march_arguments(cells, settings)
-    known = backend._rays(*rays, settings)
-    where = (filled, False, low, extent, step_size, knee)
-    jitter = torch.rand(len(rays[0]))
-    state = search_kernels.start(*known, jitter.double().numpy(), *where, 0, len(rays[0]))
-    active = torch.randperm(len(rays[0])).numpy()
-    search_kernels.search(state, active, len(active), gaps.reshape(-1), 32, step_size)
-    # A march without room says which step is the next one.
-    samples = ours.march(*rays, cells, settings, jitter=jitter, max_samples=1)
-    first = torch.from_numpy(state[search_kernels.STEP].astype(int))
-    assert torch.equal(first >= 0, samples.packed_info[:, 1] > 0)
-    begin = torch.from_numpy(known[2]) + (first + jitter.double()) * step_size
-    torch.testing.assert_close(samples.t_starts, begin[first >= 0].float())

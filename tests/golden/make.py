@@ -1,8 +1,7 @@
-"""Writes the golden file of the current format version: `python tests/golden/make.py`.
+"""Writes the golden files of the current format version: `python tests/golden/make.py`.
 
-Everything comes from the integers below, no training and no random generator, so the file can be
-made again anywhere. Run it only for a new format version; golden files of released versions never
-change.
+Everything comes from the integers below, no training and no random generator, so the files can be
+made again anywhere. Golden files of released versions never change; none is released yet.
 """
 
 import json
@@ -17,12 +16,12 @@ from shacira_nerfstudio.codec import (
     RenderSettings,
     encode_scene,
 )
-from shacira_nerfstudio.codec.sections.cameras import rounded_cameras
 from shacira_nerfstudio.codec.latents.features import reached_entries
+from shacira_nerfstudio.codec.sections.cameras import rounded_cameras
 from shacira_nerfstudio.grid import GridSpec
 
 FOLDER = pathlib.Path(__file__).parent
-NAME = "v3_tiny"
+NAME = "v1_tiny"
 
 
 def numbers(count, seed):
@@ -43,16 +42,16 @@ def tiny_occupancy():
 
 
 def tiny_symbols(grid, occupancy):
-    """Two channels: large in the middle of the ball, the second one leaning on the first; in the
-    finest level entries also lean on their partners."""
+    """Two channels: large in the middle, the second one leaning on the first; in the finest level
+    entries also lean on their partners."""
     symbols = np.zeros((grid.num_entries, 2), dtype=np.int16)
     draws = numbers(2 * grid.num_entries, 2).reshape(-1, 2)
     for level in range(grid.num_levels):
-        side = grid.resolutions[level]
+        axes = grid.resolutions[level]
         begin, end = grid.offsets[level], grid.offsets[level + 1]
-        vertices = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1)
+        vertices = np.stack(np.meshgrid(*map(np.arange, axes), indexing="ij"), axis=-1)
         busy = np.zeros(end - begin, dtype=np.int64)
-        centre = np.abs(2 * vertices - side + 1).max(axis=-1) * 3 <= side
+        centre = (np.abs(2 * vertices - np.array(axes) + 1) * 3 <= axes).all(axis=-1)
         np.maximum.at(busy, grid.vertex_index(level, vertices).ravel(), centre.ravel().astype(int))
         spread = np.where(busy, 9, 2)
         first = draws[begin:end, 0] % spread - spread // 2
@@ -61,11 +60,11 @@ def tiny_symbols(grid, occupancy):
         second = first // 2 + draws[begin:end, 1] % 2
         reached = reached_entries(grid, level, occupancy)
         symbols[begin:end] = np.where(reached[:, None], np.stack([first, second], axis=1), 0)
-    symbols[0, 0] = -300
     return symbols
 
 
 def tiny_scene():
+    """A radiance field with everything that a file may hold."""
     grid = GridSpec.create(num_levels=5, base_res=4, max_res=24, log2_hashmap_size=10)
     occupancy = tiny_occupancy()
     weights = {
@@ -101,60 +100,77 @@ def tiny_scene():
         np.array([[50, 50, 16, 12]] * 2, dtype=np.float32),
         np.array([[32, 24]] * 2, dtype=np.uint32),
     )
+    symbols = tiny_symbols(grid, occupancy)
+    symbols[0, 0] = -300
     return PackedScene(
         kind="radiance_field",
         architecture={"features_per_level": 2, "width": 8, "direction_encoding": "sh4"},
         grid=grid,
-        symbols=tiny_symbols(grid, occupancy),
+        symbols=symbols,
         occupancy=occupancy,
         weights=weights,
         rendering=rendering,
         cameras=rounded_cameras(cameras),
-        meta={"comment": "golden file, version 3", "licence": "CC0-1.0", "steps": 0},
+        meta={"comment": "golden file, version 1", "licence": "CC0-1.0", "steps": 0},
         prefix_psnr=(1200, 1850, 2125, 2400, 2599),
     )
+
+
+def tiny_image():
+    """A picture that is not square: two axes, dense and hashed levels, every entry reached."""
+    grid = GridSpec.create(
+        num_dims=2, num_levels=4, base_res=(6, 4), max_res=(48, 27), log2_hashmap_size=8
+    )
+    return PackedScene("image", {"features_per_level": 2}, grid, tiny_symbols(grid, None))
+
+
+def tiny_video():
+    """Three axes of different resolutions; an occupancy grid whose sides differ, too."""
+    grid = GridSpec.create(
+        num_levels=4, base_res=(6, 4, 2), max_res=(24, 14, 9), log2_hashmap_size=9
+    )
+    x, y, t = np.meshgrid(np.arange(20), np.arange(9), np.arange(3), indexing="ij")
+    occupancy = (x - 6 - 4 * t) ** 2 + 3 * (y - 4) ** 2 <= 24  # a disc that moves
+    weights = {"decoder": QuantizedTensor(np.array([[3, -1]], np.int16), np.ones(1, np.float32))}
+    return PackedScene(
+        "video", {"frames": 9}, grid, tiny_symbols(grid, occupancy), occupancy, weights
+    )
+
+
+SCENES = {NAME: tiny_scene, f"{NAME}_image": tiny_image, f"{NAME}_video": tiny_video}
 
 
 def as_json(scene):
     """What a decoder must find, in lists that any language reads."""
     rendering, cameras = scene.rendering, scene.cameras
-    return {
+    found = {
         "kind": scene.kind,
         "architecture": dict(scene.architecture),
         "num_dims": scene.grid.num_dims,
-        "resolutions": list(scene.grid.resolutions),
-        "table_sizes": list(scene.grid.table_sizes),
+        "resolutions": scene.grid.resolutions,
+        "table_sizes": scene.grid.table_sizes,
         "symbols": scene.symbols.tolist(),
-        "occupancy": [
-            "".join(map(str, row)) for row in scene.occupancy.reshape(-1, 12).astype(int)
-        ],
         "weights": {
             name: {"values": tensor.values.tolist(), "steps": tensor.steps.tolist()}
             for name, tensor in scene.weights.items()
         },
-        "rendering": {
-            "contraction": rendering.contraction,
-            "box": rendering.box.tolist(),
-            "near": rendering.near,
-            "far": rendering.far,
-            "step_size": rendering.step_size,
-            "knee": rendering.knee,
-            "background": rendering.background,
-            "background_color": list(rendering.background_color),
-            "early_stop": rendering.early_stop,
-        },
-        "cameras": {
-            "camera_to_worlds": cameras.camera_to_worlds.tolist(),
-            "intrinsics": cameras.intrinsics.tolist(),
-            "sizes": cameras.sizes.tolist(),
-        },
         "meta": dict(scene.meta),
-        "prefix_psnr": list(scene.prefix_psnr),
+        "prefix_psnr": scene.prefix_psnr,
     }
+    if scene.occupancy is not None:
+        shape = scene.occupancy.shape
+        rows = scene.occupancy.reshape(-1, shape[-1]).astype(int)
+        found |= {"occupancy_shape": shape, "occupancy": ["".join(map(str, row)) for row in rows]}
+    if rendering is not None:
+        found["rendering"] = vars(rendering) | {"box": rendering.box.tolist()}
+    if cameras is not None:
+        found["cameras"] = {name: array.tolist() for name, array in vars(cameras).items()}
+    return found
 
 
 if __name__ == "__main__":
-    scene = tiny_scene()
-    (FOLDER / f"{NAME}.shacira").write_bytes(encode_scene(scene))
-    text = json.dumps(as_json(scene), separators=(",", ":"), sort_keys=True)
-    (FOLDER / f"{NAME}.json").write_text(text + "\n")
+    for name, make in SCENES.items():
+        scene = make()
+        (FOLDER / f"{name}.shacira").write_bytes(encode_scene(scene))
+        text = json.dumps(as_json(scene), separators=(",", ":"), sort_keys=True)
+        (FOLDER / f"{name}.json").write_text(text + "\n")

@@ -2,14 +2,14 @@
 
 A table covers the symbols ``minimum … minimum + K - 1`` with integer frequencies f_i that sum to
 2^precision; f_i = 0 marks a symbol that does not occur. What a file stores are not the frequencies
-but their *roots* r_i, small integers on a square-root scale: r_i = 0 for a symbol that does not
-occur, else weight w_i = (r_i - 1)^2 and
+but their *square-root frequencies* r_i, small integers: r_i = 0 for a symbol that does not occur,
+else weight w_i = (r_i - 1)^2 and
 
     f_i = 1 + floor(w_i (2^precision - k) / Σ w),   k = number of symbols that occur,
 
 where what is missing from the sum goes to the first largest f_i. The square root is the scale on
 which an error of one step costs the same number of bits for frequent and for rare symbols, so few
-and small roots are enough. Everything is integer arithmetic, the encoder's choices included:
+and small numbers are enough. Everything is integer arithmetic, the encoder's choices included:
 encoding what was decoded gives the same bytes.
 """
 
@@ -28,15 +28,15 @@ PRECISION = 14
 """Frequencies in our files sum to 2^14: at most 0.01 bit lost on a symbol of probability 1/100."""
 
 MIN_PRECISION, MAX_PRECISION = 8, 16
-MAX_ROOT = 1024
+MAX_SQRT_FREQ = 1024
 MAX_SYMBOL = 4095
-"""Largest magnitude of a symbol. An alphabet then has at most 8191 letters, half of 2^14."""
+"""Largest magnitude of a symbol. An alphabet then has at most 8191 of them, half of 2^14."""
 
 FIXED = 16
 """Costs are integers in units of 2^-16 bit."""
 
-_ROOT_SCALES = (4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512)
-"""Roots of probability 1 that the encoder tries: steps of sqrt(2)."""
+_SCALES = (4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512)
+"""Square-root frequencies of probability 1 that the encoder tries: steps of sqrt(2)."""
 
 
 def log2_fixed(numbers: np.ndarray) -> np.ndarray:
@@ -57,20 +57,20 @@ def log2_fixed(numbers: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def symbol_costs(precision: int) -> np.ndarray:
+def frequency_costs(precision: int) -> np.ndarray:
     """Cost of a symbol of frequency 0 … 2^precision, in 2^-16 bit; frequency 0 costs 64 bits."""
     logs = log2_fixed(np.arange(1, (1 << precision) + 1))
     return np.concatenate([[64 << FIXED], (precision << FIXED) - logs])
 
 
-def frequencies(roots: np.ndarray, precision: int) -> np.ndarray:
-    """Frequencies of the given roots: minimum 1 where a root is not 0, sum 2^precision."""
-    roots = np.asarray(roots, dtype=np.int64)
-    present = roots > 0
+def frequencies(sqrt_freqs: np.ndarray, precision: int) -> np.ndarray:
+    """Frequencies of the given square roots: minimum 1 where one is not 0, sum 2^precision."""
+    sqrt_freqs = np.asarray(sqrt_freqs, dtype=np.int64)
+    present = sqrt_freqs > 0
     count = int(present.sum())
     if not 1 <= count <= 1 << precision:
         raise ValueError(f"expected 1 to {1 << precision} symbols that occur, got {count}")
-    weights = np.where(present, (roots - 1) ** 2, 0)
+    weights = np.where(present, (sqrt_freqs - 1) ** 2, 0)
     if not weights.any():
         weights = present.astype(np.int64)
     total = int(weights.sum())
@@ -81,26 +81,29 @@ def frequencies(roots: np.ndarray, precision: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FrequencyTable:
-    """Roots of one table; the alphabet starts and ends with a symbol that occurs."""
+    """Square-root frequencies of one table; the alphabet starts and ends with a symbol that occurs."""
 
     minimum: int
     """First symbol of the alphabet."""
-    roots: tuple[int, ...]
+    sqrt_freqs: tuple[int, ...]
     """One per symbol from ``minimum`` on, 0 to 1024."""
     precision: int = PRECISION
     freqs: np.ndarray = field(init=False, repr=False, compare=False)
-    """uint32, one per root; they follow from the roots."""
+    """uint32, one per symbol; they follow from the square roots."""
 
     def __post_init__(self) -> None:
-        last = self.minimum + len(self.roots) - 1
         if not MIN_PRECISION <= self.precision <= MAX_PRECISION:
             raise ValueError(f"expected precision 8 to 16, got {self.precision}")
-        if not self.roots or not -MAX_SYMBOL <= self.minimum <= last <= MAX_SYMBOL:
-            raise ValueError(f"expected symbols in ±{MAX_SYMBOL}, got {self.minimum} to {last}")
-        roots = np.array(self.roots, dtype=np.int64)  # once: a damaged file may have many letters
-        if not self.roots[0] or not self.roots[-1] or roots.max() > MAX_ROOT:
-            raise ValueError(f"expected roots from 0 to {MAX_ROOT}, not 0 at the ends")
-        object.__setattr__(self, "freqs", frequencies(roots, self.precision))
+        if not self.sqrt_freqs or not -MAX_SYMBOL <= self.minimum <= self.maximum <= MAX_SYMBOL:
+            raise ValueError(
+                f"expected symbols in ±{MAX_SYMBOL}, got {self.minimum} to {self.maximum}"
+            )
+        sqrt_freqs = np.array(self.sqrt_freqs, dtype=np.int64)  # once: it may be long
+        if not sqrt_freqs[0] or not sqrt_freqs[-1] or sqrt_freqs.max() > MAX_SQRT_FREQ:
+            raise ValueError(
+                f"expected square-root frequencies from 0 to {MAX_SQRT_FREQ}, not 0 at the ends"
+            )
+        object.__setattr__(self, "freqs", frequencies(sqrt_freqs, self.precision))
 
     @classmethod
     def from_counts(
@@ -124,11 +127,11 @@ class FrequencyTable:
         counts = counts[occurring[0] : occurring[-1] + 1]
         minimum += int(occurring[0])
         best: tuple[int, FrequencyTable] | None = None
-        reach = 4 * isqrt(int(counts.sum()))
-        for scale in _ROOT_SCALES:
-            if best is not None and scale > reach:
+        max_scale = 4 * isqrt(int(counts.sum()))
+        for scale in _SCALES:
+            if best is not None and scale > max_scale:
                 break
-            table = cls(minimum, _roots(counts, scale, precision), precision)
+            table = cls(minimum, _sqrt_freqs(counts, scale, precision), precision)
             bits = table.cost(counts) + (table.num_stored_bits(previous) << FIXED)
             if best is None or bits < best[0]:
                 best = bits, table
@@ -138,11 +141,11 @@ class FrequencyTable:
     @property
     def maximum(self) -> int:
         """Last symbol of the alphabet."""
-        return self.minimum + len(self.roots) - 1
+        return self.minimum + len(self.sqrt_freqs) - 1
 
     def cost(self, counts: np.ndarray) -> int:
         """Ideal length of the counted symbols under this table, in 2^-16 bit."""
-        return int((counts * symbol_costs(self.precision)[self.freqs]).sum())
+        return int((counts * frequency_costs(self.precision)[self.freqs]).sum())
 
     def num_stored_bits(self, previous: FrequencyTable | None = None) -> int:
         writer = BitWriter()
@@ -150,45 +153,45 @@ class FrequencyTable:
         return writer.num_bits
 
     def write(self, writer: BitWriter, previous: FrequencyTable | None = None) -> None:
-        """Stores minimum, length and roots; each root relative to what is expected of it.
+        """Stores minimum, length and square-root frequencies, each relative to what is expected.
 
         Args:
             previous: A table of similar symbols that a reader has by then, if there is one.
         """
         if previous is not None:
-            self._write_after(writer, previous)
+            self._write_relative(writer, previous)
             return
         writer.signed(self.minimum, 2)
-        writer.golomb(len(self.roots) - 1, 2)
+        writer.golomb(len(self.sqrt_freqs) - 1, 2)
         before, zeros = 0, 0
-        for root in self.roots:
-            if root == 0:
+        for value in self.sqrt_freqs:
+            if value == 0:
                 zeros += 1
                 continue
             if zeros:
-                _write_root(writer, 0, before)
+                _write_sqrt_freq(writer, 0, before)
                 writer.golomb(zeros - 1, 1)
                 before, zeros = 0, 0
-            _write_root(writer, root, before)
-            before = root
+            _write_sqrt_freq(writer, value, before)
+            before = value
 
-    def _write_after(self, writer: BitWriter, previous: FrequencyTable) -> None:
+    def _write_relative(self, writer: BitWriter, previous: FrequencyTable) -> None:
         writer.signed(self.minimum - previous.minimum, 0)
         writer.signed(self.maximum - previous.maximum, 0)
-        above, before, run = _RootsAbove(previous), 0, 0
-        for i, root in enumerate(self.roots):
+        prediction, before, run = _Prediction(previous), 0, 0
+        for i, value in enumerate(self.sqrt_freqs):
             if run:
                 run -= 1
                 continue
-            expected = above.expected(self.minimum + i, before)
-            # The outermost roots are not 0: there, what lies above 1 is stored.
-            least = int(i in (0, len(self.roots) - 1))
-            _write_root(writer, root - least, max(expected - least, 0))
-            if root == 0 and expected == 0:
-                while self.roots[i + run + 1] == 0:
+            expected = prediction.expected(self.minimum + i, before)
+            # The outermost ones are not 0: there, what lies above 1 is stored.
+            least = int(i in (0, len(self.sqrt_freqs) - 1))
+            _write_sqrt_freq(writer, value - least, max(expected - least, 0))
+            if value == 0 and expected == 0:
+                while self.sqrt_freqs[i + run + 1] == 0:
                     run += 1
                 writer.golomb(run, 0)
-            before = root
+            before = value
 
     @classmethod
     def read(
@@ -211,99 +214,101 @@ class FrequencyTable:
             )
         length = maximum - minimum + 1
         if previous is None:
-            roots = _read_roots(reader, length, section)
+            sqrt_freqs = _read_sqrt_freqs(reader, length, section)
         else:
-            roots = _read_roots_after(reader, minimum, length, previous, section)
+            sqrt_freqs = _read_relative(reader, minimum, length, previous, section)
         try:
-            return cls(minimum, tuple(roots), precision)
+            return cls(minimum, tuple(sqrt_freqs), precision)
         except ValueError as error:
             raise SceneFormatError(section, "a valid frequency table", error) from None
 
 
-class _RootsAbove:
+class _Prediction:
     """What a table leads to expect of the one after it."""
 
     def __init__(self, table: FrequencyTable) -> None:
-        self._minimum, self._roots = table.minimum, table.roots
+        self._minimum, self._sqrt_freqs = table.minimum, table.sqrt_freqs
 
     def _at(self, symbol: int) -> int:
         index = symbol - self._minimum
-        return self._roots[index] if 0 <= index < len(self._roots) else 0
+        return self._sqrt_freqs[index] if 0 <= index < len(self._sqrt_freqs) else 0
 
     def expected(self, symbol: int, before: int) -> int:
-        """The root of a symbol, given that of the one before it: the same rise or fall as here."""
+        """The square-root frequency of a symbol, given that of the symbol before it: the same rise
+        or fall as in the table."""
         here, there = self._at(symbol), self._at(symbol - 1)
         if there == 0:
             return (before + here + 1) // 2
-        return min((here * (before + 2) + (there + 2) // 2) // (there + 2), MAX_ROOT)
+        return min((here * (before + 2) + (there + 2) // 2) // (there + 2), MAX_SQRT_FREQ)
 
 
-def _read_roots(reader: BitReader, length: int, section: str) -> list[int]:
-    roots: list[int] = []
+def _read_sqrt_freqs(reader: BitReader, length: int, section: str) -> list[int]:
+    values: list[int] = []
     before = 0
-    while len(roots) < length:
-        before = _read_root(reader, before)
-        roots += [before] if before else [0] * (reader.golomb(1) + 1)
-        _check_roots(len(roots), length, before, section)
-    return roots
+    while len(values) < length:
+        before = _read_sqrt_freq(reader, before)
+        values += [before] if before else [0] * (reader.golomb(1) + 1)
+        _check(len(values), length, before, section)
+    return values
 
 
-def _read_roots_after(
+def _read_relative(
     reader: BitReader, minimum: int, length: int, previous: FrequencyTable, section: str
 ) -> list[int]:
-    roots: list[int] = []
-    above, before = _RootsAbove(previous), 0
-    while len(roots) < length:
-        expected = above.expected(minimum + len(roots), before)
-        least = int(len(roots) in (0, length - 1))
-        before = _read_root(reader, max(expected - least, 0)) + least
-        roots.append(before)
+    values: list[int] = []
+    prediction, before = _Prediction(previous), 0
+    while len(values) < length:
+        expected = prediction.expected(minimum + len(values), before)
+        least = int(len(values) in (0, length - 1))
+        before = _read_sqrt_freq(reader, max(expected - least, 0)) + least
+        values.append(before)
         if before == 0 and expected == 0:
             run = reader.golomb(0)
-            _check_roots(len(roots) + run, length, 0, section)
-            roots += [0] * run
-        _check_roots(len(roots), length, before, section)
-    return roots
+            _check(len(values) + run, length, 0, section)
+            values += [0] * run
+        _check(len(values), length, before, section)
+    return values
 
 
-def _check_roots(count: int, length: int, root: int, section: str) -> None:
-    if count > length or root > MAX_ROOT:
-        raise SceneFormatError(section, f"{length} roots up to {MAX_ROOT}", root)
+def _check(count: int, length: int, value: int, section: str) -> None:
+    if count > length or value > MAX_SQRT_FREQ:
+        raise SceneFormatError(
+            section, f"{length} square-root frequencies up to {MAX_SQRT_FREQ}", value
+        )
 
 
-def _roots(counts: np.ndarray, scale: int, precision: int) -> tuple[int, ...]:
-    """Roots whose frequencies come closest to the counts, when a root of ``scale`` means
-    probability 1.
+def _sqrt_freqs(counts: np.ndarray, scale: int, precision: int) -> tuple[int, ...]:
+    """Square-root frequencies that come closest to the counts, when ``scale`` means probability 1.
 
     Inverts ``f = 1 + w (2^precision - k) / Σ w`` with Σ w about scale²; isqrt rounds to the nearest
-    root.
+    square root.
     """
     total = int(counts.sum())
     room = total * ((1 << precision) - int((counts > 0).sum()))
     if room <= 0:
         return tuple(1 if count else 0 for count in counts.tolist())
-    roots = []
+    values = []
     for count in counts.tolist():
         weight_x4 = 4 * max((count << precision) - total, 0) * scale * scale // room
-        roots.append(1 + (isqrt(weight_x4) + 1) // 2 if count else 0)
-    return tuple(roots)
+        values.append(1 + (isqrt(weight_x4) + 1) // 2 if count else 0)
+    return tuple(values)
 
 
 def _order(expected: int) -> int:
-    """Golomb order of a root: about as many bits as it varies by around what is expected."""
+    """Golomb order of a value: about as many bits as it varies by around what is expected."""
     return max(expected.bit_length() - 2, 0)
 
 
-def _write_root(writer: BitWriter, root: int, expected: int) -> None:
-    writer.golomb(_fold(root - expected, expected), _order(expected))
+def _write_sqrt_freq(writer: BitWriter, value: int, expected: int) -> None:
+    writer.golomb(_fold(value - expected, expected), _order(expected))
 
 
-def _read_root(reader: BitReader, expected: int) -> int:
+def _read_sqrt_freq(reader: BitReader, expected: int) -> int:
     return expected + _unfold(reader.golomb(_order(expected)), expected)
 
 
 def _fold(delta: int, expected: int) -> int:
-    """Numbers differences 0, -1, 1, -2, 2, … without those that would make the root negative."""
+    """Numbers differences 0, -1, 1, -2, 2, … without those that would make the value negative."""
     if delta > expected:
         return delta + expected
     return 2 * delta if delta >= 0 else -2 * delta - 1
@@ -318,8 +323,8 @@ def _unfold(number: int, expected: int) -> int:
 class TableSet:
     """Tables of one stream, laid end to end so that a coder can index all of them at once.
 
-    Table t owns the letters ``first[t] … first[t + 1] - 1``; letter a of it means symbol
-    ``symbols[first[t] + a]``.
+    Table t owns the *indices* ``first[t] … first[t + 1] - 1``, one for each symbol of its alphabet;
+    index ``first[t] + a`` means symbol ``minimums[t] + a``.
     """
 
     def __init__(self, tables: Sequence[FrequencyTable]) -> None:
@@ -327,26 +332,23 @@ class TableSet:
             raise ValueError("expected at least one table, all of one precision")
         self.tables = tuple(tables)
         self.precision = tables[0].precision
-        sizes = [len(table.roots) for table in tables]
+        sizes = [len(table.sqrt_freqs) for table in tables]
         self.first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
         self.minimums = np.array([table.minimum for table in tables], dtype=np.int32)
         self.freqs = np.concatenate([table.freqs for table in tables])
         ends = np.concatenate([np.cumsum(table.freqs, dtype=np.uint32) for table in tables])
         self.starts = ends - self.freqs
-        self.symbols = np.concatenate(
-            [np.arange(n, dtype=np.int16) + t.minimum for n, t in zip(sizes, tables, strict=True)]
-        ).astype(np.int16)
-        self.is_certain = np.array([len(table.roots) == 1 for table in tables])
+        self.is_certain = np.array(sizes) == 1
 
     @property
     def layout(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where each table's letters begin, int32 [num_tables + 1], and the symbol of the first of
+        """Where each table's indices begin, int32 [num_tables + 1], and the symbol of the first of
         them, int32 [num_tables]."""
         return self.first, self.minimums
 
     @cached_property
     def lookup(self) -> np.ndarray:
-        """Letter of each slot within its table, uint16 [num_tables · 2^precision]."""
+        """Position in its alphabet of each slot's symbol, uint16 [num_tables · 2^precision]."""
         sizes = np.diff(self.first)
-        letters = np.arange(len(self.freqs)) - np.repeat(self.first[:-1], sizes)
-        return np.repeat(letters.astype(np.uint16), self.freqs)
+        positions = np.arange(len(self.freqs)) - np.repeat(self.first[:-1], sizes)
+        return np.repeat(positions.astype(np.uint16), self.freqs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shacira_nerfstudio.codec.entropy.rans import MAX_LANES, Decoder, Segment, choose_lanes, encode
+from shacira_nerfstudio.codec.bitio import BitReader, BitWriter, ByteReader, varint
 from shacira_nerfstudio.codec.entropy.frequency_table import (
     FIXED,
     MAX_PRECISION,
@@ -14,12 +14,7 @@ from shacira_nerfstudio.codec.entropy.frequency_table import (
     FrequencyTable,
     TableSet,
 )
-from shacira_nerfstudio.codec.bitio import (
-    BitReader,
-    BitWriter,
-    ByteReader,
-    varint,
-)
+from shacira_nerfstudio.codec.entropy.rans import MAX_LANES, Decoder, Segment, choose_lanes, encode
 
 PACKED, CODED = 0, 1
 MAX_WIDTH = (2 * MAX_SYMBOL).bit_length()

@@ -14,43 +14,28 @@ Decoding one symbol is
 
 and lanes take their words in order. Encoding does the same backwards, from states 2^16 and from the
 last symbol, so a decoder must end with every state at 2^16 and no word left: damage rarely passes
-that check. Symbols of a table with one letter cost nothing and never reach the coder.
+that check. Symbols of a table with a single symbol cost nothing and never reach the coder.
 
-The functions in numpy define the bytes; ``kernels_numba`` gives the same ones faster.
+The functions in numpy define the bytes; ``rans_numba`` gives the same ones faster.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 
-from shacira_nerfstudio.codec.entropy.frequency_table import TableSet
 from shacira_nerfstudio.codec.bitio import SceneFormatError
+from shacira_nerfstudio.codec.compiled import load_kernels
+from shacira_nerfstudio.codec.entropy.frequency_table import TableSet
 
 START = 1 << 16
 """State before the first symbol is encoded, and after the last is decoded."""
 
 MAX_LANES = 1024
 
-
-def kernels(fast: bool | None) -> ModuleType | None:
-    """The numba twins, or None for plain numpy.
-
-    Args:
-        fast: True demands them, False forbids them, None takes them where numba can be imported.
-    """
-    if fast is False:
-        return None
-    try:
-        return importlib.import_module("shacira_nerfstudio.codec.entropy.rans_numba")
-    except (ImportError, RuntimeError):  # RuntimeError: numba finds no folder for its cache
-        if fast:
-            raise
-        return None
+_KERNELS = "shacira_nerfstudio.codec.entropy.rans_numba"
 
 
 def choose_lanes(num_bits: int, num_symbols: int) -> int:
@@ -63,12 +48,12 @@ def choose_lanes(num_bits: int, num_symbols: int) -> int:
 
 @dataclass(frozen=True)
 class Segment:
-    """Symbols as a coder sees them: letters that own slots, ``freqs`` of all 2^precision."""
+    """Symbols as a coder sees them: indices that own slots, ``freqs`` of all 2^precision."""
 
-    letters: np.ndarray
-    """int32 [n], which letter each symbol is; from 0 on."""
+    indices: np.ndarray
+    """int32 [n], from 0 on: which element of the arrays below each symbol has."""
     freqs: np.ndarray
-    """uint32, slots of each letter; those of letters that occur are from 1 to 2^precision."""
+    """uint32, slots of each index; those of indices that occur are from 1 to 2^precision."""
     starts: np.ndarray
     """uint32, the first of these slots."""
     precision: int
@@ -82,21 +67,21 @@ class Segment:
         *,
         fast: bool | None = None,
     ) -> Segment:
-        """Symbols that follow frequency tables; those of one-letter tables are left out.
+        """Symbols that follow frequency tables; those of tables with one symbol are left out.
 
         Args:
             table_index: Position of each value's table in ``tables``.
         """
         if values.dtype != np.int16:  # the twin is compiled for these two only
             values = values.astype(np.int64)
-        twin = kernels(fast)
-        find_letters = twin.find_letters if twin else _find_letters
-        letters, all_occur = find_letters(
+        twin = load_kernels(_KERNELS, fast)
+        find_indices = twin.find_indices if twin else _find_indices
+        indices, all_occur = find_indices(
             values, table_index.astype(np.int32, copy=False), *tables.layout, tables.freqs
         )
         if not all_occur:
             raise ValueError("expected symbols that occur in their table, got others")
-        return cls(letters, tables.freqs, tables.starts, tables.precision)
+        return cls(indices, tables.freqs, tables.starts, tables.precision)
 
     @classmethod
     def from_bits(cls, bits: np.ndarray, freqs_of_one: np.ndarray, precision: int) -> Segment:
@@ -107,20 +92,20 @@ class Segment:
         return cls(np.arange(len(bits), dtype=np.int32), freqs, starts, precision)
 
 
-def _find_letters(
+def _find_indices(
     values: np.ndarray,
     table_index: np.ndarray,
     first: np.ndarray,
     minimums: np.ndarray,
     freqs: np.ndarray,
 ) -> tuple[np.ndarray, bool]:
-    """Letters of the symbols that are coded, int32, and whether every symbol has slots."""
+    """Indices of the symbols that are coded, int32, and whether every symbol has slots."""
     begin, end = first[table_index], first[1:][table_index]
-    letters = begin + (values.astype(np.int64) - minimums[table_index])
-    is_inside = (letters >= begin) & (letters < end)
-    if not is_inside.all() or not freqs[letters].all():
+    indices = begin + (values.astype(np.int64) - minimums[table_index])
+    is_inside = (indices >= begin) & (indices < end)
+    if not is_inside.all() or not freqs[indices].all():
         return np.zeros(0, dtype=np.int32), False
-    return letters[end - begin > 1].astype(np.int32), True
+    return indices[end - begin > 1].astype(np.int32), True
 
 
 def encode(segments: Sequence[Segment], *, num_lanes: int, fast: bool | None = None) -> bytes:
@@ -132,22 +117,22 @@ def encode(segments: Sequence[Segment], *, num_lanes: int, fast: bool | None = N
     """
     if not 1 <= num_lanes <= MAX_LANES:
         raise ValueError(f"expected 1 to {MAX_LANES} lanes, got {num_lanes}")
-    if not any(len(segment.letters) for segment in segments):
+    if not any(len(segment.indices) for segment in segments):
         return b""
-    twin = kernels(fast)
+    twin = load_kernels(_KERNELS, fast)
     push = twin.push if twin else _push
     states = np.full(num_lanes, START, dtype=np.uint64)
-    words = [push(s.letters, s.freqs, s.starts, s.precision, states) for s in reversed(segments)]
+    words = [push(s.indices, s.freqs, s.starts, s.precision, states) for s in reversed(segments)]
     in_order = np.concatenate(words[::-1])
     return states.astype("<u4").tobytes() + in_order.astype("<u2", copy=False).tobytes()
 
 
 def _push(
-    letters: np.ndarray, freqs: np.ndarray, starts: np.ndarray, precision: int, states: np.ndarray
+    indices: np.ndarray, freqs: np.ndarray, starts: np.ndarray, precision: int, states: np.ndarray
 ) -> np.ndarray:
     """Encodes one segment onto ``states`` [K], in place; returns its words in a decoder's order."""
     num_lanes = len(states)
-    f, c = freqs.astype(np.uint64)[letters], starts.astype(np.uint64)[letters]
+    f, c = freqs.astype(np.uint64)[indices], starts.astype(np.uint64)[indices]
     # Rows are short: what can be done once for all of them is not done in the loop.
     rows = (_rows(part, num_lanes) for part in (f << np.uint64(32 - precision), f, c))
     whole, word_bits = np.uint64(1 << precision), np.uint64(16)
@@ -187,7 +172,7 @@ class Decoder:
         fast: bool | None = None,
     ) -> None:
         self._section = section
-        twin = kernels(fast)
+        twin = load_kernels(_KERNELS, fast)
         self._pull = twin.pull if twin else _pull
         self._pull_bits = twin.pull_bits if twin else _pull_bits
         if len(payload) and (len(payload) < 4 * num_lanes or len(payload) % 2):
@@ -275,22 +260,22 @@ def _pull(
     # Rows are short: what can be done once for all of them is not done in the loop.
     freqs, starts = freqs.astype(np.uint64), starts.astype(np.uint64)
     begins = first[table_index]
-    letters = begins.copy()
+    indices = begins.copy()
     bases = table_index.astype(np.int64) << precision
-    rows = (_rows(part, num_lanes) for part in (begins, bases, letters))
+    rows = (_rows(part, num_lanes) for part in (begins, bases, indices))
     for begin, base, found in zip(*rows, strict=True):
         x = states[: len(base)]
         slot = x & mask
-        letter = begin + lookup.take(base + slot.view(np.int64))
-        found[:] = letter
+        index = begin + lookup.take(base + slot.view(np.int64))
+        found[:] = index
         x >>= shift
-        x *= freqs.take(letter)
-        slot -= starts.take(letter)  # from 0 on: the letter was found by its slot
+        x *= freqs.take(index)
+        slot -= starts.take(index)  # from 0 on: the index was found by its slot
         x += slot
         position = _refill(x, words, position)
         if position > len(words):
             break
-    symbols[coded] = minimums[table_index] + (letters - begins)
+    symbols[coded] = minimums[table_index] + (indices - begins)
     return symbols, position
 
 
@@ -322,10 +307,10 @@ def _pull_bits(
 
 def _refill(states: np.ndarray, words: np.ndarray, position: int) -> int:
     """Gives a word to every state below 2^16, in order of lanes; returns the next position."""
-    hungry = (states < START).nonzero()[0]
-    end = position + len(hungry)
+    low = (states < START).nonzero()[0]
+    end = position + len(low)
     if end > len(words):
         return len(words) + 1
     if end > position:
-        states[hungry] = states[hungry] << np.uint64(16) | words[position:end]
+        states[low] = states[low] << np.uint64(16) | words[position:end]
     return end

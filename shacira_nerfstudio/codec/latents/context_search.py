@@ -1,7 +1,7 @@
-"""How the encoder picks models: whatever makes a section shortest. Decoders skip it.
+"""How the encoder picks context models: whatever makes a section shortest. Decoders skip it.
 
-Choices follow from integers alone (see ``tables.log2_fixed``), so encoding a decoded scene repeats
-them exactly.
+Choices follow from integers alone (see ``frequency_table.log2_fixed``), so encoding a decoded scene
+repeats them exactly.
 """
 
 from __future__ import annotations
@@ -11,17 +11,27 @@ from functools import lru_cache
 
 import numpy as np
 
+from shacira_nerfstudio.codec.entropy.frequency_table import FIXED, log2_fixed
 from shacira_nerfstudio.codec.latents.context_model import (
     MAX_REACH,
     MAX_THRESHOLDS,
-    Known,
-    LevelRows,
-    PassModel,
+    ContextModel,
+    PassFeatures,
 )
-from shacira_nerfstudio.codec.entropy.frequency_table import FIXED, log2_fixed
+from shacira_nerfstudio.codec.latents.level_contexts import LevelCoding
 
-_SUPPORT_AND_MAGNITUDE = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (1, 2))
-_ANCESTRY = (0, 1, 2, 4)
+_TOUCHED_CELLS_AND_PARENT = (
+    (0, 0),
+    (1, 0),
+    (0, 1),
+    (1, 1),
+    (2, 1),
+    (4, 1),
+    (8, 1),
+    (16, 1),
+    (1, 2),
+)
+_GRANDPARENT = (0, 1, 2, 4)
 _WEIGHTS = (0, 1, 2, 4, 8, 16, 32)
 _NUM_BINS, _FEW_BINS = 24, 12
 """Thresholds are looked for among so many equally full ranges of the score; weights among fewer."""
@@ -30,7 +40,7 @@ _MAX_SAMPLES = 1 << 16
 """Entries on which weights are compared; thresholds are chosen on all."""
 
 _TABLE_BITS = 8 << FIXED
-_LETTER_BITS = 5 << FIXED
+_SYMBOL_BITS = 5 << FIXED
 """Guess at the length of a frequency table: 8 bits and 5 for each symbol that occurs in it."""
 
 _PASS_BITS = 20 << FIXED
@@ -40,8 +50,8 @@ _IMPOSSIBLE = 1 << 60
 """Cost of a range that ends before it begins."""
 
 
-def choose_models(symbols: np.ndarray, rows: LevelRows) -> list[tuple[PassModel, ...]]:
-    """Per channel the models of its one or two passes, for the reached entries of one level.
+def choose_models(symbols: np.ndarray, coding: LevelCoding) -> list[tuple[ContextModel, ...]]:
+    """Per channel the models of its one or two passes, for the coded entries of one level.
 
     Args:
         symbols: [n, d].
@@ -49,7 +59,7 @@ def choose_models(symbols: np.ndarray, rows: LevelRows) -> list[tuple[PassModel,
     by_channel = np.ascontiguousarray(symbols.T)
     return [
         min(
-            (_choose_passes(by_channel, rows, channel, is_split) for is_split in (False, True)),
+            (_choose_passes(by_channel, coding, channel, is_split) for is_split in (False, True)),
             key=lambda choice: choice[0],
         )[1]
         for channel in range(len(by_channel))
@@ -57,28 +67,28 @@ def choose_models(symbols: np.ndarray, rows: LevelRows) -> list[tuple[PassModel,
 
 
 def _choose_passes(
-    symbols: np.ndarray, rows: LevelRows, channel: int, is_split: bool
-) -> tuple[int, tuple[PassModel, ...]]:
+    symbols: np.ndarray, coding: LevelCoding, channel: int, is_split: bool
+) -> tuple[int, tuple[ContextModel, ...]]:
     """Bits of a channel coded in one or two passes, in 2^-16, and the models of these."""
     total, models = 0, []
-    for number, chosen in enumerate(rows.passes(is_split)):
-        known = rows.known(symbols, channel, number, is_split=is_split)
+    for number, chosen in enumerate(coding.passes(is_split)):
+        features = coding.pass_features(symbols, channel, number, is_split=is_split)
         values = symbols[channel][chosen]
         stride = -(-max(len(values), 1) // _MAX_SAMPLES)
-        sample = _Sample(values[::stride], known[::stride], stride)
+        sample = _Sample(values[::stride], features[::stride], stride)
         model = _best_weights(sample, has_previous=channel > 0, has_partner=number > 0)
-        bits, thresholds = _Sample(values, known, 1).plan(model, _NUM_BINS)
+        bits, thresholds = _Sample(values, features, 1).plan(model, _NUM_BINS)
         total += bits + _PASS_BITS
         models.append(replace(model, thresholds=thresholds))
     return total, tuple(models)
 
 
-def _best_weights(sample: _Sample, *, has_previous: bool, has_partner: bool) -> PassModel:
+def _best_weights(sample: _Sample, *, has_previous: bool, has_partner: bool) -> ContextModel:
     """Weights and reaches, one kind after the other; thresholds are left out."""
-    weights = _SUPPORT_AND_MAGNITUDE if sample.has_features else _SUPPORT_AND_MAGNITUDE[:1]
-    best = sample.best([PassModel(support, magnitude) for support, magnitude in weights])
-    if sample.has_ancestry:
-        best = sample.best([replace(best, ancestry_weight=w) for w in _ANCESTRY])
+    weights = _TOUCHED_CELLS_AND_PARENT if sample.has_features else _TOUCHED_CELLS_AND_PARENT[:1]
+    best = sample.best([ContextModel(touched, parent) for touched, parent in weights])
+    if sample.has_grandparent:
+        best = sample.best([replace(best, grandparent_weight=w) for w in _GRANDPARENT])
     if sample.has_neighbours:
         best = sample.best([replace(best, neighbour_weight=w) for w in _WEIGHTS])
     for name, is_there in (("previous", has_previous), ("partner", has_partner)):
@@ -96,30 +106,30 @@ def _best_weights(sample: _Sample, *, has_previous: bool, has_partner: bool) -> 
 class _Sample:
     """Symbols of one pass, on which models are compared."""
 
-    def __init__(self, values: np.ndarray, known: Known, stride: int) -> None:
-        self._known = known
+    def __init__(self, values: np.ndarray, features: PassFeatures, stride: int) -> None:
+        self._features = features
         self._stride = stride
         low = int(values.min()) if len(values) else 0
-        self._letters = values.astype(np.int64) - low
-        self._num_letters = int(self._letters.max()) + 1 if len(values) else 1
+        self._symbols = values.astype(np.int64) - low
+        self._num_symbols = int(self._symbols.max()) + 1 if len(values) else 1
 
     @property
     def has_features(self) -> bool:
-        return bool(self._known.support.any())
+        return bool(self._features.touched_cells.any())
 
     @property
-    def has_ancestry(self) -> bool:
-        return bool(self._known.ancestry.any())
+    def has_grandparent(self) -> bool:
+        return bool(self._features.grandparent_magnitude.any())
 
     @property
     def has_neighbours(self) -> bool:
-        return bool(self._known.neighbours.any())
+        return bool(self._features.neighbours.any())
 
-    def best(self, models: list[PassModel]) -> PassModel:
+    def best(self, models: list[ContextModel]) -> ContextModel:
         """The model with the fewest bits; the first of equals."""
         return min(models, key=lambda model: self.plan(model, _FEW_BINS)[0])
 
-    def plan(self, model: PassModel, num_bins: int) -> tuple[int, tuple[int, ...]]:
+    def plan(self, model: ContextModel, num_bins: int) -> tuple[int, tuple[int, ...]]:
         """Bits of the best thresholds for a model's weights, in 2^-16, and these thresholds."""
         edges, counts = self._histogram(model, num_bins)
         costs = _range_costs(counts, self._stride)
@@ -138,9 +148,9 @@ class _Sample:
             thresholds.append(int(edges[end]))
         return int(bits[count][num_bins]), tuple(reversed(thresholds))
 
-    def _histogram(self, model: PassModel, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest score of each bin, and counts [bin, clipped values, letter]."""
-        scores = model.scores(self._known)
+    def _histogram(self, model: ContextModel, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest score of each bin, and counts [bin, clipped values, symbol]."""
+        scores = model.scores(self._features)
         occurring = np.bincount(scores) if len(scores) else np.ones(1, dtype=np.int64)
         below = np.cumsum(occurring) - occurring
         bins = below * num_bins // max(len(scores), 1)
@@ -150,10 +160,10 @@ class _Sample:
             numbers, first = numbers[1:], first[1:]
         position = np.searchsorted(numbers, bins)
         width = model.num_values
-        cell = (position[scores] * width + model.values(self._known)) * self._num_letters
-        size = len(numbers) * width * self._num_letters
-        counts = np.bincount(cell + self._letters, minlength=size)
-        return first, counts.reshape(len(numbers), width, self._num_letters)
+        cell = (position[scores] * width + model.values(self._features)) * self._num_symbols
+        size = len(numbers) * width * self._num_symbols
+        counts = np.bincount(cell + self._symbols, minlength=size)
+        return first, counts.reshape(len(numbers), width, self._num_symbols)
 
 
 def _range_costs(counts: np.ndarray, stride: int) -> np.ndarray:
@@ -164,7 +174,7 @@ def _range_costs(counts: np.ndarray, stride: int) -> np.ndarray:
     inside = sums[end] - sums[begin]
     totals = inside.sum(axis=-1)
     bits = _n_log_n(totals) - _n_log_n(inside).sum(axis=-1)
-    tables = (totals > 0) * _TABLE_BITS + (inside > 0).sum(axis=-1) * _LETTER_BITS
+    tables = (totals > 0) * _TABLE_BITS + (inside > 0).sum(axis=-1) * _SYMBOL_BITS
     costs = np.full((num_bins + 1, num_bins + 1), _IMPOSSIBLE)
     costs[begin, end] = (bits * stride + tables).sum(axis=-1)
     return costs

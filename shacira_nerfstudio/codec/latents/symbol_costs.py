@@ -2,21 +2,20 @@
 
 For whoever decides which symbols are worth their bits before a scene is encoded. Classes and
 counts are those of the encoder; the cost of a symbol is ``-log2`` of its share of its class, with
-one count added for every letter, so that a letter that does not occur has a finite cost. What a
-symbol does to the classes of others is left out.
+one count added for every symbol of the alphabet, so that one that does not occur has a finite cost.
+What a symbol does to the classes of others is left out.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from shacira_nerfstudio.codec.latents.features import entry_magnitudes
 from shacira_nerfstudio.codec.latents.context_search import choose_models
-from shacira_nerfstudio.codec.scene_file import KnownLevels
+from shacira_nerfstudio.codec.latents.level_contexts import CodingContext
 from shacira_nerfstudio.grid import GridSpec
 
 
@@ -38,7 +37,7 @@ def code_classes(
 
     Args:
         symbols: int16 [E, d], 0 in entries that nothing reaches.
-        occupancy: bool [G] * D, or None if everything is reached.
+        occupancy: As in :func:`features.reached_entries`.
         fast: As in :func:`encode_scene`.
     """
     index = np.full(symbols.shape, -1, dtype=np.int16)
@@ -55,7 +54,7 @@ class SymbolCosts:
 
     symbol: np.ndarray
     """Of the symbols as they are."""
-    nearer: np.ndarray
+    toward_zero: np.ndarray
     """Of symbols one step nearer to 0; of 0 where it is 0 already."""
     zero: np.ndarray
     """Of 0."""
@@ -72,13 +71,12 @@ def symbol_costs(
     for _, channel, rows, classes, num_classes in _passes(grid, symbols, occupancy, fast):
         values = symbols[rows, channel]
         bits = _class_bits(values, classes, num_classes)
-        nearer = values - np.sign(values)
-        for cost, letters in (
+        for cost, replacements in (
             (costs.symbol, values),
-            (costs.nearer, nearer),
+            (costs.toward_zero, values - np.sign(values)),
             (costs.zero, np.zeros_like(values)),
         ):
-            cost[rows, channel] = bits(letters)
+            cost[rows, channel] = bits(replacements)
     return costs
 
 
@@ -87,26 +85,28 @@ def _passes(
 ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, int]]:
     """Level, channel, entries of the whole table, their classes and how many there are: of each
     pass of the encoder."""
-    known, coarser = KnownLevels(grid, occupancy, symbols.shape[1], fast=fast), None
+    context, coarser = CodingContext(grid, occupancy, symbols.shape[1], fast=fast), None
     for level, (begin, end) in enumerate(itertools.pairwise(grid.offsets)):
         table = symbols[begin:end]
-        reached, rows = known.of_level(level, coarser)
-        coarser = entry_magnitudes(table)
-        entries = np.arange(end - begin) if reached is None else reached
+        coding = context.level(level, coarser)
+        coarser = table
+        entries = np.arange(end - begin) if coding.entries is None else coding.entries
         by_channel = np.ascontiguousarray(table[entries].T)
-        for channel, passes in enumerate(choose_models(by_channel.T, rows)):
+        for channel, passes in enumerate(choose_models(by_channel.T, coding)):
             is_split = len(passes) > 1
             for number, model in enumerate(passes):
-                chosen = rows.passes(is_split)[number]
-                classes = rows.classes(model, by_channel, channel, number, is_split=is_split)
+                chosen = coding.passes(is_split)[number]
+                classes = coding.classes(model, by_channel, channel, number, is_split=is_split)
                 yield level, channel, begin + entries[chosen], classes, model.num_classes
 
 
-def _class_bits(values: np.ndarray, classes: np.ndarray, num_classes: int):
-    """A function from letters to their bits in the classes of the given entries."""
+def _class_bits(
+    values: np.ndarray, classes: np.ndarray, num_classes: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from symbols to their bits in the classes of the given entries."""
     low, high = min(int(values.min(initial=0)), 0), max(int(values.max(initial=0)), 0)
     width = high - low + 1
     cells = classes * width + (values.astype(np.int64) - low)
     counts = np.bincount(cells, minlength=num_classes * width).reshape(num_classes, width) + 1.0
     table = (np.log2(counts.sum(1, keepdims=True)) - np.log2(counts)).astype(np.float32)
-    return lambda letters: table[classes, letters.astype(np.int64) - low]
+    return lambda symbols: table[classes, symbols.astype(np.int64) - low]

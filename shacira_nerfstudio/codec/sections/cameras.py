@@ -1,7 +1,7 @@
 """The section cams: cameras to bytes and back.
 
-Poses are stored as the float32 matrices they are or, from version 3 on and in a third of the bytes,
-as six integers and a number from 0 to 3. These are enough for poses that :func:`rounded_cameras`
+Poses are stored as the float32 matrices they are or, in a third of the bytes, as six integers and a
+number from 0 to 3. These are enough for poses that :func:`rounded_cameras`
 gives, which are off by less than 1e-4 rad and 1/30000 of the largest coordinate: a small fraction
 of a pixel. The choice is the encoder's and loses nothing: it takes integers only where these give
 the very floats.
@@ -13,10 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from shacira_nerfstudio.codec.entropy.int_array import decode_array, encode_array
-from shacira_nerfstudio.codec.container import VERSION
-from shacira_nerfstudio.codec.scene import MAX_CAMERAS, CameraSet
 from shacira_nerfstudio.codec.bitio import ByteReader, SceneFormatError, varint
+from shacira_nerfstudio.codec.entropy.int_array import decode_array, encode_array
+from shacira_nerfstudio.codec.scene import MAX_CAMERAS, CameraSet
 
 AS_FLOATS, AS_INTEGERS = 0, 1
 """How poses are stored."""
@@ -48,9 +47,7 @@ def rounded_cameras(cameras: CameraSet) -> CameraSet:
     return cameras
 
 
-def encode_cameras(
-    cameras: CameraSet, *, version: int = VERSION, fast: bool | None = None
-) -> bytes:
+def encode_cameras(cameras: CameraSet, *, fast: bool | None = None) -> bytes:
     """Optics once if all cameras share them; poses as planes of bytes, element by element."""
     count = len(cameras.sizes)
     optics = [
@@ -61,22 +58,20 @@ def encode_cameras(
     ]
     is_shared = len(set(optics)) == 1
     parts = [varint(count), bytes([is_shared]), *(optics[:1] if is_shared else optics)]
-    integers = _pose_integers(cameras.camera_to_worlds) if version > 2 else None
+    integers = _pose_integers(cameras.camera_to_worlds)
     if integers is not None and np.array_equal(_poses(*integers), cameras.camera_to_worlds):
         largest, exponent, numbers = integers
         parts.append(bytes([AS_INTEGERS, exponent]))
         unsigned = (numbers + _MOST + 1).T.reshape(-1)
         arrays = [largest, unsigned >> 8, unsigned & 255]
     else:
-        parts.append(bytes([AS_FLOATS]) if version > 2 else b"")
+        parts.append(bytes([AS_FLOATS]))
         poses = np.ascontiguousarray(cameras.camera_to_worlds.reshape(count, 12).T.astype("<f4"))
         arrays = list(poses.reshape(-1).view(np.uint8).reshape(-1, 4).T)
     return b"".join(parts + [encode_array(array, fast=fast) for array in arrays])
 
 
-def decode_cameras(
-    payload: memoryview, *, version: int = VERSION, fast: bool | None = None
-) -> CameraSet:
+def decode_cameras(payload: memoryview, *, fast: bool | None = None) -> CameraSet:
     reader = ByteReader(payload, "cams")
     count = reader.varint("cameras", 1, MAX_CAMERAS)
     num_optics = 1 if reader.byte("whether optics are shared", 0, 1) else count
@@ -84,7 +79,7 @@ def decode_cameras(
     intrinsics = np.frombuffer(optics, dtype=[("f", "<f4", 4), ("n", "<u4", 2)])
     if num_optics == 1:
         intrinsics = np.repeat(intrinsics, count)
-    mode = reader.byte("form of the poses", AS_FLOATS, AS_INTEGERS) if version > 2 else AS_FLOATS
+    mode = reader.byte("form of the poses", AS_FLOATS, AS_INTEGERS)
     read_poses = _read_integers if mode == AS_INTEGERS else _read_floats
     poses = read_poses(reader, count, fast)
     reader.finish()

@@ -1,68 +1,63 @@
-"""The small sections: GRID, RNDR, WGTS and psnr, each to bytes and back."""
+"""Three small sections, each to bytes and back: GRID, RNDR and psnr."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping
+import math
 
 import numpy as np
 
-from shacira_nerfstudio.codec.entropy.int_array import decode_array, encode_array
-from shacira_nerfstudio.codec.container import VERSION
+from shacira_nerfstudio.codec.bitio import ByteReader, SceneFormatError, varint
 from shacira_nerfstudio.codec.scene import (
     BACKGROUNDS,
     CONTRACTIONS,
     MAX_LATENT_DIM,
-    QuantizedTensor,
     RenderSettings,
 )
-from shacira_nerfstudio.codec.bitio import ByteReader, SceneFormatError, varint
-from shacira_nerfstudio.grid import MAX_NUM_LEVELS, MAX_RESOLUTION, GridSpec
+from shacira_nerfstudio.grid import MAX_NUM_LEVELS, MAX_RESOLUTION, TABLE_ALIGNMENT, GridSpec
 
-MAX_WEIGHTS = 1 << 22
-"""All weights of a file; a constant tensor costs no bytes, so a file's length cannot bound them."""
+RESOLUTION_PER_AXIS = 128
+"""Added to the number of axes where a level stores a resolution for each of them."""
 
-MAX_TENSORS = 4096
 DENSE_SIZE, OTHER_SIZE = 0, 255
 MIN_LOG2_SIZE, MAX_LOG2_SIZE = 3, 28
-PER_TENSOR, PER_ROW, SAME_PER_ROW = 0, 1, 2
-"""How steps are stored: one; one per row; one per row, but all equal and stored once."""
 
 _NUMBERS = ("near", "far", "step_size", "knee", "early_stop")
 
 
-def encode_grid(grid: GridSpec, latent_dim: int, *, version: int = VERSION) -> bytes:
-    head = bytes([grid.num_dims, grid.num_levels, latent_dim])
-    pairs = list(zip(grid.resolutions, grid.table_sizes, strict=True))
-    if version < 3:
-        return head + b"".join(struct.pack("<II", *pair) for pair in pairs)
-    previous = 0
-    for resolution, size in pairs:
-        code = _size_code(resolution**grid.num_dims, size)
-        head += varint(resolution - previous) + bytes([code])
-        if code == OTHER_SIZE:
-            head += varint(size)
-        previous = resolution
-    return head
+def encode_grid(grid: GridSpec, latent_dim: int) -> bytes:
+    is_equal = all(len(set(axes)) == 1 for axes in grid.resolutions)
+    shape = grid.num_dims + (0 if is_equal else RESOLUTION_PER_AXIS)
+    parts, coarser = [bytes([shape, grid.num_levels, latent_dim])], (0,) * grid.num_dims
+    for axes, size in zip(grid.resolutions, grid.table_sizes, strict=True):
+        steps = [n - before for n, before in zip(axes, coarser, strict=True)]
+        parts += [varint(step) for step in (steps[:1] if is_equal else steps)]
+        code = _size_code(math.prod(axes), size)
+        parts.append(bytes([code]) + (varint(size) if code == OTHER_SIZE else b""))
+        coarser = axes
+    return b"".join(parts)
 
 
-def decode_grid(payload: memoryview, *, version: int = VERSION) -> tuple[GridSpec, int]:
+def decode_grid(payload: memoryview) -> tuple[GridSpec, int]:
     """Returns the grid and the number of channels."""
     reader = ByteReader(payload, "GRID")
-    num_dims = reader.byte("axes", 2, 3)
+    shape = reader.byte("axes")
+    num_dims = reader.within(shape % RESOLUTION_PER_AXIS, "axes", 2, 3)
     num_levels = reader.byte("levels", 1, MAX_NUM_LEVELS)
     latent_dim = reader.byte("channels", 1, MAX_LATENT_DIM)
-    if version < 3:
-        pairs = reader.array("<u4", 2 * num_levels, "levels").reshape(-1, 2).tolist()
-    else:
-        pairs, resolution = [], 0
-        for _ in range(num_levels):
-            resolution += reader.varint("step of the resolution", 0, MAX_RESOLUTION)
-            pairs.append((resolution, _read_size(reader, resolution**num_dims)))
+    is_equal = shape < RESOLUTION_PER_AXIS
+    resolutions, sizes, axes = [], [], (0,) * num_dims
+    for _ in range(num_levels):
+        count = 1 if is_equal else num_dims
+        steps = [reader.varint("step of a resolution", 0, MAX_RESOLUTION) for _ in range(count)]
+        steps = steps * num_dims if is_equal else steps
+        axes = tuple(n + step for n, step in zip(axes, steps, strict=True))
+        resolutions.append(axes)
+        sizes.append(_read_size(reader, math.prod(axes)))
     reader.finish()
-    resolutions, sizes = zip(*pairs, strict=True)
+    if not is_equal and all(len(set(axes)) == 1 for axes in resolutions):
+        reader.fail("axes of different resolutions", "equal ones")
     try:
-        return GridSpec(num_dims, resolutions, sizes), latent_dim
+        return GridSpec(num_dims, tuple(resolutions), tuple(sizes)), latent_dim
     except ValueError as error:
         raise SceneFormatError("GRID", "a valid grid", error) from None
 
@@ -92,8 +87,7 @@ def _read_size(reader: ByteReader, num_vertices: int) -> int:
 
 
 def _dense_size(num_vertices: int) -> int:
-    """A table size is a multiple of 8."""
-    return -(-num_vertices // 8) * 8
+    return -(-num_vertices // TABLE_ALIGNMENT) * TABLE_ALIGNMENT
 
 
 def encode_rendering(rendering: RenderSettings) -> bytes:
@@ -123,52 +117,6 @@ def decode_rendering(payload: memoryview, num_dims: int) -> RenderSettings:
         )
     except ValueError as error:
         raise SceneFormatError("RNDR", "valid render settings", error) from None
-
-
-def encode_weights(weights: Mapping[str, QuantizedTensor], *, fast: bool | None = None) -> bytes:
-    """Tensors in order of their names."""
-    parts = [varint(len(weights))]
-    for name in sorted(weights):
-        tensor = weights[name]
-        steps = tensor.steps.astype("<f4")
-        mode = PER_TENSOR if len(steps) == 1 else PER_ROW
-        if mode == PER_ROW and (steps == steps[0]).all():
-            mode, steps = SAME_PER_ROW, steps[:1]
-        shape = b"".join(varint(length) for length in tensor.values.shape)
-        head = bytes([len(name)]) + name.encode() + bytes([tensor.values.ndim]) + shape
-        parts += [head, bytes([mode]), steps.tobytes(), encode_array(tensor.values, fast=fast)]
-    return b"".join(parts)
-
-
-def decode_weights(payload: memoryview, *, fast: bool | None = None) -> dict[str, QuantizedTensor]:
-    reader = ByteReader(payload, "WGTS")
-    weights: dict[str, QuantizedTensor] = {}
-    previous, left = "", MAX_WEIGHTS
-    for _ in range(reader.varint("tensors", 0, MAX_TENSORS)):
-        name = bytes(reader.take(reader.byte("length of a name", 1), "name")).decode("latin-1")
-        if name <= previous:
-            reader.fail(f"a name after {previous!r}", repr(name))
-        shape = [reader.varint("length of an axis", 1) for _ in range(reader.byte("axes", 1, 3))]
-        count = 1
-        for length in shape:
-            count *= length
-        left -= count
-        if left < 0:
-            reader.fail(f"at most {MAX_WEIGHTS} weights", f"shape {shape} of {name!r}")
-        mode = reader.byte("steps", PER_TENSOR, SAME_PER_ROW)
-        if mode != PER_TENSOR and shape[0] == 1:
-            reader.fail("one step for a tensor of one row", mode)
-        steps = reader.array("<f4", shape[0] if mode == PER_ROW else 1, "steps")
-        if mode == SAME_PER_ROW:
-            steps = np.repeat(steps, shape[0])
-        values = decode_array(reader, count, fast=fast).reshape(shape)
-        try:
-            weights[name] = QuantizedTensor(values, steps)
-        except ValueError as error:
-            raise SceneFormatError("WGTS", f"a valid tensor {name!r}", error) from None
-        previous = name
-    reader.finish()
-    return weights
 
 
 def encode_prefix_psnr(prefix_psnr: tuple[int, ...]) -> bytes:

@@ -12,37 +12,30 @@ import math
 import numba
 import numpy as np
 
-_EXACT = {
-    "nogil": True,
-    "cache": True,
-    "error_model": "numpy",
-}  # no fastmath: parity with reference
-INT_ZERO = np.int64(0)
-"""Where counters begin that are handed on: for a plain 0 numba compiles whatever takes it twice,
-for that number and for any."""
+from shacira_nerfstudio.backends.cpu_numba.compilation import EXACT, INT_ZERO
 
 
-@numba.njit(inline="always", **_EXACT)
+@numba.njit(inline="always", **EXACT)
 def _spacing(t, knee):
     if knee == 0 or t <= knee:
         return t
     return knee * (2 - knee / t)
 
 
-@numba.njit(inline="always", **_EXACT)
+@numba.njit(inline="always", **EXACT)
 def _spacing_inverse(u, knee):
     if knee == 0 or u <= knee:
         return u
     return knee * knee / max(2 * knee - u, 1e-6 * knee)
 
 
-@numba.njit(inline="always", **_EXACT)
+@numba.njit(inline="always", **EXACT)
 def _cell(x, size):
     """Cell of a coordinate of the unit cube; outside it is clamped."""
     return min(max(int(x * size), 0), size - 1)
 
 
-@numba.njit(inline="always", **_EXACT)
+@numba.njit(inline="always", **EXACT)
 def _exit(x, inverse, cell, gap, size, inner):
     """Distance along the ray until coordinate ``x`` leaves the empty cells around its own.
 
@@ -59,7 +52,7 @@ def _exit(x, inverse, cell, gap, size, inner):
     return (border - x * size) * inverse
 
 
-@numba.njit(inline="always", **_EXACT)
+@numba.njit(inline="always", **EXACT)
 def _slab(origin, velocity, low, high, enter, leave):
     """Cuts the span enter … leave of a ray down to where one coordinate is within low … high."""
     if velocity == 0:
@@ -68,7 +61,7 @@ def _slab(origin, velocity, low, high, enter, leave):
     return max(enter, min(a, b)), min(leave, max(a, b))
 
 
-@numba.njit(inline="always", **_EXACT)
+@numba.njit(inline="always", **EXACT)
 def _contract(x, y, z):
     """Contracts a point of the box's unit cube; also returns its L-infinity radius, at least 1."""
     x, y, z = 2 * x - 1, 2 * y - 1, 2 * z - 1
@@ -77,7 +70,7 @@ def _contract(x, y, z):
     return (x * factor + 2) / 4, (y * factor + 2) / 4, (z * factor + 2) / 4, r
 
 
-@numba.njit(**_EXACT)
+@numba.njit(**EXACT)
 def _grown(t_starts, t_ends, positions):
     """The three arrays with twice the room."""
     size = len(t_starts)
@@ -89,12 +82,12 @@ def _grown(t_starts, t_ends, positions):
     return starts, ends, points
 
 
-@numba.njit(**_EXACT)
+@numba.njit(**EXACT)
 def start_ray(
     origin, direction, u_min, t_max, last, jitter, step, filled, contracted, low, extent, step_size,
     knee,
 ):  # fmt: skip
-    """What :func:`walk` wants to know of a ray. See :func:`march`.
+    """What :func:`walk` is told of a ray. See :func:`march`.
 
     Args:
         origin, direction: float64 [3].
@@ -122,10 +115,10 @@ def start_ray(
     return ox, oy, oz, dx, dy, dz, offset, t_max, step
 
 
-@numba.njit(**_EXACT)
+@numba.njit(**EXACT)
 def walk(
     ox, oy, oz, dx, dy, dz, offset, t_max, step, last, gaps, contracted, step_size, knee, t_starts,
-    t_ends, positions, at, room, patience,
+    t_ends, positions, at, room, max_empty_lookups,
 ):  # fmt: skip
     """Writes up to ``room`` samples of a ray, from ``step`` on, to the places from ``at`` on.
 
@@ -134,11 +127,11 @@ def walk(
         gaps: uint8 [G, G, G]; 0 where a cell is occupied, else so many that all cells nearer than
             that, diagonals counting as 1, are empty.
         t_starts, t_ends, positions: float32 [N], [N] and [3, N].
-        patience: How often to look at empty space before giving up for now.
+        max_empty_lookups: How often to look at empty space before giving up for now.
 
     Returns:
         The number of samples, and the step to go on with: that of the next sample, unless
-        patience ended; -1 if there is none.
+        ``max_empty_lookups`` ended the search for it; -1 if there is none.
     """
     size = gaps.shape[0]
     # Cells that lie across the border of the contraction hold curved and straight pieces of a ray.
@@ -169,9 +162,9 @@ def walk(
             count += 1
             step += 1
             continue
-        if patience == 0:
+        if max_empty_lookups == 0:
             return count, step
-        patience -= 1
+        max_empty_lookups -= 1
         if r > 1.0 or straddling:  # rays are curved out there; no jump
             step += 1
             continue
@@ -186,7 +179,7 @@ def walk(
     return count, -1
 
 
-@numba.njit(**_EXACT)
+@numba.njit(**EXACT)
 def march(
     origins, directions, u_mins, t_maxs, num_steps, jitter, first_step, gaps,
     filled, contracted, low, extent, step_size, knee, max_samples, begin, end,

@@ -1,8 +1,4 @@
-"""Passes over rows of the table of latents: quantisation noise, the rate, Adam.
-
-The noise of an element depends on a seed and its index alone, so threads need no state of their own
-and results do not depend on their number.
-"""
+"""What rows of the table of latents cost, one level at a time, and the gradients of that."""
 
 from __future__ import annotations
 
@@ -11,47 +7,20 @@ import math
 import numba
 import numpy as np
 
-from shacira_nerfstudio.backends.cpu_numba.prefetch import prefetch
+from shacira_nerfstudio.backends.cpu_numba.compilation import FAST, FUSED
+from shacira_nerfstudio.backends.cpu_numba.table.noise_kernels import noise_at
 from shacira_nerfstudio.backends.sparse_rows import RATE_BLOCK
 
-_COMPILE = {
-    "nogil": True,
-    "cache": True,
-    "fastmath": {"contract", "nsz", "arcp"},
-    "error_model": "numpy",
-}
-_VECTOR = {**_COMPILE, "fastmath": True}
-_TO_UNIT, _HALF, _ONE = np.float32(2.0**-24), np.float32(0.5), np.float32(1)
+_HALF, _ONE = np.float32(0.5), np.float32(1)
 FLOOR = np.float32(1e-10)
 """Added to probabilities, as in the entropy model."""
 BATCH = 256
 """Elements whose rate is computed together, in loops that the compiler can vectorise."""
-_AHEAD = 4
-"""Blocks of 8 rows by which Adam's memory is asked for ahead of its use. In a large table touched
-rows lie far apart: each costs four cache lines, which a processor cannot foresee."""
 _FARTHEST = np.float32(60)
 """Cap on logits: exp(-60) is far below :data:`FLOOR` and still a normal number."""
 
 
-@numba.njit(inline="always", **_COMPILE)
-def noise_at(index, seed):
-    """See ``reference.noise_at``; both uint32."""
-    # Products and shifts of uint32 are uint64 to numba: each step is cut to 32 bits again.
-    x = np.uint32(index ^ seed)
-    x = np.uint32(np.uint32(x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D))
-    x = np.uint32(np.uint32(x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B))
-    x = np.uint32(x ^ (x >> np.uint32(16)))
-    return np.float32(np.int32(x >> np.uint32(8))) * _TO_UNIT - _HALF
-
-
-@numba.njit(**_COMPILE)
-def add_noise(table, first, seed, out, begin, end):
-    """out[i] = table[i] + noise of element first + i, for i in begin:end, both flat float32."""
-    for i in range(begin, end):
-        out[i] = table[i] + noise_at(np.uint32(first + i), seed)
-
-
-@numba.njit(**_VECTOR)
+@numba.njit(**FAST)
 def _exponentials(x, bits, scale, out, count):
     """out = exp(-x), x from 0 to 60. Error 3e-7 of the value.
 
@@ -72,7 +41,7 @@ def _exponentials(x, bits, scale, out, count):
         out[i] *= scale[i]
 
 
-@numba.njit(**_VECTOR)
+@numba.njit(**FAST)
 def _logarithms(x, bits, out, count):
     """out = log2(x) of positive normal numbers. Error 2e-7 and 2e-7 of the value.
 
@@ -92,7 +61,7 @@ def _logarithms(x, bits, out, count):
         out[i] += z * (p * w + _ONE) * np.float32(2 * 1.4426950408889634)
 
 
-@numba.njit(**_VECTOR)
+@numba.njit(**FAST)
 def _rate(v, a, b, q, bits, slope_v, slope_a, slope_b, work, ints, floats, count):
     """log2 of the probability of noisy latents v under logistic densities (a, b), and the
     gradients of bits, its negative.
@@ -122,7 +91,7 @@ def _rate(v, a, b, q, bits, slope_v, slope_a, slope_b, work, ints, floats, count
     _logarithms(floats, ints, bits, count)
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FUSED)
 def _rated_rows(size, first, stride, origin, rows):
     """Writes to ``rows``, int32, which rows of a level are rated, and returns how many: those of
     the blocks ``first::stride`` of 16 rows of the whole table, where the level begins at
@@ -140,7 +109,7 @@ def _rated_rows(size, first, stride, origin, rows):
     return count
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FUSED)
 def logistic_bits(latents, first, stride, scale, shift, seed, origin, rows, grad, totals):
     """Bits of some rows of one level under logistic densities, and their gradients.
 
@@ -182,23 +151,22 @@ def logistic_bits(latents, first, stride, scale, shift, seed, origin, rows, grad
     return count
 
 
-@numba.njit(inline="always", **_COMPILE)
+@numba.njit(inline="always", **FUSED)
 def _cost(table, q, middle):
-    """Code lengths, linear between letters and beyond the last two; q counts letters from the
-    first."""
+    """Code lengths, linear between bins and beyond the last two; q counts bins from the first."""
     below = min(max(np.int32(math.floor(q)), np.int32(0)), np.int32(2 * middle - 1))
     low = table[below]
     return low + (q - np.float32(below)) * (table[below + 1] - low)
 
 
-@numba.njit(**_COMPILE)
-def coded_bits(latents, classes, first, stride, lengths, density, origin, rows, grad, total):
+@numba.njit(**FUSED)
+def coded_bits(latents, classes, first, stride, lengths, bins_per_unit, origin, rows, grad, total):
     """Bits of some rows of one level under tables of code lengths, and their gradients.
 
     Args:
         latents: float32 [size, d], of this level; ``classes`` int16 [size, d], -1 costs nothing.
         first, stride: Of the blocks of 16 rows of the whole table that count.
-        lengths: float32 [K, W], the tables of this level; ``density`` float32, letters per unit.
+        lengths: float32 [K, W], the tables of this level; ``bins_per_unit`` float32.
         origin: The level's first row in the whole table.
         rows: int32; receives the rows whose gradient is not 0, within the level.
         grad: float32 [len(rows), d]; receives d bits / d latent.
@@ -208,7 +176,7 @@ def coded_bits(latents, classes, first, stride, lengths, density, origin, rows, 
         How many rows have a gradient.
     """
     num_channels, middle = latents.shape[1], lengths.shape[1] // 2
-    shift, half = np.float32(middle), _HALF * density
+    shift, half = np.float32(middle), _HALF * bins_per_unit
     bits, count = 0.0, 0
     for index in range(_rated_rows(len(latents), first, stride, origin, rows)):
         row, is_moved = rows[index], False
@@ -216,9 +184,9 @@ def coded_bits(latents, classes, first, stride, lengths, density, origin, rows, 
             grad[count, c] = np.float32(0)
             kind = classes[row, c]
             if kind >= 0:
-                table, q = lengths[kind], latents[row, c] * density + shift
-                letter = np.float32(np.rint(latents[row, c])) * density + shift
-                bits += _cost(table, letter, middle)
+                table, q = lengths[kind], latents[row, c] * bins_per_unit + shift
+                rounded = np.float32(np.rint(latents[row, c])) * bins_per_unit + shift
+                bits += _cost(table, rounded, middle)
                 slope = _cost(table, q + half, middle) - _cost(table, q - half, middle)
                 grad[count, c] = slope
                 is_moved = is_moved or slope != 0
@@ -228,7 +196,7 @@ def coded_bits(latents, classes, first, stride, lengths, density, origin, rows, 
     return count
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FUSED)
 def add_rows(rows, grad, factor, origin, values, touched):
     """values[origin + rows] += factor * grad, and marks these rows.
 
@@ -241,82 +209,3 @@ def add_rows(rows, grad, factor, origin, values, touched):
         for c in range(grad.shape[1]):
             values[row, c] += factor * grad[i, c]
         touched[row >> 3] |= np.uint8(1) << np.uint8(row & 7)
-
-
-@numba.njit(**_COMPILE)
-def _adam(p, g, m, d, f1, f2, lr, share1, share2, eps, keep, count):
-    """A step of Adam on ``count`` rows of d numbers that lie side by side; clears g.
-
-    Args:
-        f1, f2: Bias corrections of each row.
-        m: Moments; of each row first the d means, then the d squares.
-    """
-    if d == 1:  # the usual case, for which the compiler makes a vector of the rows
-        for i in range(count):
-            grad, mean, square = g[i], m[2 * i], m[2 * i + 1]
-            mean += share1 * (grad - mean)
-            square += share2 * (grad * grad - square)
-            m[2 * i], m[2 * i + 1], g[i] = mean, square, np.float32(0)
-            p[i] = p[i] * keep - lr * f1[i] * mean / (math.sqrt(square) * f2[i] + eps)
-        return
-    for i in range(count):
-        for c in range(d):
-            j, k = i * d + c, 2 * i * d + c
-            grad, mean, square = g[j], m[k], m[k + d]
-            mean += share1 * (grad - mean)
-            square += share2 * (grad * grad - square)
-            m[k], m[k + d], g[j] = mean, square, np.float32(0)
-            p[j] = p[j] * keep - lr * f1[i] * mean / (math.sqrt(square) * f2[i] + eps)
-
-
-@numba.njit(**_COMPILE)
-def adam_rows(
-    parameter, gradient, moments, num_updates, touched, corrections,
-    lr, share1, share2, eps, keep, begin, end,
-):  # fmt: skip
-    """A step of Adam in the touched rows among blocks begin:end of 8 rows; clears what it used.
-
-    Args:
-        parameter, gradient: float32, flat, [E d]; ``moments`` [E 2 d].
-        num_updates: int16 [E].
-        corrections: float32 [2, N], for a row that was updated n times before: 1 / (1 - beta1^k)
-            and 1 / sqrt(1 - beta2^k) with k = n + 1; the last one serves all further k.
-        share1, share2: 1 - beta of either moment, rounded once: 1 - 0.999 in single precision has
-            five digits.
-        keep: 1 - lr * weight decay.
-    """
-    num_rows = len(num_updates)
-    d = len(parameter) // num_rows
-    f1, f2 = np.empty(8, np.float32), np.empty(8, np.float32)
-    latest = corrections.shape[1] - 1
-    for block in range(begin, end):
-        soon = block + _AHEAD
-        if soon < end and touched[soon]:
-            prefetch(parameter, 8 * soon * d)
-            prefetch(gradient, 8 * soon * d)
-            prefetch(moments, 16 * soon * d)
-            prefetch(num_updates, 8 * soon)
-        bits = touched[block]
-        if bits == 0:
-            continue
-        touched[block] = 0
-        i = 0
-        while i < 8 and 8 * block + i < num_rows:
-            if not bits >> i & 1:
-                i += 1
-                continue
-            # Rows side by side that are touched are updated in one go.
-            first, run = 8 * block + i, 0
-            while i < 8 and bits >> i & 1 and 8 * block + i < num_rows:
-                row = 8 * block + i
-                k = num_updates[row]
-                num_updates[row] = min(k + 1, 32767)
-                j = min(np.int64(k), latest)
-                f1[run], f2[run] = corrections[0, j], corrections[1, j]
-                run += 1
-                i += 1
-            at, stop = first * d, (first + run) * d
-            _adam(
-                parameter[at:stop], gradient[at:stop], moments[2 * at : 2 * stop], d,
-                f1, f2, lr, share1, share2, eps, keep, run,
-            )  # fmt: skip

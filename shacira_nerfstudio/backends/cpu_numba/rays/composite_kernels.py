@@ -7,15 +7,10 @@ import math
 import numba
 import numpy as np
 
-_FAST = {
-    "nogil": True,
-    "cache": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "nsz", "arcp"},
-}
+from shacira_nerfstudio.backends.cpu_numba.compilation import FUSED
 
 
-@numba.njit(**_FAST)
+@numba.njit(**FUSED)
 def composite_forward(
     sigmas, rgbs, t_starts, t_ends, packed_info, color, accumulation, distance, begin, end
 ):  # fmt: skip
@@ -41,7 +36,7 @@ def composite_forward(
         distance[ray] = dist
 
 
-@numba.njit(**_FAST)
+@numba.njit(**FUSED)
 def composite_backward(
     sigmas, rgbs, t_starts, t_ends, packed_info, grad_color, grad_accumulation, grad_distance,
     grad_sigmas, grad_rgbs, begin, end,
@@ -74,34 +69,3 @@ def composite_backward(
             grad_sigmas[s] = delta * (behind * g - suffix)
             suffix += weight * g
             behind = front
-
-
-@numba.njit(**_FAST)
-def visible(sigmas, t_starts, t_ends, packed_info, max_optical_depth, counts, begin, end):
-    """Writes counts [R] for rays begin:end: how many samples have an optical depth in front of them
-    that is within the limit."""
-    for ray in range(begin, end):
-        optical_depth, count = 0.0, 0
-        first = packed_info[ray, 0]
-        for s in range(first, first + packed_info[ray, 1]):
-            if optical_depth > max_optical_depth:
-                break
-            count += 1
-            optical_depth += sigmas[s] * (t_ends[s] - t_starts[s])
-        counts[ray] = count
-
-
-@numba.njit(**_FAST)
-def take_front(source, target, begins, kept, step, begin, end):
-    """Copies the first samples of rays begin:end, ``step`` numbers each, row by row.
-
-    Args:
-        source, target: [K, S step] and [K, T step].
-        begins: int64 [R], the first sample of each ray in ``source``.
-        kept: int64 [R, 2], first sample and number of samples in ``target``.
-    """
-    for k in range(len(source)):
-        for ray in range(begin, end):
-            at, to = begins[ray] * step, kept[ray, 0] * step
-            for i in range(kept[ray, 1] * step):
-                target[k, to + i] = source[k, at + i]

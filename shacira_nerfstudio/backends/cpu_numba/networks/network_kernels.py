@@ -6,7 +6,7 @@ and has a length known to the compiler. Matrices are padded with zeros to multip
 no loop has a remainder. All arrays are float32.
 
 A network is one flat array of parameters and an int64 table with one row per layer, see
-:class:`shacira_nerfstudio.backends.cpu_numba.networks.PackedNetworks`.
+:class:`shacira_nerfstudio.backends.cpu_numba.networks.shade.PackedNetworks`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import math
 import numba
 import numpy as np
 
-from shacira_nerfstudio.backends.cpu_numba import bfloat16_kernels
-from shacira_nerfstudio.backends.reference import MAX_LOG_DENSITY
+from shacira_nerfstudio.backends.cpu_numba.compilation import FAST
+from shacira_nerfstudio.backends.cpu_numba.networks import bfloat16_kernels
+from shacira_nerfstudio.backends.networks import MAX_LOG_DENSITY
 
-_COMPILE = {"nogil": True, "cache": True, "fastmath": True, "error_model": "numpy"}
 TILE = bfloat16_kernels.TILE
 ROWS, COLUMNS, WEIGHT, BIAS, TRANSPOSED = 0, 1, 2, 3, 4
 """Columns of a layer's row in the table: padded sizes, then where its parts begin."""
@@ -31,7 +31,7 @@ compiler would have to provide for at every access."""
 _TILE = np.uint64(TILE)
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def multiply(params, at, rows, columns, x, y):
     """y[j] += sum_k weight[j, k] x[k]; ``weight`` [rows, columns] begins at ``params[at]``."""
     for j in range(0, rows, 2):
@@ -49,7 +49,7 @@ def multiply(params, at, rows, columns, x, y):
                 y[y1 + i] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def product(params, halves, at, rows, columns, x, y, pairs):
     """As :func:`multiply`, in bfloat16 if there are ``halves``, see :func:`work_space`."""
     if len(halves):
@@ -59,7 +59,7 @@ def product(params, halves, at, rows, columns, x, y, pairs):
         multiply(params, at, rows, columns, x, y)
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def linear(params, halves, layer, x, y, pairs):
     """y = weight x + bias."""
     for j in range(layer[ROWS]):
@@ -69,7 +69,7 @@ def linear(params, halves, layer, x, y, pairs):
     product(params, halves, layer[WEIGHT], layer[ROWS], layer[COLUMNS], x, y, pairs)
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def relu(y, count):
     """Zeroes what is negative in rows 0 : count. By sign bits: a comparison would not vectorise."""
     bits = y.view(np.int32)
@@ -77,7 +77,7 @@ def relu(y, count):
         bits[i] &= ~(bits[i] >> _SIGN)
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def relu_backward(d, y, count):
     """Zeroes d where y, an output of :func:`relu`, is 0 (or below 1e-30). Arithmetic with a sign,
     for the same reason."""
@@ -87,14 +87,14 @@ def relu_backward(d, y, count):
             d[c0 + i] *= _HALF + math.copysign(_HALF, y[c0 + i] - _TINY)
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def input_gradient(params, halves, layer, d, dx, pairs):
     """dx = weight^T d."""
     clear(dx, 0, layer[COLUMNS])
     product(params, halves, layer[TRANSPOSED], layer[COLUMNS], layer[ROWS], d, dx, pairs)
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def add_outer(d, x, rows, columns, grads, at):
     """Adds d x^T, summed over a tile's samples, to ``grads`` [rows, columns] from ``at`` on."""
     for j in range(0, rows, 4):
@@ -126,7 +126,7 @@ def add_outer(d, x, rows, columns, grads, at):
             grads[g + 3 * columns + 1] += s31
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def parameter_gradient(d, x, layer, grads, pairs):
     """Adds d x^T to the gradient of the weight, and d to that of the bias. In bfloat16 if there are
     ``pairs``."""
@@ -145,14 +145,14 @@ def parameter_gradient(d, x, layer, grads, pairs):
         grads[layer[BIAS] + j] += total
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def clear(tile, first, last):
     """Zeroes rows first : last of a tile."""
     for i in range(_U(first * TILE), _U(last * TILE)):
         tile[i] = _ZERO
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def load(source, first, count, begin, n, tile, at):
     """Rows first : first + count of source [C, S], samples begin : begin + n, into a tile's rows
     from ``at`` on. The tile's remaining samples become 0."""
@@ -164,7 +164,7 @@ def load(source, first, count, begin, n, tile, at):
             tile[_U(row) + i] = _ZERO
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def store(tile, at, count, target, first, begin, n):
     """The reverse of :func:`load`."""
     for c in range(count):
@@ -173,7 +173,7 @@ def store(tile, at, count, target, first, begin, n):
             values[_U(begin) + i] = tile[_U(row) + i]
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def widest(layers):
     """Rows or columns of the largest layer."""
     most = 0
@@ -182,7 +182,7 @@ def widest(layers):
     return most
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def work_space(halves, layers):
     """Room for a product's factors in bfloat16; none where ``halves`` is empty.
 
@@ -193,9 +193,9 @@ def work_space(halves, layers):
     return np.empty(widest(layers) * TILE if len(halves) else 0, np.int32)
 
 
-@numba.njit(**_COMPILE)
-def density_forward(z, params, halves, layers, raw, begin, end):
-    """Writes raw [G, S], the outputs of the density network, for samples begin:end.
+@numba.njit(**FAST)
+def density_forward(z, params, halves, layers, outputs, begin, end):
+    """Writes outputs [G, S], the outputs of the density network, for samples begin:end.
 
     Args:
         z: Latents [K, S].
@@ -214,12 +214,12 @@ def density_forward(z, params, halves, layers, raw, begin, end):
         linear(params, halves, first, x, hidden, pairs)
         relu(hidden, first[ROWS])
         linear(params, halves, second, hidden, y, pairs)
-        store(y, 0, raw.shape[0], raw, 0, s, n)
+        store(y, 0, outputs.shape[0], outputs, 0, s, n)
 
 
-@numba.njit(**_COMPILE)
-def load_color_input(features, rays, raw, s, n, tile, columns):
-    """Ray features [R, A], then geometry raw[1:], then zeros."""
+@numba.njit(**FAST)
+def load_color_input(features, rays, outputs, s, n, tile, columns):
+    """Ray features [R, A], then geometry outputs[1:], then zeros."""
     width = features.shape[1]
     for i in range(n):
         ray = rays[s + i]
@@ -228,11 +228,11 @@ def load_color_input(features, rays, raw, s, n, tile, columns):
     for a in range(width):
         for i in range(n, TILE):
             tile[a * TILE + i] = _ZERO
-    load(raw, 1, raw.shape[0] - 1, s, n, tile, width)
-    clear(tile, width + raw.shape[0] - 1, columns)
+    load(outputs, 1, outputs.shape[0] - 1, s, n, tile, width)
+    clear(tile, width + outputs.shape[0] - 1, columns)
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def apply_layers(params, halves, layers, x, y, pairs):
     """Takes a tile x through all layers, with rectified linear units between them; y is of the same
     size, to work in. Returns the two, the one with the outputs first."""
@@ -244,12 +244,12 @@ def apply_layers(params, halves, layers, x, y, pairs):
     return x, y
 
 
-@numba.njit(**_COMPILE)
-def color_forward(raw, features, rays, params, halves, layers, sigma, rgb, begin, end):
+@numba.njit(**FAST)
+def color_forward(outputs, features, rays, params, halves, layers, sigma, rgb, begin, end):
     """Writes sigma [S] and rgb [S, 3] for samples begin:end.
 
     Args:
-        raw: [G, S]; the first is log density.
+        outputs: [G, S]; the first is log density.
         features: [R, A]; ``rays`` int64 [S] says which row is a sample's.
         layers: int64 [colour layers, 5].
     """
@@ -258,18 +258,18 @@ def color_forward(raw, features, rays, params, halves, layers, sigma, rgb, begin
     limit, pairs = np.float32(MAX_LOG_DENSITY), work_space(halves, layers)
     for s in range(begin, end, TILE):
         n = min(TILE, end - s)
-        load_color_input(features, rays, raw, s, n, x, layers[0, COLUMNS])
+        load_color_input(features, rays, outputs, s, n, x, layers[0, COLUMNS])
         x, y = apply_layers(params, halves, layers, x, y, pairs)
         for i in range(n):
-            sigma[s + i] = math.exp(min(raw[0, s + i], limit))
+            sigma[s + i] = math.exp(min(outputs[0, s + i], limit))
             for c in range(3):
                 rgb[s + i, c] = np.float32(1) / (np.float32(1) + math.exp(-x[c * TILE + i]))
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def shade_backward(
-    z, raw, features, rays, params, halves, density_layers, color_layers, sigma, rgb, grad_sigma,
-    grad_rgb, grads, grad_z, grad_inputs, begin, end,
+    z, outputs, features, rays, params, halves, density_layers, color_layers, sigma, rgb,
+    grad_sigma, grad_rgb, grads, grad_z, grad_inputs, begin, end,
 ):  # fmt: skip
     """Gradients of samples begin:end; activations are computed again.
 
@@ -287,7 +287,7 @@ def shade_backward(
     first, second = density_layers[0], density_layers[1]
     for s in range(begin, end, TILE):
         n = min(TILE, end - s)
-        load_color_input(features, rays, raw, s, n, activations[0], color_layers[0, COLUMNS])
+        load_color_input(features, rays, outputs, s, n, activations[0], color_layers[0, COLUMNS])
         for index in range(num_layers - 1):
             layer = color_layers[index]
             linear(params, halves, layer, activations[index], activations[index + 1], pairs)
@@ -307,11 +307,11 @@ def shade_backward(
             for i in range(n):
                 for a in range(width):
                     grad_inputs[s + i, a] = d[a * TILE + i]
-        # The gradient in raw: density first, then what the colour network says of the geometry.
+        # The gradient in outputs: density first, then what the colour network says of the geometry.
         clear(dx, 0, second[ROWS])
         for i in range(n):
             dx[i] = grad_sigma[s + i] * sigma[s + i]
-        for i in range(_U((raw.shape[0] - 1) * TILE)):
+        for i in range(_U((outputs.shape[0] - 1) * TILE)):
             dx[_TILE + i] = d[_U(width * TILE) + i]
         d, dx = dx, d
         x = activations[0]

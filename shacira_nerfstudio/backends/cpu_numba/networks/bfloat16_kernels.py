@@ -22,6 +22,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from shacira_nerfstudio.backends.cpu_numba.compilation import FAST
+
 TILE = 128
 """Samples per tile: what a product reads again and again fits a first-level cache, and sums over a
 tile are long enough to pay for their last, horizontal step."""
@@ -29,7 +31,6 @@ _FEATURES = llvm.get_host_cpu_features()
 HAS_BFLOAT16 = bool(_FEATURES.get("avx512bf16", False))
 """Whether this processor multiplies bfloat16 numbers faster than float32 ones."""
 
-_COMPILE = {"nogil": True, "cache": True, "fastmath": True, "error_model": "numpy"}
 # So many sums that they fill half of the registers, and a factor is used several times.
 _LANES = 16 if _FEATURES.get("avx512f", False) else 8
 _ROWS, _VECTORS = 4, 4 if _LANES == 16 else 2
@@ -209,7 +210,7 @@ def _pair(first, second):
     return (first >> _SIXTEEN) | (second & _HIGH)
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def pair_channels(x, count, pairs):
     """Pairs of channels 2 p and 2 p + 1 of a tile, at ``pairs[p * TILE + i]``; count even."""
     bits, out = x.view(np.uint32), pairs.view(np.uint32)
@@ -219,7 +220,7 @@ def pair_channels(x, count, pairs):
             out[at + i] = _pair(bits[first + i], bits[second + i])
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def pair_samples(x, count, pairs):
     """Pairs of samples i and i + TILE / 2 of each channel, at ``pairs[c * TILE / 2 + i]``."""
     bits, out = x.view(np.uint32), pairs.view(np.uint32)
@@ -230,7 +231,7 @@ def pair_samples(x, count, pairs):
             out[at + i] = _pair(bits[first + i], bits[second + i])
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def multiply(weights, at, rows, columns, x, y):
     """y[j] += sum_k weight[j, k] x[k].
 
@@ -246,7 +247,7 @@ def multiply(weights, at, rows, columns, x, y):
             _block(weights, at + j * pairs, pairs, pairs, x, first, y, j)  # pyright: ignore
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FAST)
 def add_outer(d, x, rows, columns, grads, at):
     """Adds d x^T, summed over a tile's samples, to ``grads`` [rows, columns] from ``at`` on.
 

@@ -5,7 +5,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 
-from shacira_nerfstudio.backends import MarchSettings
+from shacira_nerfstudio.backends import IDENTITY, FieldArrays, MarchSettings, NetworkWeights
 
 BOX = ((-1.0, -0.5, -1.5), (1.0, 1.5, 0.5))
 SETTINGS = {
@@ -40,11 +40,11 @@ def make_weights(num_inputs, density=1.0):
             weights[f"{network}.{index}.bias"] = torch.randn(outputs) * 0.3
     weights["density_mlp.1.weight"][0] *= 2
     weights["density_mlp.1.bias"][0] = density
-    return weights
+    return NetworkWeights.from_named(weights)
 
 
 class Scene:
-    """All that `render` takes."""
+    """Rays, cells and a field: all that `march_visible` and `render` take."""
 
     def __init__(self, grid, *, channels=1, dtype=torch.int8, share=0.3, density=1.0, count=300):
         self.grid = grid
@@ -55,18 +55,52 @@ class Scene:
         self.weights = make_weights(grid.num_levels * channels, density)
         self.features = torch.randn(len(self.rays[0]), FEATURES)
 
-    def render(self, backend, settings, *, dtype=None, **options):
-        options = {
-            "num_levels": self.grid.num_levels,
-            "early_stop": 0.0,
-            "min_weight": 0.0,
-            **options,
-        }
-        rays, features, table = self.rays, self.features, self.table
-        weights = self.weights
+    def field(self, *, device="cpu", dtype=None, quantizer=IDENTITY, num_levels=None):
+        table, weights = self.table, self.weights
         if dtype is not None:
-            rays, features = [v.to(dtype) for v in rays], features.to(dtype)
-            table, weights = table.to(dtype), {name: w.to(dtype) for name, w in weights.items()}
+            table, weights = table.to(dtype), weights.map(lambda name, w: w.to(dtype))
+        if device != "cpu":
+            table, weights = table.to(device), weights.map(lambda name, w: w.to(device))
+        return FieldArrays(table, self.grid, weights, quantizer, num_levels)
+
+    def march_visible(
+        self,
+        backend,
+        settings,
+        *,
+        device="cpu",
+        early_stop=1e-4,
+        jitter=None,
+        max_samples=0,
+        **of_field,
+    ):
+        return backend.march_visible(
+            *(v.to(device) for v in (*self.rays, self.cells)),
+            settings,
+            self.field(device=device, **of_field),
+            early_stop=early_stop,
+            jitter=None if jitter is None else jitter.to(device),
+            max_samples=max_samples,
+        )
+
+    def render(
+        self,
+        backend,
+        settings,
+        *,
+        device="cpu",
+        dtype=None,
+        early_stop=0.0,
+        min_weight=0.0,
+        **of_field,
+    ):
+        *rays, features = (v.to(device, dtype) for v in (*self.rays, self.features))
         return backend.render(
-            *rays, self.cells, settings, table, self.grid, weights, features, **options
+            *rays,
+            self.cells.to(device),
+            settings,
+            self.field(device=device, dtype=dtype, **of_field),
+            features,
+            early_stop=early_stop,
+            min_weight=min_weight,
         )

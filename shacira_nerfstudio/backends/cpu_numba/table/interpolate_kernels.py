@@ -4,7 +4,8 @@ Restates :meth:`GridSpec.vertex_index` and is tested against it. A tile of sampl
 through three loops: where its corners are, what stands there, and what that makes. The first and
 the last are arithmetic on arrays, which the compiler vectorises; in the middle there is nothing but
 loads (or stores). One kernel serves two and three dimensions: with two, the third axis has the
-single vertex 0, and corners with z = 1 are those with z = 0 again, with weight 0.
+single vertex 0, and corners with z = 1 are those with z = 0 again, with weight 0. Each axis of a
+level has a resolution of its own: nx, ny and nz vertices, where nz has no effect in two dimensions.
 """
 
 from __future__ import annotations
@@ -12,18 +13,16 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from shacira_nerfstudio.backends.cpu_numba.latent_kernels import noise_at
+from shacira_nerfstudio.backends.cpu_numba.compilation import FUSED, INT_ZERO
+from shacira_nerfstudio.backends.cpu_numba.table.noise_kernels import noise_at
 
-_COMPILE = {
-    "nogil": True,
-    "cache": True,
-    "fastmath": {"contract", "nsz", "arcp"},
-    "error_model": "numpy",
-}
 TILE = 128
 """Samples per tile: their corners take 8 kB, a part of the first-level cache."""
 AS_IS, ROUND, NOISE = 0, 1, 2
-"""What is made of an entry that is read; see :class:`shacira_nerfstudio.backends.Quantizer`."""
+"""What is made of an entry that is read; see :class:`TableQuantizer`."""
+PLACE, FIRST_ROW, SIZE, RESOLUTION = 0, 1, 2, 3
+"""Columns of a level's row in a table of levels: which level it is, where its rows begin, how many
+there are, and three columns of vertices per axis."""
 _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
 _P1, _P2, _I0, _I1 = np.uint32(2654435761), np.uint32(805459861), np.uint32(0), np.uint32(1)
 _T1, _T2, _T3, _T4, _T5, _T6, _T7 = (np.uint64(k * TILE) for k in range(1, 8))
@@ -31,7 +30,7 @@ _T1, _T2, _T3, _T4, _T5, _T6, _T7 = (np.uint64(k * TILE) for k in range(1, 8))
 _u32, _u64 = np.uint32, np.uint64
 
 
-@numba.njit(inline="always", **_COMPILE)
+@numba.njit(inline="always", **FUSED)
 def _axis(position, scale):
     """Lower vertex and fraction of one coordinate; outside the unit cube it is clamped."""
     cell = min(max(position, _ZERO), _ONE) * scale + _HALF
@@ -39,14 +38,14 @@ def _axis(position, scale):
     return low, cell - np.float32(low)
 
 
-@numba.njit(inline="always", **_COMPILE)
+@numba.njit(inline="always", **FUSED)
 def _wrap(index, size):
     """Entry of a vertex of a dense level: vertex N wraps around, once at the most."""
     return np.int32(_u32(index - (size if index >= size else _I0)))
 
 
-@numba.njit(**_COMPILE)
-def _corners_dense(x, s, count, n, size, fractions, corners):
+@numba.njit(**FUSED)
+def _corners_dense(x, s, count, nx, ny, nz, size, fractions, corners):
     """Entries [8 TILE] of the corners of ``count`` samples from ``s`` on, corner by corner, x
     fastest; fractions [3 TILE]. The level is dense.
 
@@ -54,13 +53,14 @@ def _corners_dense(x, s, count, n, size, fractions, corners):
         x: float32 [D, S].
     """
     flat = x.shape[0] == 2
-    scale, side, total = np.float32(n - 1), _u32(n), _u32(size)
-    layer = _I0 if flat else _u32(side * side)
+    sx, sy, sz = np.float32(nx - 1), np.float32(ny - 1), np.float32(nz - 1)
+    side, total = _u32(nx), _u32(size)
+    layer = _I0 if flat else _u32(side * _u32(ny))
     x0, x1, x2 = x[0], x[1], x[x.shape[0] - 1]
     for i in range(_u64(count)):
-        ix, fractions[i] = _axis(x0[_u64(s) + i], scale)
-        iy, fractions[_T1 + i] = _axis(x1[_u64(s) + i], scale)
-        iz, fractions[_T2 + i] = _axis(x2[_u64(s) + i], scale)
+        ix, fractions[i] = _axis(x0[_u64(s) + i], sx)
+        iy, fractions[_T1 + i] = _axis(x1[_u64(s) + i], sy)
+        iz, fractions[_T2 + i] = _axis(x2[_u64(s) + i], sz)
         row = _u32(_u32(_u32(ix) + _u32(_u32(iy) * side)) + _u32(_u32(iz) * layer))
         beside, behind = _u32(row + side), _u32(row + layer)
         last = _u32(behind + side)
@@ -70,16 +70,17 @@ def _corners_dense(x, s, count, n, size, fractions, corners):
         corners[_T6 + i], corners[_T7 + i] = _wrap(last, total), _wrap(_u32(last + _I1), total)
 
 
-@numba.njit(**_COMPILE)
-def _corners_hashed(x, s, count, n, size, fractions, corners):
+@numba.njit(**FUSED)
+def _corners_hashed(x, s, count, nx, ny, nz, size, fractions, corners):
     """As :func:`_corners_dense`, of a hashed level."""
     flat = x.shape[0] == 2
-    scale, mask, p2 = np.float32(n - 1), _u32(size - 1), _I0 if flat else _P2
+    sx, sy, sz = np.float32(nx - 1), np.float32(ny - 1), np.float32(nz - 1)
+    mask, p2 = _u32(size - 1), _I0 if flat else _P2
     x0, x1, x2 = x[0], x[1], x[x.shape[0] - 1]
     for i in range(_u64(count)):
-        ix, fractions[i] = _axis(x0[_u64(s) + i], scale)
-        iy, fractions[_T1 + i] = _axis(x1[_u64(s) + i], scale)
-        iz, fractions[_T2 + i] = _axis(x2[_u64(s) + i], scale)
+        ix, fractions[i] = _axis(x0[_u64(s) + i], sx)
+        iy, fractions[_T1 + i] = _axis(x1[_u64(s) + i], sy)
+        iz, fractions[_T2 + i] = _axis(x2[_u64(s) + i], sz)
         ux, uy, uz = _u32(ix), _u32(_u32(iy) * _P1), _u32(_u32(iz) * p2)
         vx, vy, vz = _u32(ux + _I1), _u32(uy + _P1), _u32(uz + p2)
         near, far = _u32(uz & mask), _u32(vz & mask)
@@ -91,18 +92,18 @@ def _corners_hashed(x, s, count, n, size, fractions, corners):
         corners[_T6 + i], corners[_T7 + i] = r01 ^ far, r11 ^ far
 
 
-@numba.njit(**_COMPILE)
-def _corners(x, s, count, n, size, fractions, corners):
+@numba.njit(**FUSED)
+def _corners(x, s, count, nx, ny, nz, size, fractions, corners):
     num_dims = x.shape[0]
-    if n * n * (n if num_dims == 3 else 1) <= size:
-        _corners_dense(x, s, count, n, size, fractions, corners)
+    if nx * ny * (nz if num_dims == 3 else 1) <= size:
+        _corners_dense(x, s, count, nx, ny, nz, size, fractions, corners)
     else:
-        _corners_hashed(x, s, count, n, size, fractions, corners)
+        _corners_hashed(x, s, count, nx, ny, nz, size, fractions, corners)
     if num_dims == 2:
         fractions[2 * TILE :] = 0
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FUSED)
 def _load(table, begin, width, entries, values):
     """values [8 TILE] get what stands in a flat table, as it stands there.
 
@@ -119,7 +120,7 @@ def _load(table, begin, width, entries, values):
             values[i] = table[_u64(at + _u64(_u64(entries[i]) * _u64(width)))]
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FUSED)
 def _read(table, begin, width, mode, seed, entries, stored, values):
     """values [8 TILE] of the corners of a tile; ``stored``, of the table's type, is to work in."""
     if table.itemsize == values.itemsize:
@@ -137,7 +138,7 @@ def _read(table, begin, width, mode, seed, entries, stored, values):
             values[i] += noise_at(index, seed)
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FUSED)
 def _mix(v, f, out, s, count):
     """Trilinear means of the values [8 TILE] of a tile, with fractions [3 TILE]."""
     for i in range(_u64(count)):
@@ -150,14 +151,17 @@ def _mix(v, f, out, s, count):
         out[_u64(s) + i] = near + fz * (far - near)
 
 
-@numba.njit(**_COMPILE)
-def interpolate_forward(x, table, first, n, size, width, mode, seed, out, begin, end):
+@numba.njit(**FUSED)
+def interpolate_forward(
+    x, table, first, nx, ny, nz, size, width, mode, seed, out, begin, end
+):  # fmt: skip
     """Writes out[c, begin:end] for one level.
 
     Args:
         x: float32 [D, S].
         table: float32, int8 or int16 [E C], the whole table, row after row.
-        first, n, size: The level's first row, resolution and number of rows.
+        first, size: The level's first row and number of rows.
+        nx, ny, nz: Its resolution along each axis.
         width: C.
         mode, seed: What is made of entries; ``seed`` is a uint32.
         out: float32 [C, S], of this level.
@@ -167,13 +171,26 @@ def interpolate_forward(x, table, first, n, size, width, mode, seed, out, begin,
     fractions, stored = np.empty(3 * TILE, np.float32), np.empty(8 * TILE, table.dtype)
     for s in range(begin, end, TILE):
         count = min(TILE, end - s)
-        _corners(x, s, count, n, size, fractions, corners)
+        _corners(x, s, count, nx, ny, nz, size, fractions, corners)
         for c in range(width):
             _read(table, first * width + c, width, mode, seed, corners, stored, values)
             _mix(values, fractions, out[c], s, count)
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FUSED)
+def look_up(x, table, width, level, mode, seed, out, count):
+    """Writes out [C, :count], the interpolated rows of one level.
+
+    Args:
+        level: int64 [6], see PLACE and what follows it.
+    """
+    interpolate_forward(
+        x, table, level[FIRST_ROW], level[RESOLUTION], level[RESOLUTION + 1], level[RESOLUTION + 2],
+        level[SIZE], width, mode, seed, out, INT_ZERO, count,
+    )  # fmt: skip
+
+
+@numba.njit(**FUSED)
 def _shares(f, grad_out, s, count, w):
     """w [8 TILE]: each corner's part of the gradient."""
     for i in range(_u64(count)):
@@ -187,14 +204,14 @@ def _shares(f, grad_out, s, count, w):
         w[_T4 + i], w[_T5 + i], w[_T6 + i], w[_T7 + i] = h00, h01, h10, h11
 
 
-@numba.njit(**_COMPILE)
-def interpolate_backward(x, grad_out, n, size, grad_table, touched):
+@numba.njit(**FUSED)
+def interpolate_backward(x, grad_out, nx, ny, nz, size, grad_table, touched):
     """Adds to grad_table what one level's output gradient says, and marks the rows.
 
     Args:
         x: float32 [D, S].
         grad_out: float32 [C, S], of this level.
-        n: Resolution.
+        nx, ny, nz: Its resolution along each axis.
         grad_table: float32 [size, C], of this level.
         touched: uint8 [size / 8], a bit per row; [0] if nobody wants it.
     """
@@ -204,7 +221,7 @@ def interpolate_backward(x, grad_out, n, size, grad_table, touched):
     fractions = np.empty(3 * TILE, np.float32)
     for s in range(0, num_samples, TILE):
         count = min(TILE, num_samples - s)
-        _corners(x, s, count, n, size, fractions, corners)
+        _corners(x, s, count, nx, ny, nz, size, fractions, corners)
         for c in range(grad_table.shape[1]):
             _shares(fractions, grad_out[c], s, count, shares)
             # Sample by sample: neighbours often share corners, and a store is slow to be read back.

@@ -3,7 +3,7 @@
 Jumping from one empty cell to the next, a ray waits: for its cell, for what stands there, for the
 step that follows from it. Here a group of rays does each of these together, and only what reads
 from memory goes ray by ray. Positions and steps come from the formulas of
-:func:`shacira_nerfstudio.backends.cpu_numba.march_kernels.walk`, bit for bit.
+:func:`shacira_nerfstudio.backends.cpu_numba.rays.march_kernels.walk`, bit for bit.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from shacira_nerfstudio.backends.cpu_numba.march_kernels import start_ray
+from shacira_nerfstudio.backends.cpu_numba.compilation import EXACT
+from shacira_nerfstudio.backends.cpu_numba.rays.march_kernels import start_ray
 
-_EXACT = {"nogil": True, "cache": True, "error_model": "numpy"}
 GROUP = 64
 """Rays that go together: what is known of them fits a first-level cache."""
 OX, OY, OZ, DX, DY, DZ, OFFSET, END, LAST, STEP = range(10)
@@ -25,7 +25,7 @@ _FAR = 1e300
 _U = np.uint64
 
 
-@numba.njit(**_EXACT)
+@numba.njit(**EXACT)
 def start(
     origins, directions, u_mins, t_maxs, num_steps, jitter, filled, contracted, low, extent,
     step_size, knee, begin, end,
@@ -45,19 +45,19 @@ def start(
     return state
 
 
-@numba.njit(**_EXACT)
+@numba.njit(**EXACT)
 def _inverse(speed, size):
     return 1 / (speed * size) if speed != 0 else _FAR
 
 
-@numba.njit(inline="always", **_EXACT)
+@numba.njit(inline="always", **EXACT)
 def _leave(c, inverse, cell, gap):
     """Distance until a coordinate, in cells, leaves the empty cells around its own."""
     border = cell + gap if inverse > 0 else cell - gap + 1
     return (border - c) * inverse
 
 
-@numba.njit(**_EXACT)
+@numba.njit(**EXACT)
 def _look(state, n, half, step_size, size, u, x, y, z, i, j, k, cells):
     """Where the rays are: distances u, coordinates and cells on each axis, and cells in the grid;
     [GROUP] each."""
@@ -76,7 +76,7 @@ def _look(state, n, half, step_size, size, u, x, y, z, i, j, k, cells):
         cells[s] = np.int32(np.int32(np.int32(np.int32(a * width) + b) * width) + c)
 
 
-@numba.njit(**_EXACT)
+@numba.njit(**EXACT)
 def _jump(state, n, steps_per_unit, u, x, y, z, i, j, k, inverse, gap):
     """On to the first step that is not surely inside empty cells; returns how many rays moved."""
     ix, iy, iz = inverse[0], inverse[1], inverse[2]
@@ -94,7 +94,7 @@ def _jump(state, n, steps_per_unit, u, x, y, z, i, j, k, inverse, gap):
     return moved
 
 
-@numba.njit(**_EXACT)
+@numba.njit(**EXACT)
 def search(state, active, num_active, gaps, size, step_size):
     """Takes straight rays with even steps to their next sample; a step of -1 if there is none.
 

@@ -1,9 +1,9 @@
 """Samples of training rays that light reaches, all of it in one kernel: march, look up, density.
 
-In waves, as in view_kernels: a wave marches every ray that is not done by a few samples, and takes
-these through the density network while they are in the second-level cache. Rays that are opaque
-leave between waves, so that little of what lies behind a surface is looked at, and none of it is
-kept.
+In batches, as in fused_render_kernels: a batch marches every ray that is not done by a few samples,
+and takes these through the density network while they are in the second-level cache. Rays that are
+opaque leave between batches, so that little of what lies behind a surface is looked at, and none of
+it is kept.
 """
 
 from __future__ import annotations
@@ -13,9 +13,15 @@ import math
 import numba
 import numpy as np
 
-from shacira_nerfstudio.backends.cpu_numba.march_kernels import INT_ZERO, walk
-from shacira_nerfstudio.backends.cpu_numba.network_kernels import density_forward
-from shacira_nerfstudio.backends.cpu_numba.search_kernels import (
+from shacira_nerfstudio.backends.cpu_numba.compilation import FUSED, INT_ZERO
+from shacira_nerfstudio.backends.cpu_numba.networks.network_kernels import density_forward
+from shacira_nerfstudio.backends.cpu_numba.rays.fused_render_kernels import (
+    BATCH_SAMPLES,
+    MAX_CHUNK,
+    MAX_EMPTY_LOOKUPS,
+)
+from shacira_nerfstudio.backends.cpu_numba.rays.march_kernels import walk
+from shacira_nerfstudio.backends.cpu_numba.rays.search_kernels import (
     DX,
     DY,
     DZ,
@@ -29,40 +35,29 @@ from shacira_nerfstudio.backends.cpu_numba.search_kernels import (
     search,
     start,
 )
-from shacira_nerfstudio.backends.cpu_numba.fused_render_kernels import (
-    LAST_ROUND,
-    PATIENCE,
-    WAVE,
-    look_up,
-)
-from shacira_nerfstudio.backends.reference import MAX_LOG_DENSITY
+from shacira_nerfstudio.backends.cpu_numba.table.interpolate_kernels import PLACE, look_up
+from shacira_nerfstudio.backends.networks import MAX_LOG_DENSITY
 
-_COMPILE = {
-    "nogil": True,
-    "cache": True,
-    "fastmath": {"contract", "nsz", "arcp"},
-    "error_model": "numpy",
-}
 T_START, T_END, POSITION, FEATURES = 0, 1, 2, 5
 """Rows of what is kept of a sample: distances, position, then latents and outputs of the density
 network."""
 
 
-@numba.njit(**_COMPILE)
-def _reached(raw, t_starts, t_ends, first, count, optical_depth, limit):
+@numba.njit(**FUSED)
+def _reached(outputs, t_starts, t_ends, first, count, optical_depth, limit):
     """How many samples of a ray have an optical depth in front of them that is within the limit,
-    and the optical depth behind them. See `render_kernels.visible`."""
+    and the optical depth behind them."""
     most = np.float32(MAX_LOG_DENSITY)
     for s in range(first, first + count):
         if optical_depth > limit:
             return s - first, optical_depth
-        sigma = math.exp(min(raw[0, s], most))
+        sigma = math.exp(min(outputs[0, s], most))
         optical_depth += sigma * (t_ends[s] - t_starts[s])
     return count, optical_depth
 
 
-@numba.njit(**_COMPILE)
-def _keep(kept, places, total, rank, ray, first, count, t_starts, t_ends, x, z, raw):
+@numba.njit(**FUSED)
+def _keep(kept, places, total, rank, ray, first, count, t_starts, t_ends, x, z, outputs):
     """Writes samples of one ray to columns total : total + count, and which ray and which of its
     samples they are to ``places``."""
     for i in range(count):
@@ -74,27 +69,26 @@ def _keep(kept, places, total, rank, ray, first, count, t_starts, t_ends, x, z, 
     for row in range(len(z)):
         kept[FEATURES + row, total : total + count] = z[row, first : first + count]
     at = FEATURES + len(z)
-    for row in range(len(raw)):
-        kept[at + row, total : total + count] = raw[row, first : first + count]
+    for row in range(len(outputs)):
+        kept[at + row, total : total + count] = outputs[row, first : first + count]
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FUSED)
 def march_visible(
     origins, directions, u_mins, t_maxs, num_steps, jitter, gaps, filled, contracted, low, extent,
-    step_size, knee, table, width, levels, mode, seed, num_levels, num_raw, params, halves, layers,
-    first_round, max_samples, limit, begin, end,
+    step_size, knee, table, width, levels, mode, seed, num_levels, num_outputs, params, halves,
+    layers, first_chunk, max_samples, limit, begin, end,
 ):  # fmt: skip
     """Samples of rays begin:end. See :meth:`Backend.march_visible` and `march_kernels.march`.
 
     Args:
         table: float32, int8 or int16 [E d], row after row.
         width: d.
-        levels: int64 [levels that are read, 4]: of each its place, and what `view_kernels.look_up`
-            wants to know.
+        levels: int64 [levels that are read, 6], see `interpolate_kernels.look_up`.
         limit: Optical depth that ends a ray.
 
     Returns:
-        What is kept [rows, S] in the order of waves, the ray and the rank in it of each sample
+        What is kept [rows, S] in the order of batches, the ray and the rank in it of each sample
         int32 [2, S], counts and next_step int64 [end - begin], and how many samples were marched.
     """
     num_rays = end - begin
@@ -102,19 +96,20 @@ def march_visible(
         origins, directions, u_mins, t_maxs, num_steps, jitter, filled, contracted, low, extent,
         step_size, knee, begin, end,
     )  # fmt: skip
-    x = np.empty((3, WAVE), np.float32)
-    z = np.zeros((num_levels * width, WAVE), np.float32)
-    raw = np.empty((num_raw, WAVE), np.float32)
-    t_starts, t_ends = np.empty(WAVE, np.float32), np.empty(WAVE, np.float32)
-    kept = np.empty((FEATURES + len(z) + num_raw, 8 * num_rays + WAVE), np.float32)
+    x = np.empty((3, BATCH_SAMPLES), np.float32)
+    z = np.zeros((num_levels * width, BATCH_SAMPLES), np.float32)
+    outputs = np.empty((num_outputs, BATCH_SAMPLES), np.float32)
+    t_starts, t_ends = np.empty(BATCH_SAMPLES, np.float32), np.empty(BATCH_SAMPLES, np.float32)
+    kept = np.empty((FEATURES + len(z) + num_outputs, 8 * num_rays + BATCH_SAMPLES), np.float32)
     places = np.empty((2, kept.shape[1]), np.int32)
     counts, added = np.zeros(num_rays, np.int64), np.empty(num_rays, np.int64)
     depths = np.zeros(num_rays)
     active, num_active = np.arange(num_rays), num_rays
     is_straight = not contracted and knee == 0
-    patience = PATIENCE if is_straight else np.int64(1) << 62
+    max_empty = MAX_EMPTY_LOOKUPS if is_straight else np.int64(1) << 62
     most = max_samples if max_samples > 0 else np.int64(1) << 62
-    flat, total, marched, length = gaps.reshape(gaps.size), INT_ZERO, 0, min(first_round, WAVE)
+    flat, total, marched = gaps.reshape(gaps.size), INT_ZERO, 0
+    chunk = min(first_chunk, BATCH_SAMPLES)
     next_step = np.full(num_rays, -1, np.int64)
     while num_active:
         if is_straight:
@@ -122,23 +117,22 @@ def march_visible(
         taken, left = 0, 0
         while taken < num_active:
             since, filling = taken, INT_ZERO
-            while taken < num_active and filling + length <= WAVE:
+            while taken < num_active and filling + chunk <= BATCH_SAMPLES:
                 s = active[taken]
                 added[taken], state[STEP, s] = walk(
                     state[OX, s], state[OY, s], state[OZ, s], state[DX, s], state[DY, s],
                     state[DZ, s], state[OFFSET, s], state[END, s], np.int64(state[STEP, s]),
                     np.int64(state[LAST, s]), gaps, contracted, step_size, knee, t_starts, t_ends,
-                    x, filling, min(length, most - counts[s]), patience,
+                    x, filling, min(chunk, most - counts[s]), max_empty,
                 )  # fmt: skip
                 filling += added[taken]
                 taken += 1
             marched += filling
             for index in range(len(levels)):
-                row = levels[index, 0] * width
-                look_up(
-                    x, table, width, levels[index, 1:], mode, seed, z[row : row + width], filling
-                )
-            density_forward(z, params, halves, layers, raw, INT_ZERO, filling)
+                row = levels[index, PLACE] * width
+                part = z[row : row + width]
+                look_up(x, table, width, levels[index], mode, seed, part, filling)
+            density_forward(z, params, halves, layers, outputs, INT_ZERO, filling)
             if total + filling > kept.shape[1]:
                 kept, places = _grown(kept, places, total + filling)
             at = INT_ZERO
@@ -147,21 +141,22 @@ def march_visible(
                 if counts[s] == most:  # there was no room: the step is that of one sample more
                     next_step[s] = np.int64(state[STEP, s])
                     continue
-                lit, depths[s] = _reached(raw, t_starts, t_ends, at, count, depths[s], limit)
+                lit, depths[s] = _reached(outputs, t_starts, t_ends, at, count, depths[s], limit)
                 _keep(
-                    kept, places, total, counts[s], begin + s, at, lit, t_starts, t_ends, x, z, raw
-                )
+                    kept, places, total, counts[s], begin + s, at, lit, t_starts, t_ends, x, z,
+                    outputs,
+                )  # fmt: skip
                 total += lit
                 counts[s] += lit
                 at += count
                 if state[STEP, s] >= 0 and depths[s] <= limit:
                     active[left] = s
                     left += 1
-        num_active, length = left, max(length, min(2 * length, LAST_ROUND))
+        num_active, chunk = left, max(chunk, min(2 * chunk, MAX_CHUNK))
     return kept[:, :total], places[:, :total], counts, next_step, marched
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FUSED)
 def _grown(kept, places, wanted):
     """The two arrays with twice the room, or more if so much is wanted."""
     size = max(2 * kept.shape[1], wanted)
@@ -174,7 +169,7 @@ def _grown(kept, places, wanted):
     return rows, numbers
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FUSED)
 def arrange(kept, places, begins, out):
     """Writes samples where their rays want them: out [rows, S], with sample ``rank`` of a ray at
     column ``begins[ray] + rank``."""

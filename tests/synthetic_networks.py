@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from shacira_nerfstudio.backends import NetworkWeights
+
 # Sizes of the layers: as in the defaults; odd ones that no tile or padding fits; no hidden colour
 # layer; two of them.
 SHAPES = {
@@ -24,7 +26,8 @@ def make_weights(shape, device="cpu", dtype=torch.float32):
             weight = torch.randn(widths[index + 1], widths[index]) / widths[index] ** 0.5
             weights[f"{network}.{index}.weight"] = weight
             weights[f"{network}.{index}.bias"] = torch.randn(widths[index + 1]) * 0.3
-    return {name: w.to(device, dtype).requires_grad_() for name, w in weights.items()}
+    weights = NetworkWeights.from_named(weights)
+    return weights.map(lambda name, w: w.to(device, dtype).requires_grad_())
 
 
 def make_inputs(shape, num_samples):
@@ -37,7 +40,7 @@ def make_inputs(shape, num_samples):
 
 
 def gradients(shade, latents, features, weights, upstream):
-    leaves = [latents.requires_grad_(), features.requires_grad_(), *weights.values()]
+    leaves = [latents.requires_grad_(), features.requires_grad_(), *weights.named().values()]
     sigma, rgb = shade(latents, features, weights)
     grads = torch.autograd.grad((sigma, rgb), leaves, [u.to(sigma) for u in upstream])
     return [v.detach().cpu().double() for v in (sigma, rgb, *grads)]

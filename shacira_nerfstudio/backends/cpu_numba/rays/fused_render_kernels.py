@@ -1,13 +1,13 @@
 """Rendering for looking, all of it in one kernel: march, look up, both networks, composite.
 
-A task takes some hundred rays through waves. A wave marches every ray that is not done by a few
-samples, at most WAVE of them together, and takes these through everything while they are in the
-second-level cache: what a view makes on the way would otherwise fill gigabytes of fresh memory, at
-a page fault for each 4 kB. Rays that are opaque, or at their end, leave between waves; first waves
-are short, because most rays end at the first surface. Colours come last, for samples whose weight
-is known to matter.
+A task takes some hundred rays through batches of samples. A batch marches every ray that is not
+done by a few samples, at most BATCH_SAMPLES of them together, and takes these through everything
+while they are in the second-level cache: what a view makes on the way would otherwise fill
+gigabytes of fresh memory, at a page fault for each 4 kB. Rays that are opaque, or at their end,
+leave between batches; first batches take few samples of each ray, because most rays end at the
+first surface. Colours come last, for samples whose weight matters.
 
-Notation as in :mod:`shacira_nerfstudio.backends.base`; K = L d latents per sample, W = WAVE.
+Notation as in :mod:`shacira_nerfstudio.backends.base`; W = BATCH_SAMPLES.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import math
 import numba
 import numpy as np
 
-from shacira_nerfstudio.backends.cpu_numba.interpolate_kernels import interpolate_forward
-from shacira_nerfstudio.backends.cpu_numba.march_kernels import INT_ZERO, walk
-from shacira_nerfstudio.backends.cpu_numba.network_kernels import (
+from shacira_nerfstudio.backends.cpu_numba.compilation import FUSED, INT_ZERO
+from shacira_nerfstudio.backends.cpu_numba.networks.network_kernels import (
     COLUMNS,
     TILE,
     apply_layers,
@@ -27,7 +26,8 @@ from shacira_nerfstudio.backends.cpu_numba.network_kernels import (
     density_forward,
     widest,
 )
-from shacira_nerfstudio.backends.cpu_numba.search_kernels import (
+from shacira_nerfstudio.backends.cpu_numba.rays.march_kernels import walk
+from shacira_nerfstudio.backends.cpu_numba.rays.search_kernels import (
     DX,
     DY,
     DZ,
@@ -41,44 +41,23 @@ from shacira_nerfstudio.backends.cpu_numba.search_kernels import (
     search,
     start,
 )
-from shacira_nerfstudio.backends.reference import MAX_LOG_DENSITY
+from shacira_nerfstudio.backends.cpu_numba.table.interpolate_kernels import look_up
+from shacira_nerfstudio.backends.networks import MAX_LOG_DENSITY
 
-_COMPILE = {
-    "nogil": True,
-    "cache": True,
-    "fastmath": {"contract", "nsz", "arcp"},
-    "error_model": "numpy",
-}
-WAVE = 2048
-"""Most samples of a wave: what it holds of them, 150 bytes each, and the table of a level share a
+BATCH_SAMPLES = 2048
+"""Most samples of a batch: what it holds of them, 150 bytes each, and the table of a level share a
 second-level cache of 512 kB."""
-LAST_ROUND = 32
-"""Most samples per ray of a wave, unless the first has more: rays that go on for long are few, and
-a wave should hold several of them."""
-PATIENCE = 2
-"""Looks at empty space that a ray may take between two samples of a wave; a wider gap is for the
+MAX_CHUNK = 32
+"""Most samples per ray of a batch, unless the first has more: rays that go on for long are few, and
+a batch should hold several of them."""
+MAX_EMPTY_LOOKUPS = 2
+"""Looks at empty space that a ray may take between two samples of a batch; a wider gap is for the
 search, which takes less time for each."""
-FIRST_ROW, SIZE, RESOLUTION = 0, 1, 2
-"""Columns of a level's row: where its table begins, its number of rows, and of vertices per
-axis."""
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
-@numba.njit(**_COMPILE)
-def look_up(x, table, width, level, mode, seed, z, count):
-    """Writes z [d, :count], the interpolated latents of one level.
-
-    Args:
-        level: int64 [3], see FIRST_ROW and what follows it.
-    """
-    interpolate_forward(
-        x, table, level[FIRST_ROW], level[RESOLUTION], level[SIZE], width, mode, seed, z, INT_ZERO,
-        count,
-    )  # fmt: skip
-
-
-@numba.njit(**_COMPILE)
-def _weigh(raw, t_starts, t_ends, first, count, in_front, early_stop, weights):
+@numba.njit(**FUSED)
+def _weigh(outputs, t_starts, t_ends, first, count, in_front, early_stop, weights):
     """Writes weights [W] of a ray's samples.
 
     Returns:
@@ -87,7 +66,7 @@ def _weigh(raw, t_starts, t_ends, first, count, in_front, early_stop, weights):
     """
     limit, distance = np.float32(MAX_LOG_DENSITY), 0.0
     for s in range(first, first + count):
-        sigma = math.exp(min(raw[0, s], limit))
+        sigma = math.exp(min(outputs[0, s], limit))
         through = math.exp(-np.float64(sigma * (t_ends[s] - t_starts[s])))
         weight = in_front * (1 - through)
         weights[s] = weight
@@ -98,7 +77,7 @@ def _weigh(raw, t_starts, t_ends, first, count, in_front, early_stop, weights):
     return in_front, distance, count
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FUSED)
 def _pick(weights, first, count, carried, min_weight, picked, shares, num_picked):
     """Appends to ``picked`` the samples of a ray whose colour is wanted, to ``shares`` the weight
     that it gets.
@@ -117,8 +96,8 @@ def _pick(weights, first, count, carried, min_weight, picked, shares, num_picked
     return num_picked, carried
 
 
-@numba.njit(**_COMPILE)
-def _paint(raw, features, rays, params, layers, picked, shares, count, color, last, x, y):
+@numba.njit(**FUSED)
+def _paint(outputs, features, rays, params, layers, picked, shares, count, color, last, x, y):
     """Adds colours of the picked samples to color [R, 3], and notes the latest of each ray in last
     [R, 3].
 
@@ -127,7 +106,7 @@ def _paint(raw, features, rays, params, layers, picked, shares, count, color, la
         rays: int64, the ray of each sample.
         x, y: float32 [widest layer TILE], to work in.
     """
-    width, geometry = features.shape[1], raw.shape[0] - 1
+    width, geometry = features.shape[1], outputs.shape[0] - 1
     halves = np.empty(0, np.int32)  # pictures are the same on all machines: float32
     for begin in range(0, count, TILE):
         n = min(TILE, count - begin)
@@ -138,7 +117,7 @@ def _paint(raw, features, rays, params, layers, picked, shares, count, color, la
             for a in range(width):
                 x[a * TILE + i] = features[ray, a]
             for g in range(geometry):
-                x[(width + g) * TILE + i] = raw[1 + g, sample]
+                x[(width + g) * TILE + i] = outputs[1 + g, sample]
         x, y = apply_layers(params, halves, layers, x, y, halves)
         for i in range(n):
             ray, share = rays[picked[begin + i]], shares[begin + i]
@@ -148,7 +127,7 @@ def _paint(raw, features, rays, params, layers, picked, shares, count, color, la
                 last[ray, c] = value
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FUSED)
 def _finish(
     ends, is_open, carried, transmittance, early_stop, features, params, layers, color, last, x, y,
     begin,
@@ -172,11 +151,11 @@ def _finish(
     _paint(ends, features, rays, params, layers, picked, shares, count, color, last, x, y)
 
 
-@numba.njit(**_COMPILE)
+@numba.njit(**FUSED)
 def render(
     origins, directions, u_mins, t_maxs, num_steps, jitter, features, gaps, filled, contracted, low,
-    extent, step_size, knee, table, width, levels, mode, seed, num_raw, params, density_layers,
-    color_layers, first_round, early_stop, min_weight, color, transmittance, distance, last, begin,
+    extent, step_size, knee, table, width, levels, mode, seed, num_outputs, params, density_layers,
+    color_layers, first_chunk, early_stop, min_weight, color, transmittance, distance, last, begin,
     end,
 ):  # fmt: skip
     """Renders rays begin:end. See :meth:`Backend.render` and `march_kernels.march`.
@@ -185,8 +164,8 @@ def render(
         features: float32 [R, A].
         table: float32, int8 or int16 [E d], row after row.
         width: d.
-        levels: int64 [levels that are read, 3].
-        num_raw: Outputs of the density network.
+        levels: int64 [levels that are read, 6], see `interpolate_kernels.look_up`.
+        num_outputs: Outputs of the density network.
         density_layers: Of a network whose inputs are the latents of the levels that are read.
         color, transmittance, distance, last: float32 [R, 3], [R], [R], [R, 3]; zeros, and ones for
             the transmittance, to begin with.
@@ -199,34 +178,35 @@ def render(
         origins, directions, u_mins, t_maxs, num_steps, jitter, filled, contracted, low, extent,
         step_size, knee, begin, end,
     )  # fmt: skip
-    x, z = np.empty((3, WAVE), np.float32), np.empty((len(levels) * width, WAVE), np.float32)
-    raw, weights = np.empty((num_raw, WAVE), np.float32), np.empty(WAVE, np.float32)
-    t_starts, t_ends = np.empty(WAVE, np.float32), np.empty(WAVE, np.float32)
-    rays, picked = np.empty(WAVE, np.int64), np.empty(WAVE, np.int64)
-    shares = np.empty(WAVE, np.float32)
+    x = np.empty((3, BATCH_SAMPLES), np.float32)
+    z = np.empty((len(levels) * width, BATCH_SAMPLES), np.float32)
+    outputs = np.empty((num_outputs, BATCH_SAMPLES), np.float32)
+    weights, shares = np.empty(BATCH_SAMPLES, np.float32), np.empty(BATCH_SAMPLES, np.float32)
+    t_starts, t_ends = np.empty(BATCH_SAMPLES, np.float32), np.empty(BATCH_SAMPLES, np.float32)
+    rays, picked = np.empty(BATCH_SAMPLES, np.int64), np.empty(BATCH_SAMPLES, np.int64)
     tile, other = np.empty(size, np.float32), np.empty(size, np.float32)
     # Of each ray: what the last sample was, weight that has no colour yet, and whether that is so
     # of the last sample's.
-    ends, carried = np.empty((num_raw, num_rays), np.float32), np.zeros(num_rays, np.float32)
+    ends, carried = np.empty((num_outputs, num_rays), np.float32), np.zeros(num_rays, np.float32)
     is_open = np.zeros(num_rays, np.bool_)
     halves = np.empty(0, np.int32)  # pictures are the same on all machines: float32
     counts, active, num_active = np.empty(num_rays, np.int64), np.arange(num_rays), num_rays
     is_straight = not contracted and knee == 0
-    patience = PATIENCE if is_straight else np.int64(1) << 62
-    flat, total, limit = gaps.reshape(gaps.size), 0, min(first_round, WAVE)
+    max_empty = MAX_EMPTY_LOOKUPS if is_straight else np.int64(1) << 62
+    flat, total, chunk = gaps.reshape(gaps.size), 0, min(first_chunk, BATCH_SAMPLES)
     while num_active:
         if is_straight:
             search(state, active, num_active, flat, gaps.shape[0], step_size)
         taken, left = 0, 0
         while taken < num_active:
             since, filling = taken, INT_ZERO
-            while taken < num_active and filling + limit <= WAVE:
+            while taken < num_active and filling + chunk <= BATCH_SAMPLES:
                 s = active[taken]
                 counts[taken], state[STEP, s] = walk(
                     state[OX, s], state[OY, s], state[OZ, s], state[DX, s], state[DY, s],
                     state[DZ, s], state[OFFSET, s], state[END, s], np.int64(state[STEP, s]),
                     np.int64(state[LAST, s]), gaps, contracted, step_size, knee, t_starts, t_ends,
-                    x, filling, limit, patience,
+                    x, filling, chunk, max_empty,
                 )  # fmt: skip
                 rays[filling : filling + counts[taken]] = begin + s
                 filling += counts[taken]
@@ -235,13 +215,13 @@ def render(
             for index in range(len(levels)):
                 part = z[index * width : (index + 1) * width]
                 look_up(x, table, width, levels[index], mode, seed, part, filling)
-            density_forward(z, params, halves, density_layers, raw, INT_ZERO, filling)
+            density_forward(z, params, halves, density_layers, outputs, INT_ZERO, filling)
             at, num_picked = INT_ZERO, INT_ZERO
             for index in range(since, taken):
                 s, count = active[index], counts[index]
                 ray = begin + s
                 transmittance[ray], mean, lit = _weigh(
-                    raw, t_starts, t_ends, at, count, transmittance[ray], early_stop, weights
+                    outputs, t_starts, t_ends, at, count, transmittance[ray], early_stop, weights
                 )
                 distance[ray] += mean
                 before = num_picked
@@ -252,16 +232,16 @@ def render(
                     final = at + lit - 1
                     is_open[s] = num_picked == before or picked[num_picked - 1] != final
                     if is_open[s]:
-                        ends[:, s] = raw[:, final]
+                        ends[:, s] = outputs[:, final]
                 if state[STEP, s] >= 0 and transmittance[ray] >= early_stop:
                     active[left] = s
                     left += 1
                 at += count
             _paint(
-                raw, features, rays, params, color_layers, picked, shares, num_picked, color, last,
-                tile, other,
+                outputs, features, rays, params, color_layers, picked, shares, num_picked, color,
+                last, tile, other,
             )  # fmt: skip
-        num_active, limit = left, max(limit, min(2 * limit, LAST_ROUND))
+        num_active, chunk = left, max(chunk, min(2 * chunk, MAX_CHUNK))
     _finish(
         ends, is_open, carried, transmittance, early_stop, features, params, color_layers, color,
         last, tile, other, begin,
