@@ -1,5 +1,5 @@
-"""Every kernel of backend triton compiles for cards of several generations, without one: Turing (RTX
-20), Ampere (RTX 30, A100), Hopper (H100).
+"""Every kernel of backend triton compiles for cards of several generations, without one: Turing
+(RTX 20), Ampere (RTX 30, A100), Hopper (H100).
 
 All variants that training uses. That they are right, test_triton_interpreter.py shows.
 """
@@ -145,8 +145,11 @@ def test_rows_are_read_and_added_at_once():
 def test_absence_is_named(monkeypatch, caplog):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *a: None if name == "triton" else find_spec(name, *a)
+        importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == "triton" else find_spec(name, *a),
     )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("shacira_nerfstudio.backends.selection._announced", set())
     with pytest.raises(RuntimeError, match="pip install triton"):
         get_backend("triton", "cuda")

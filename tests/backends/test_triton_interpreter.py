@@ -293,9 +293,7 @@ def tiny_networks(num_latents, device, *, hidden=8, geometry=3, features=4):
 def tiny_field(device, *, num_levels=None, quantizer=TableQuantizer("noise", 7)):  # noqa: B008
     grid = GRIDS[3]
     table = torch.randn(grid.num_entries, 1, device=device) * 3
-    return FieldArrays(
-        table, grid, tiny_networks(grid.num_levels, device), quantizer, num_levels
-    )
+    return FieldArrays(table, grid, tiny_networks(grid.num_levels, device), quantizer, num_levels)
 
 
 @pytest.mark.parametrize(
@@ -344,6 +342,30 @@ def test_render(triton, device, reference):
         )
 
 
+def test_networks_in_bfloat16(triton, device):
+    short = triton.with_precision("bfloat16")
+    assert (short.name, short.precision, triton.precision) == ("triton", "bfloat16", "float32")
+    assert triton.with_precision("auto").precision in ("float32", "bfloat16")
+    weights = tiny_networks(12, device, hidden=16)
+    latents, features = torch.randn(3000, 4, 3, device=device), torch.randn(5, 4, device=device)
+    rays = torch.arange(3000, device=device) // 600
+    upstream = torch.rand(3000, device=device), torch.rand(3000, 3, device=device)
+    results = []
+    for backend in (short, triton):
+        leaves = [v.clone().requires_grad_() for v in (latents, features)]
+        own = weights.map(lambda _, v: v.clone().requires_grad_())
+        outputs = backend.density_outputs(latents, weights)
+        assert outputs.dtype == torch.float32
+        sigmas, rgbs = backend.shade(leaves[0], outputs, leaves[1], rays, own)
+        torch.autograd.backward((sigmas.log(), rgbs), upstream)
+        grads = [v.grad for v in (*leaves, *own.named().values())]
+        results.append([outputs, sigmas.log(), rgbs, *grads])
+    for found, expected in zip(*results, strict=True):
+        assert found.dtype == expected.dtype == torch.float32
+        # bfloat16 has 8 bits, errors go through five layers, and turn units on and off.
+        assert (found - expected).norm() < 0.06 * expected.norm()
+
+
 def train(backend, field, rays, cells, target, coded, *, steps):
     """The steps of a host, without one: Adam for the table, plain descent for the networks."""
     table = field.table.clone().requires_grad_()
@@ -376,7 +398,7 @@ def train(backend, field, rays, cells, target, coded, *, steps):
         backend.update_rows(table.detach(), SparseRowGradient.of(table.grad), state, **options)
         with torch.no_grad():
             for value in weights.named().values():
-                value -= 0.05 * value.grad
+                value.sub_(0.05 * value.grad)
                 value.grad = None
         table.grad = None
     return torch.stack(losses), table.detach(), weights

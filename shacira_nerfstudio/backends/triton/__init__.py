@@ -1,4 +1,4 @@
-"""CUDA through Triton: the kernels are compiled for the card that runs them, without nvcc."""
+"""CUDA through Triton: kernels are compiled for the card that runs them, without nvcc."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ def create(device: torch.device) -> Backend:
     Raises:
         RuntimeError: not here; the message says why, and what to install.
     """
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+    is_interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type != "cuda" and not is_interpreted:
         raise RuntimeError(f"backend triton runs on CUDA devices, not on {device.type}")
     if importlib.util.find_spec("triton") is None:
         raise RuntimeError(
-            "backend triton needs the package triton: pip install triton (on Linux, where it comes "
-            "with PyTorch) or triton-windows"
+            "backend triton needs a package that comes with PyTorch on Linux alone: `pip install "
+            "triton`, or `pip install triton-windows`"
         )
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("backend triton finds no CUDA device")
     from shacira_nerfstudio.backends.triton.backend import TritonBackend
 
-    return TritonBackend()
+    return TritonBackend(device)

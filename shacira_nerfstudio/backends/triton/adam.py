@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from shacira_nerfstudio.backends.sparse_rows import AdamState, SparseRowGradient
+from shacira_nerfstudio.backends.triton.launch import launch
 
 BLOCK = 1024
 """Numbers of a program, padded channels included."""
@@ -75,7 +76,8 @@ def update_rows(
     rows, channels = parameter.shape
     padded = triton.next_power_of_2(channels)
     block = BLOCK // padded
-    _update_kernel[(triton.cdiv(rows, block),)](
+    launch(
+        _update_kernel, (triton.cdiv(rows, block),),
         parameter, gradient.values, gradient.touched, state.moments, state.num_updates,
         _corrections(betas, parameter.device), rows, 1 - betas[0], 1 - betas[1], eps, lr,
         1 - lr * weight_decay, C=channels, PADDED_C=padded, MOST_UPDATES=_MOST_UPDATES, ROWS=block,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+from shacira_nerfstudio.backends import networks as plain_networks
 from shacira_nerfstudio.backends.base import Backend
 from shacira_nerfstudio.backends.sparse_rows import (
     IDENTITY,
@@ -12,11 +15,23 @@ from shacira_nerfstudio.backends.sparse_rows import (
     SparseRowGradient,
     TableQuantizer,
 )
-from shacira_nerfstudio.backends.triton import adam, composite, interpolate, march, noise, rates
-from shacira_nerfstudio.backends.triton.visible_samples import VisibleSamplesFinder
+from shacira_nerfstudio.backends.triton import (
+    adam,
+    composite,
+    interpolate,
+    march,
+    networks,
+    noise,
+    rates,
+    render,
+)
+from shacira_nerfstudio.backends.triton.visible_samples import ExpectedSamples
 from shacira_nerfstudio.backends.types import (
     FieldArrays,
     MarchSettings,
+    NetworkWeights,
+    Precision,
+    Rendering,
     Samples,
     VisibleSamples,
 )
@@ -28,8 +43,19 @@ class TritonBackend(Backend):
 
     name = "triton"
 
-    def __init__(self) -> None:
-        self._visible_samples = VisibleSamplesFinder()
+    def __init__(self, device: torch.device, *, precision: Precision = "float32") -> None:
+        self._device = device
+        self.precision: Precision = precision
+        self._expected = ExpectedSamples()
+
+    def with_precision(self, precision: Precision | Literal["auto"]) -> TritonBackend:
+        if precision == "auto":
+            is_made_for_it = (
+                self._device.type == "cuda"
+                and torch.cuda.get_device_capability(self._device)[0] >= 8
+            )
+            precision = "bfloat16" if is_made_for_it else "float32"
+        return TritonBackend(self._device, precision=precision)
 
     def interpolate(
         self,
@@ -73,6 +99,28 @@ class TritonBackend(Backend):
     def quantize(self, table: Tensor, quantizer: TableQuantizer) -> Tensor:
         return noise.quantize(table, quantizer)
 
+    @torch.no_grad()
+    def density_outputs(self, latents: Tensor, weights: NetworkWeights) -> Tensor:
+        if self.precision == "float32":
+            return super().density_outputs(latents, weights)
+        return networks.density_network(latents, weights)
+
+    def shade(
+        self,
+        latents: Tensor,
+        density_outputs: Tensor,
+        ray_features: Tensor,
+        ray_indices: Tensor,
+        weights: NetworkWeights,
+    ) -> tuple[Tensor, Tensor]:
+        of = networks if self.precision == "bfloat16" else plain_networks
+        if torch.is_grad_enabled():
+            density_outputs = of.density_network(latents, weights)
+        # Not ray_features[...], whose gradient sorts all indices.
+        of_rays = ray_features.index_select(0, ray_indices)
+        inputs = torch.cat([of_rays, density_outputs[:, 1:]], 1)
+        return plain_networks.density_of(density_outputs), of.color_network(inputs, weights)
+
     def march_visible(
         self,
         origins: Tensor,
@@ -88,7 +136,32 @@ class TritonBackend(Backend):
         rays = march.March(
             origins, directions, occupancy, settings, jitter=jitter, max_samples=max_samples
         )
-        return self._visible_samples.find(self, rays, field, early_stop=early_stop)
+        return self._expected.find_visible(self, rays, field, early_stop=early_stop)
+
+    def render(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: Tensor,
+        settings: MarchSettings,
+        field: FieldArrays,
+        ray_features: Tensor,
+        *,
+        early_stop: float,
+        min_weight: float,
+    ) -> Rendering:
+        del min_weight  # may, not must
+        exact = self if self.precision == "float32" else self.with_precision("float32")
+        return render.render(
+            exact,
+            origins,
+            directions,
+            occupancy,
+            settings,
+            field,
+            ray_features,
+            early_stop=early_stop,
+        )
 
     def logistic_bits(
         self,

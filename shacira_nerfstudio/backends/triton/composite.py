@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from shacira_nerfstudio.backends.networks import MAX_LOG_DENSITY
+from shacira_nerfstudio.backends.triton.launch import launch
 
 BLOCK = 32
 """Samples of a ray that a warp takes at once."""
@@ -112,11 +113,11 @@ class _Composite(torch.autograd.Function):
         ctx: Any, sigmas: Tensor, rgbs: Tensor, t_starts: Tensor, t_ends: Tensor, info: Tensor
     ) -> Tensor:
         out = torch.empty(len(info), rgbs.shape[1] + 2, device=sigmas.device)
-        if len(info):
-            _forward_kernel[(len(info),)](
-                sigmas, rgbs, t_starts, t_ends, info, out, *rgbs.stride(), C=rgbs.shape[1],
-                PADDED_C=triton.next_power_of_2(rgbs.shape[1]), BLOCK=BLOCK, num_warps=1,
-            )  # fmt: skip
+        launch(
+            _forward_kernel, (len(info),),
+            sigmas, rgbs, t_starts, t_ends, info, out, *rgbs.stride(), C=rgbs.shape[1],
+            PADDED_C=triton.next_power_of_2(rgbs.shape[1]), BLOCK=BLOCK, num_warps=1,
+        )  # fmt: skip
         ctx.save_for_backward(sigmas, rgbs, t_starts, t_ends, info, out)
         return out
 
@@ -125,12 +126,12 @@ class _Composite(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         sigmas, rgbs, t_starts, t_ends, info, out = ctx.saved_tensors
         grads = torch.empty_like(sigmas), rgbs.new_empty(rgbs.shape)
-        if len(info):
-            _backward_kernel[(len(info),)](
-                sigmas, rgbs, t_starts, t_ends, info, out, upstream.contiguous(), *grads,
-                *rgbs.stride(), C=rgbs.shape[1], PADDED_C=triton.next_power_of_2(rgbs.shape[1]),
-                BLOCK=BLOCK, num_warps=1,
-            )  # fmt: skip
+        launch(
+            _backward_kernel, (len(info),),
+            sigmas, rgbs, t_starts, t_ends, info, out, upstream.contiguous(), *grads,
+            *rgbs.stride(), C=rgbs.shape[1], PADDED_C=triton.next_power_of_2(rgbs.shape[1]),
+            BLOCK=BLOCK, num_warps=1,
+        )  # fmt: skip
         return *grads, None, None, None
 
 
@@ -183,10 +184,10 @@ def num_visible(
         spans: Starts and ends in its first rows, [2 or more, S]; samples beyond S do not count.
     """
     counts = torch.empty_like(packed_info[:, 1])
-    if len(counts):
-        _visible_kernel[(len(counts),)](
-            density_outputs, spans, packed_info, counts, density_outputs.stride(0),
-            spans.shape[1], -math.log(early_stop) if early_stop > 0 else math.inf,
-            MAX_LOG=MAX_LOG_DENSITY, BLOCK=BLOCK, num_warps=1,
-        )  # fmt: skip
+    launch(
+        _visible_kernel, (len(counts),),
+        density_outputs, spans, packed_info, counts, density_outputs.stride(0),
+        spans.shape[1], -math.log(early_stop) if early_stop > 0 else math.inf,
+        MAX_LOG=MAX_LOG_DENSITY, BLOCK=BLOCK, num_warps=1,
+    )  # fmt: skip
     return counts

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from shacira_nerfstudio.backends.sparse_rows import IDENTITY, TableQuantizer
+from shacira_nerfstudio.backends.triton.launch import launch
 from shacira_nerfstudio.backends.triton.levels import (
     LEVEL_FIELDS,
     cells_of,
@@ -48,7 +49,7 @@ def _forward_kernel(
         offset = tl.load(level_ptr)
         table_ptr += offset.to(tl.int64) * C
         total = tl.zeros((BLOCK, PADDED_C), tl.float32)
-        for corner in tl.static_range(1 << D):
+        for corner in tl.static_range(1 << D):  # pyright: ignore
             entry, weight = corner_of(cells, corner, D)
             index = entry[:, None] * C + channel
             # No mask but for channels: samples beyond the end stand at 0.
@@ -82,9 +83,9 @@ def _backward_kernel(
     upstream = tl.load(upstream_ptr + at, mask=is_channel, other=0.0).to(tl.float32)
     # By whole rows, which the card adds at once; many are 0, in levels that are not read yet and
     # where no light comes.
-    is_channel = is_channel & (tl.max(tl.abs(upstream), 1) > 0)[:, None]
+    is_channel = is_channel & (tl.max(tl.abs(upstream), 1) > 0)[:, None]  # pyright: ignore
     grad_ptr += tl.load(level_ptr).to(tl.int64) * C
-    for corner in tl.static_range(1 << D):
+    for corner in tl.static_range(1 << D):  # pyright: ignore
         entry, weight = corner_of(cells, corner, D)
         tl.atomic_add(
             grad_ptr + entry[:, None] * C + channel,
@@ -118,13 +119,13 @@ def look_up(
         out = torch.empty(grid.num_levels * channels, num_samples, device=x.device)
     if read < grid.num_levels:
         out[read * channels :].zero_()
-    if num_samples and read:
-        _forward_kernel[triton.cdiv(num_samples, BLOCK), read](
-            x, table, level_constants(grid, x.device), out, count, num_samples, *x.stride(),
-            num_samples, int32_bits(quantizer.seed), D=grid.num_dims, C=channels,
-            PADDED_C=triton.next_power_of_2(channels), MODE=quantizer.mode, FIELDS=LEVEL_FIELDS,
-            BLOCK=BLOCK, num_warps=NUM_WARPS,
-        )  # fmt: skip
+    launch(
+        _forward_kernel, (triton.cdiv(num_samples, BLOCK), read),
+        x, table, level_constants(grid, x.device), out, count, num_samples, *x.stride(),
+        num_samples, int32_bits(quantizer.seed), D=grid.num_dims, C=channels,
+        PADDED_C=triton.next_power_of_2(channels), MODE=quantizer.mode, FIELDS=LEVEL_FIELDS,
+        BLOCK=BLOCK, num_warps=NUM_WARPS,
+    )  # fmt: skip
     return out.view(grid.num_levels, channels, num_samples).permute(2, 0, 1)
 
 
@@ -132,13 +133,13 @@ def gradient_of(x: Tensor, upstream: Tensor, grid: GridSpec) -> Tensor:
     """The gradient of a table [E, C] in whose look-ups at ``x`` arrived ``upstream`` [S, L, C]."""
     channels = upstream.shape[2]
     grad = torch.zeros(grid.num_entries, channels, device=x.device)
-    if len(x):
-        _backward_kernel[triton.cdiv(len(x), BLOCK), grid.num_levels](
-            x, upstream, level_constants(grid, x.device), grad, len(x), *x.stride(),
-            *upstream.stride(), D=grid.num_dims, C=channels,
-            PADDED_C=triton.next_power_of_2(channels), FIELDS=LEVEL_FIELDS, BLOCK=BLOCK,
-            num_warps=NUM_WARPS,
-        )  # fmt: skip
+    launch(
+        _backward_kernel, (triton.cdiv(len(x), BLOCK), grid.num_levels),
+        x, upstream, level_constants(grid, x.device), grad, len(x), *x.stride(),
+        *upstream.stride(), D=grid.num_dims, C=channels,
+        PADDED_C=triton.next_power_of_2(channels), FIELDS=LEVEL_FIELDS, BLOCK=BLOCK,
+        num_warps=NUM_WARPS,
+    )  # fmt: skip
     return grad
 
 

@@ -28,7 +28,9 @@ def level_constants(grid: GridSpec, device: torch.device) -> Tensor:
         dense = grid.is_dense(level)
         # The multipliers are strides of a dense level, else primes, as the int32 of equal bits.
         first, second = (
-            (axes[0], math.prod(axes[:2])) if dense else (p - (p >> 31 << 32) for p in HASH_PRIMES[1:])
+            (axes[0], math.prod(axes[:2]))
+            if dense
+            else (p - (p >> 31 << 32) for p in HASH_PRIMES[1:])
         )
         rows.append((grid.offsets[level], grid.table_sizes[level], first, second, dense, *axes))
     return constant(tuple(rows), torch.int32, device)

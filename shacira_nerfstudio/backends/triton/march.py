@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from shacira_nerfstudio.backends.geometry import constant
+from shacira_nerfstudio.backends.triton.launch import launch
 from shacira_nerfstudio.backends.types import MarchSettings, Samples
 
 STEPS = 64
@@ -67,24 +68,47 @@ def _cell(x, G):
     return tl.minimum(tl.maximum(x * G, 0.0), (G - 1).to(tl.float64)).to(tl.int64)
 
 
-@triton.jit(do_not_specialize=["max_samples", "capacity"])
-def _march_kernel(
-    origins_ptr, directions_ptr, occupancy_ptr, settings_ptr, jitter_ptr, first_ptr, info_ptr,
-    next_ptr, out_ptr, max_samples, capacity, G: tl.int32, AFFINE: tl.constexpr,
-    KNEE: tl.constexpr, CAPPED: tl.constexpr, WRITES: tl.constexpr, NEVER: tl.constexpr,
-    STEPS: tl.constexpr,
+@triton.jit
+def _ray(
+    o, d, settings_ptr, step_size, knee, AFFINE: tl.constexpr, KNEE: tl.constexpr
 ):  # fmt: skip
-    ray = tl.program_id(0).to(tl.int64)
+    """Origin and direction in the unit cube of the box, spacing of the begin, end, and steps.
+
+    Args:
+        o, d: Where origin and direction are stored.
+    """
     t_min, t_max = tl.load(settings_ptr), tl.load(settings_ptr + 1)
-    step_size, knee = tl.load(settings_ptr + 2), tl.load(settings_ptr + 3)
-    least, half_step = tl.load(settings_ptr + 4), tl.load(settings_ptr + 5)
-    o, d = origins_ptr + ray * 3, directions_ptr + ray * 3
     ox, dx, t_min, t_max = _axis(o, d, settings_ptr, t_min, t_max, AFFINE)
     oy, dy, t_min, t_max = _axis(o + 1, d + 1, settings_ptr + 1, t_min, t_max, AFFINE)
     oz, dz, t_min, t_max = _axis(o + 2, d + 2, settings_ptr + 2, t_min, t_max, AFFINE)
     u_min, u_max = _spacing(t_min, knee, KNEE), _spacing(t_max, knee, KNEE)
     num_steps = tl.maximum(tl.ceil((u_max - u_min) / step_size), 0.0)
     num_steps = tl.where(t_max > t_min, num_steps, 0.0).to(tl.int32)
+    return ox, oy, oz, dx, dy, dz, u_min, t_max, num_steps
+
+
+@triton.jit
+def _store(out, stride, mask, start, end, x, y, z):
+    tl.store(out, start.to(tl.float32), mask)
+    tl.store(out + stride, end.to(tl.float32), mask)
+    tl.store(out + stride * 2, x.to(tl.float32), mask)
+    tl.store(out + stride * 3, y.to(tl.float32), mask)
+    tl.store(out + stride * 4, z.to(tl.float32), mask)
+
+
+@triton.jit(do_not_specialize=["max_samples", "capacity"])
+def _march_kernel(
+    origins_ptr, directions_ptr, occupancy_ptr, settings_ptr, jitter_ptr, first_ptr, info_ptr,
+    next_ptr, out_ptr, max_samples, capacity, G, AFFINE: tl.constexpr,
+    KNEE: tl.constexpr, CAPPED: tl.constexpr, WRITES: tl.constexpr, NEVER: tl.constexpr,
+    STEPS: tl.constexpr,
+):  # fmt: skip
+    ray = tl.program_id(0).to(tl.int64)
+    step_size, knee = tl.load(settings_ptr + 2), tl.load(settings_ptr + 3)
+    least, half_step = tl.load(settings_ptr + 4), tl.load(settings_ptr + 5)
+    o, d = origins_ptr + ray * 3, directions_ptr + ray * 3
+    ray_in_box = _ray(o, d, settings_ptr, step_size, knee, AFFINE, KNEE)
+    ox, oy, oz, dx, dy, dz, u_min, t_max, num_steps = ray_in_box
     jitter = tl.zeros((), tl.float64)
     if jitter_ptr is not None:
         jitter = tl.load(jitter_ptr + ray).to(tl.float64)
@@ -116,11 +140,7 @@ def _march_kernel(
             out = out_ptr + at
             start = _spacing_inverse(edge, knee, least, KNEE)
             end = _spacing_inverse(edge + step_size, knee, least, KNEE)
-            tl.store(out, start.to(tl.float32), mask=keep)
-            tl.store(out + tl.cast(capacity, tl.int64), end.to(tl.float32), mask=keep)
-            tl.store(out + tl.cast(capacity, tl.int64) * 2, x.to(tl.float32), mask=keep)
-            tl.store(out + tl.cast(capacity, tl.int64) * 3, y.to(tl.float32), mask=keep)
-            tl.store(out + tl.cast(capacity, tl.int64) * 4, z.to(tl.float32), mask=keep)
+            _store(out, tl.cast(capacity, tl.int64), keep, start, end, x, y, z)
         elif CAPPED:
             over = keep & (rank > max_samples)
             next_step = tl.min(tl.where(over, steps, NEVER), 0)
@@ -130,7 +150,7 @@ def _march_kernel(
     if not WRITES:
         if CAPPED:
             count = tl.minimum(count, max_samples)
-        tl.store(info_ptr + ray * 2 + 1, count.to(tl.int64))
+        tl.store(info_ptr + ray * 2 + 1, tl.cast(count, tl.int64))
         tl.store(next_ptr + ray, tl.where(next_step == NEVER, -1, next_step).to(tl.int64))
 
 
@@ -183,10 +203,9 @@ class March:
         """int64 [1]."""
 
     def _launch(self, out: Tensor | None, capacity: int, *, writes: bool) -> None:
-        if not len(self.info):
-            return
         # Without fused multiply-adds both passes, and `reference`, round alike.
-        _march_kernel[(len(self.info),)](
+        launch(
+            _march_kernel, (len(self.info),),
             *self._arrays, self.info, self.next_step, out, self._max_samples, capacity,
             **self._constants, WRITES=writes, num_warps=1, enable_fp_fusion=False,
         )  # fmt: skip

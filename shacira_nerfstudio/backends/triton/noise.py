@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from shacira_nerfstudio.backends.sparse_rows import TableQuantizer
+from shacira_nerfstudio.backends.triton.launch import launch
 
 BLOCK = 1024
 
@@ -61,10 +62,11 @@ def _quantize_kernel(table_ptr, out_ptr, seed, count, MODE: tl.constexpr, BLOCK:
 def quantize(table: Tensor, quantizer: TableQuantizer) -> Tensor:
     """See :meth:`Backend.quantize`; float32."""
     table = table.detach().contiguous()
-    if quantizer.mode == "none" or not table.numel():
+    if quantizer.mode == "none":
         return table
     out, count = torch.empty_like(table), table.numel()
-    _quantize_kernel[(triton.cdiv(count, BLOCK),)](
-        table, out, int32_bits(quantizer.seed), count, MODE=quantizer.mode, BLOCK=BLOCK
-    )
+    launch(
+        _quantize_kernel, (triton.cdiv(count, BLOCK),),
+        table, out, int32_bits(quantizer.seed), count, MODE=quantizer.mode, BLOCK=BLOCK,
+    )  # fmt: skip
     return out

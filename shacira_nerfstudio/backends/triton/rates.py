@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from shacira_nerfstudio.backends.geometry import constant
 from shacira_nerfstudio.backends.sparse_rows import RATE_BLOCK
+from shacira_nerfstudio.backends.triton.launch import launch
 from shacira_nerfstudio.backends.triton.noise import int32_bits, noise_at
 from shacira_nerfstudio.grid import GridSpec
 
@@ -32,7 +33,15 @@ def _num_rated(num_rows, first, stride, RATE_BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _rated(offsets_ptr, level, first, stride, C: tl.constexpr, RATE_BLOCK: tl.constexpr, BLOCK: tl.constexpr):
+def _rated(
+    offsets_ptr,
+    level,
+    first,
+    stride,
+    C: tl.constexpr,
+    RATE_BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """This program's latents: index among the rated ones, in the table, and which there are."""
     begin = _num_rated(tl.load(offsets_ptr + level), first, stride, RATE_BLOCK) * C
     end = _num_rated(tl.load(offsets_ptr + level + 1), first, stride, RATE_BLOCK) * C
@@ -107,7 +116,7 @@ def _logistic_kernel(
     d_scale, d_shift = outer * (up * (v + 0.5) - low * (v - 0.5)), outer * (up - low)
     block = level * tl.num_programs(0) + tl.program_id(0)
     tl.store(bits_ptr + block, tl.sum(bits, 0))
-    for c in tl.static_range(C):
+    for c in tl.static_range(C):  # pyright: ignore
         here = channel == c
         tl.store(parts_ptr + (block * 2) * C + c, tl.sum(tl.where(here, d_scale, 0.0), 0))
         tl.store(parts_ptr + (block * 2 + 1) * C + c, tl.sum(tl.where(here, d_shift, 0.0), 0))
@@ -118,9 +127,7 @@ def _scatter_kernel(
     slopes_ptr, upstream_ptr, offsets_ptr, grad_ptr, first, stride, C: tl.constexpr,
     RATE_BLOCK: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    rated, at, mask = _rated(
-        offsets_ptr, tl.program_id(1), first, stride, C, RATE_BLOCK, BLOCK
-    )
+    rated, at, mask = _rated(offsets_ptr, tl.program_id(1), first, stride, C, RATE_BLOCK, BLOCK)
     slope = tl.load(slopes_ptr + rated, mask, 0.0) * tl.load(upstream_ptr)
     tl.store(grad_ptr + at, slope, mask)
 
@@ -135,7 +142,8 @@ def _scattered(ctx: Any, slopes: Tensor, upstream: Tensor) -> Tensor:
     """The gradient of all latents [E, C], from derivatives of the rated ones."""
     grid, channels, first, stride = ctx.sampling
     grad = torch.zeros(grid.num_entries, channels, device=slopes.device)
-    _scatter_kernel[_launch_shape(grid, channels, stride)](
+    launch(
+        _scatter_kernel, _launch_shape(grid, channels, stride),
         slopes, upstream, constant(grid.offsets, torch.int32, slopes.device), grad, first, stride,
         C=channels, RATE_BLOCK=RATE_BLOCK, BLOCK=BLOCK,
     )  # fmt: skip
@@ -152,7 +160,8 @@ class _CodedBits(torch.autograd.Function):
         shape = _launch_shape(grid, channels, stride)
         bits = latents.new_empty(shape[::-1])
         slopes = latents.new_empty(len(latents) // stride * channels + 2 * RATE_BLOCK * channels)
-        _coded_kernel[shape](
+        launch(
+            _coded_kernel, shape,
             latents, lengths, classes, first_table,
             constant(grid.offsets, torch.int32, latents.device), bits, slopes, first, stride,
             lengths.shape[1], bins_per_unit, C=channels, RATE_BLOCK=RATE_BLOCK, BLOCK=BLOCK,
@@ -164,7 +173,8 @@ class _CodedBits(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        return _scattered(ctx, *ctx.saved_tensors, upstream), *(None,) * 7
+        (slopes,) = ctx.saved_tensors
+        return _scattered(ctx, slopes, upstream), *(None,) * 7
 
 
 class _LogisticBits(torch.autograd.Function):
@@ -178,7 +188,8 @@ class _LogisticBits(torch.autograd.Function):
         bits = latents.new_empty(shape[::-1])
         parts = latents.new_empty(*shape[::-1], 2, channels)
         slopes = latents.new_empty(len(latents) // stride * channels + 2 * RATE_BLOCK * channels)
-        _logistic_kernel[shape](
+        launch(
+            _logistic_kernel, shape,
             latents, scale, shift, constant(grid.offsets, torch.int32, latents.device), bits,
             slopes, parts, int32_bits(seed), first, stride, int(len(scale) == 1), C=channels,
             RATE_BLOCK=RATE_BLOCK, BLOCK=BLOCK,

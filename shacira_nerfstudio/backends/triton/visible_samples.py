@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from shacira_nerfstudio.backends.field_operations import FieldOperations
 from shacira_nerfstudio.backends.triton.composite import num_visible
 from shacira_nerfstudio.backends.triton.interpolate import look_up
+from shacira_nerfstudio.backends.triton.launch import launch
 from shacira_nerfstudio.backends.triton.march import SPANS, March
 from shacira_nerfstudio.backends.types import FieldArrays, VisibleSamples
 
@@ -45,58 +45,72 @@ def _keep_kernel(
         tl.store(kept_ptr + row * stride_out + to + rank, value, mask)
 
 
-class VisibleSamplesFinder:
-    """Remembers how many samples a ray had."""
+@torch.no_grad()
+def find_visible(
+    operations: FieldOperations,
+    march: March,
+    field: FieldArrays,
+    capacity: int,
+    *,
+    early_stop: float,
+) -> VisibleSamples:
+    """Samples of a march that light reaches, see :meth:`Backend.march_visible`. The host waits for
+    their number.
+
+    Args:
+        capacity: Room for those that it found. If there are more (``num_marched``), the result is
+            not to be used.
+    """
+    levels, channels = field.grid.num_levels, field.table.shape[1]
+    num_found = SPANS + levels * channels
+    found = torch.empty(num_found, capacity, device=march.info.device)
+    march.write(found)
+    latents = look_up(
+        found[2:SPANS].t(), field.table, field.grid, field.quantizer,
+        num_levels=field.num_levels, count=march.total, out=found[SPANS:],
+    )  # fmt: skip
+    outputs = operations.density_outputs(latents, field.weights)
+    counts = num_visible(outputs, found, march.info, early_stop=early_stop)
+    ends = counts.cumsum(0)
+    num_marched, *totals = torch.cat([march.total, ends[-1:]]).tolist()
+    info, total = torch.stack([ends - counts, counts], 1), sum(totals)
+    kept = torch.empty(num_found + outputs.shape[1], total, device=found.device)
+    launch(
+        _keep_kernel, (len(counts),),
+        found, outputs, march.info, info, kept, capacity, *outputs.stride(), total,
+        FOUND=num_found, OUTPUTS=outputs.shape[1], ROWS=triton.next_power_of_2(len(kept)),
+        BLOCK=BLOCK, num_warps=2,
+    )  # fmt: skip
+    return VisibleSamples(
+        t_starts=kept[0],
+        t_ends=kept[1],
+        positions=kept[2:SPANS].t(),
+        packed_info=info,
+        next_step=march.next_step,
+        latents=kept[SPANS:num_found].view(levels, channels, total).permute(2, 0, 1),
+        density_outputs=kept[num_found:].t(),
+        num_marched=num_marched,
+    )
+
+
+class ExpectedSamples:
+    """How many samples a march will find, by what the last ones found."""
 
     def __init__(self) -> None:
-        self._samples_per_ray = 0.0
+        self._per_ray = 0.0
 
-    def _capacity(self, march: March) -> int:
-        """Room for the samples; the first time it is asked for."""
-        expected = self._samples_per_ray * len(march.info) * _SLACK
-        if not expected:
-            expected = int(march.total)
+    def capacity(self, march: March) -> int:
+        """Room for them and some more; the first time the host waits for the number."""
+        expected = self._per_ray * len(march.info) * _SLACK or int(march.total)
         return max(1, -(-int(expected) // ROUNDED_TO)) * ROUNDED_TO
 
-    @torch.no_grad()
-    def find(
+    def find_visible(
         self, operations: FieldOperations, march: March, field: FieldArrays, *, early_stop: float
     ) -> VisibleSamples:
-        """See :meth:`Backend.march_visible`."""
-        capacity = self._capacity(march)
-        levels, channels = field.grid.num_levels, field.table.shape[1]
-        num_found = SPANS + levels * channels
+        """As the function of that name, in as much room as it takes."""
         while True:
-            found = torch.empty(num_found, capacity, device=march.info.device)
-            march.write(found)
-            latents = look_up(
-                found[2:SPANS].t(), field.table, field.grid, field.quantizer,
-                num_levels=field.num_levels, count=march.total, out=found[SPANS:],
-            )  # fmt: skip
-            outputs = operations.density_outputs(latents, field.weights)
-            counts = num_visible(outputs, found, march.info, early_stop=early_stop)
-            ends = counts.cumsum(0)
-            sums = torch.cat([march.total, ends[-1:]]).tolist()
-            num_marched, total = sums[0], sum(sums[1:])
-            self._samples_per_ray = num_marched / max(1, len(counts))
-            if num_marched <= capacity:
-                break
-            capacity = self._capacity(march)
-        info = torch.stack([ends - counts, counts], 1)
-        kept = torch.empty(num_found + outputs.shape[1], total, device=found.device)
-        if len(counts):
-            _keep_kernel[(len(counts),)](
-                found, outputs, march.info, info, kept, capacity, *outputs.stride(), total,
-                FOUND=num_found, OUTPUTS=outputs.shape[1], ROWS=triton.next_power_of_2(len(kept)),
-                BLOCK=BLOCK, num_warps=2,
-            )  # fmt: skip
-        return VisibleSamples(
-            t_starts=kept[0],
-            t_ends=kept[1],
-            positions=kept[2:SPANS].t(),
-            packed_info=info,
-            next_step=march.next_step,
-            latents=kept[SPANS:num_found].view(levels, channels, total).permute(2, 0, 1),
-            density_outputs=kept[num_found:].t(),
-            num_marched=num_marched,
-        )
+            capacity = self.capacity(march)
+            found = find_visible(operations, march, field, capacity, early_stop=early_stop)
+            self._per_ray = found.num_marched / max(1, len(march.info))
+            if found.num_marched <= capacity:
+                return found
