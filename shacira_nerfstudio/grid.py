@@ -7,10 +7,10 @@ have a resolution of its own, for pictures that are not square and for video. A 
 the product of its resolutions fits its table, and hashed above.
 
 Notation: D = num_dims, L = num_levels, N_a = resolution of a level along axis a, x = position in
-[0, 1]^D. Cell coordinates are ``x_a * (N_a - 1) + 0.5`` (half-cell offset): the lower corner of the
-cell that holds x is the floor of that, the other corners add 0 or 1 per axis. Vertices therefore run
-from 0 to N_a inclusive; those at N_a wrap around in the table of a dense level, as they do in
-tiny-cuda-nn.
+[0, 1]^D. Cell coordinates are ``x_a * (N_a - 1) + 0.5`` (half-cell offset): the lower corner of
+the cell that holds x is the floor of that, the other corners add 0 or 1 per axis. Vertices
+therefore run from 0 to N_a inclusive; those at N_a wrap around in the table of a dense level, as
+they do in tiny-cuda-nn.
 """
 
 from __future__ import annotations
@@ -108,17 +108,8 @@ class GridSpec:
                 f"expected 2 <= base_res <= max_res along {num_dims} axes, got {base_res} and "
                 f"{max_res}"
             )
-        growths = [
-            math.log(high / low) / max(num_levels - 1, 1)
-            for low, high in zip(lows, highs, strict=True)
-        ]
-        resolutions = tuple(
-            tuple(
-                round(low * math.exp(growth * level))
-                for low, growth in zip(lows, growths, strict=True)
-            )
-            for level in range(num_levels)
-        )
+        by_axis = [_spaced(low, high, num_levels) for low, high in zip(lows, highs, strict=True)]
+        resolutions = tuple(zip(*by_axis, strict=True))
         cap = 1 << log2_hashmap_size
         sizes = tuple(
             min(cap, -(-math.prod(axes) // TABLE_ALIGNMENT) * TABLE_ALIGNMENT)
@@ -173,3 +164,8 @@ class GridSpec:
             for axis in range(1, self.num_dims):
                 index = index ^ ((vertex[..., axis] * HASH_PRIMES[axis]) & 0xFFFFFFFF)
         return index % size
+
+
+def _spaced(low: int, high: int, count: int) -> list[int]:
+    growth = math.log(high / low) / max(count - 1, 1)
+    return [round(low * math.exp(growth * step)) for step in range(count)]

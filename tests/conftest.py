@@ -8,6 +8,7 @@ import torch
 
 from shacira_nerfstudio.backends import get_backend
 from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField
 
 # The same examples in every run, no files left behind, and no clock: machines may be busy.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
@@ -84,13 +85,11 @@ def tiny_grid_3d():
 @pytest.fixture
 def make_field(reference, tiny_grid_3d):
     """Builds small fields in eval mode, with latents of several integers and visible densities."""
-    from shacira_nerfstudio.model.build import build_field
-    from shacira_nerfstudio.model.radiance_field import FieldShape
 
     def make(backend=None, *, grid=tiny_grid_3d, shape=None, **changes):
         options = {"latent_dim": 2, "features_per_level": 4, **changes}
         shape = shape or FieldShape(hidden_dim=8, geo_feat_dim=3, num_color_layers=2, sh_degree=2)
-        field = build_field(grid, shape, backend or reference, **options)
+        field = RadianceField.create(grid, shape, backend or reference, **options)
         with torch.no_grad():
             field.encoding.latents.mul_(100)
             for layer in (*field.density_mlp, *field.color_mlp):

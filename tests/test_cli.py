@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from shacira_nerfstudio.cli import main as cli
 from shacira_nerfstudio.backends import MarchSettings, get_backend
+from shacira_nerfstudio.cli import main as cli
 from shacira_nerfstudio.codec import CameraSet, decode_scene, encode_scene, load_scene, save_scene
 from shacira_nerfstudio.codec.array_export import scene_arrays
+from shacira_nerfstudio.compression.pack import pack_field, render_settings
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.build import build_field
 from shacira_nerfstudio.model.pinhole import pinhole_rays
 from shacira_nerfstudio.model.radiance_field import FieldShape
-from shacira_nerfstudio.compression.pack import pack_field, render_settings
 
 NUM_CAMERAS, WIDTH, HEIGHT = 3, 12, 8
 

@@ -6,8 +6,7 @@ import numpy as np
 import OpenEXR
 import pytest
 
-from shacira_nerfstudio.scenes import demo_scene
-from shacira_nerfstudio.scenes import rtmv
+from shacira_nerfstudio.scenes import demo_scene, rtmv
 from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
 
 NUM_VIEWS, SIZE = 12, 24

@@ -10,7 +10,23 @@ import torch
 NUM_STEPS = 80
 
 
-def make_config(scene: Path, output: Path, **model):
+def set_options(config, options):
+    """Sets options of a model by dotted names, as presets have them."""
+    for key, value in options.items():
+        *groups, name = key.split(".")
+        node = config
+        for group in groups:
+            node = getattr(node, group)
+        assert hasattr(node, name), key
+        setattr(node, name, value)
+
+
+def make_config(scene: Path, output: Path, options=None):
+    """A run of :data:`NUM_STEPS` steps.
+
+    Args:
+        options: Of the model, by dotted names.
+    """
     from shacira_nerfstudio.plugin.config import shacira_method
     from shacira_nerfstudio.plugin.rtmv_dataparser import RtmvDataParserConfig
 
@@ -21,20 +37,18 @@ def make_config(scene: Path, output: Path, **model):
     config.machine.device_type = "cpu"
     config.pipeline.datamanager.dataparser = RtmvDataParserConfig(data=scene)
     tiny = {
-        "num_levels": 4,
-        "max_res": 64,
-        "log2_hashmap_size": 10,
-        "occupancy_resolution": 32,
-        "occupancy_warmup": 8,
-        "occupancy_every": 4,
-        "steps_across_box": 128,
-        "target_num_samples": 2048,
-        "warmup_steps": 2,
-        "hidden_dim": 16,
+        "grid.num_levels": 4,
+        "grid.max_res": 64,
+        "grid.log2_hashmap_size": 10,
+        "sampling.occupancy_resolution": 32,
+        "sampling.occupancy_warmup": 8,
+        "sampling.occupancy_every": 4,
+        "sampling.steps_across_box": 128,
+        "sampling.target_num_samples": 2048,
+        "schedule.warmup_steps": 2,
+        "networks.hidden_dim": 16,
     }
-    for name, value in {**tiny, **model}.items():
-        assert hasattr(config.pipeline.model, name)
-        setattr(config.pipeline.model, name, value)
+    set_options(config.pipeline.model, {**tiny, **(options or {})})
     return config
 
 
@@ -63,10 +77,10 @@ def steps(trainer, begin, end):
             callback.run_callback_at_location(step, location=Location.AFTER_TRAIN_ITERATION)
         model = trainer.pipeline.model
         state = (
-            model.field.encoding.mode,
-            model.loop.temperature,
-            model.field.quantize_weights,
-            dict(model.loop.learning_rates),
+            model.scene.encoding.quantizer.name,
+            model.scene.encoding.temperature,
+            model.scene.field.quantize_weights,
+            dict(model.callbacks.learning_rates),
         )
         history.append((losses, metrics, state))
     return history

@@ -11,7 +11,7 @@ from torch import Tensor
 from shacira_nerfstudio.backends.types import MarchSettings
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def constant(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor of numbers known to the host, kept for the next call: to send them to a GPU makes
     the host wait for it. Not to be written to."""

@@ -13,14 +13,14 @@ from shacira_nerfstudio.backends.sparse_rows import RATE_BLOCK, noise_at
 from shacira_nerfstudio.grid import GridSpec
 
 
-def _rated_rows(num_rows: int, first: int, stride: int, device: torch.device) -> Tensor:
+def rated_rows(num_rows: int, first: int, stride: int, device: torch.device) -> Tensor:
     """Which rows below ``num_rows`` are rated: those of the blocks ``first::stride``."""
     blocks = torch.arange(first, -(-num_rows // RATE_BLOCK), stride, device=device)
     rows = blocks[:, None] * RATE_BLOCK + torch.arange(RATE_BLOCK, device=device)
-    return rows.flatten()[: _num_rated(num_rows, first, stride)]
+    return rows.flatten()[: num_rated(num_rows, first, stride)]
 
 
-def _num_rated(num_rows: int, first: int, stride: int) -> int:
+def num_rated(num_rows: int, first: int, stride: int) -> int:
     """How many of the first ``num_rows`` rows are rated."""
     blocks, rest = divmod(num_rows, RATE_BLOCK)
     is_last_rated = blocks % stride == first
@@ -39,9 +39,9 @@ def logistic_bits(
 ) -> Float[Tensor, ""]:
     """See :meth:`Backend.logistic_bits`."""
     num_channels = latents.shape[1]
-    rated = _rated_rows(len(latents), first, stride, latents.device)
+    rated = rated_rows(len(latents), first, stride, latents.device)
     channels = torch.arange(num_channels, device=latents.device)
-    ends = [_num_rated(offset, first, stride) for offset in grid.offsets]
+    ends = [num_rated(offset, first, stride) for offset in grid.offsets]
     total = latents.new_zeros(())
     for level, (begin, end) in enumerate(itertools.pairwise(ends)):
         rows = rated[begin:end]
@@ -67,7 +67,7 @@ def coded_bits(
     stride: int = 1,
 ) -> Float[Tensor, ""]:
     """See :meth:`Backend.coded_bits`."""
-    rows = _rated_rows(len(latents), first, stride, latents.device)
+    rows = rated_rows(len(latents), first, stride, latents.device)
     ends = constant(grid.offsets[1:-1], rows.dtype, rows.device)
     level = torch.bucketize(rows, ends, right=True)
     kinds = classes[rows]

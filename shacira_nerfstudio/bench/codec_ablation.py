@@ -12,15 +12,15 @@ import numpy as np
 
 from shacira_nerfstudio.codec import PackedScene, decode_scene, encode_scene
 from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
-from shacira_nerfstudio.codec.scene_file import KNOWN
+from shacira_nerfstudio.codec.sections.table import KNOWN
 
 NO_CONTEXTS = "contexts off"
 NO_SKIPPING = "skipping off"
 NEITHER = "contexts and skipping off"
-PLAIN_WEIGHTS = "weights at 32 bits"
+FLOAT_WEIGHTS = "weights at 32 bits"
 
 
-def recoded_bytes(scene: PackedScene, data: bytes, latents: np.ndarray) -> dict[str, int]:
+def codec_ablation_bytes(scene: PackedScene, data: bytes, latents: np.ndarray) -> dict[str, int]:
     """Lengths of a file that was made in other ways.
 
     Args:
@@ -39,7 +39,7 @@ def recoded_bytes(scene: PackedScene, data: bytes, latents: np.ndarray) -> dict[
         NO_CONTEXTS: _size(scene, use_contexts=False),
         NO_SKIPPING: _size(everything) + occupancy,
         NEITHER: _size(everything, use_contexts=False) + occupancy,
-        PLAIN_WEIGHTS: len(data) - size_of["WGTS"] + 4 * num_weights,
+        FLOAT_WEIGHTS: len(data) - size_of["WGTS"] + 4 * num_weights,
     }
 
 

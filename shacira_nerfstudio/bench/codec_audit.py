@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from shacira_nerfstudio.bench.throughput.rivals import COMPRESSORS, compressed_bytes, torchac_bytes
+from shacira_nerfstudio.bench.rival_coders import COMPRESSORS, compressed_bytes, torchac_bytes
 from shacira_nerfstudio.codec import encode_scene
-from shacira_nerfstudio.codec.latents.features import entry_magnitudes
+from shacira_nerfstudio.codec.latents.level_contexts import CodingContext
 from shacira_nerfstudio.codec.latents.level_section import cross_entropy
-from shacira_nerfstudio.codec.scene_file import FileContent, KnownLevels, read_file
+from shacira_nerfstudio.codec.scene_file import FileContent, read_file
+from shacira_nerfstudio.codec.sections.table import LEVEL_TAG
 
-_NO_HEADERS = ("LATN", "OCCU", "WGTS", "cams")
+_NO_HEADERS = (LEVEL_TAG, "OCCU", "WGTS", "cams")
 """Sections that are content; every other byte of a file is table or header."""
 
 
@@ -62,7 +63,7 @@ def audit(data: bytes) -> dict[str, Any]:
     it is missing, with a reason in ``rivals``, if the rival is not installed.
     """
     content = read_file(data)
-    sections = {s.tag: len(s.payload) for s in content.sections if s.tag != "LATN"}
+    sections = {s.tag: len(s.payload) for s in content.sections if s.tag != LEVEL_TAG}
     levels = _levels(content)
     streams = sum(level["stream_bytes"] for level in levels)
     tables = sum(level["table_bytes"] for level in levels)
@@ -74,7 +75,7 @@ def audit(data: bytes) -> dict[str, Any]:
     rivals = _rivals(symbols)
     return {
         "bytes": len(data),
-        "is_canonical": encode_scene(content.scene, version=content.version) == data,
+        "is_canonical": encode_scene(content.scene) == data,
         "sections": sections,
         "stream_bytes": streams,
         "table_bytes": tables,
@@ -114,24 +115,21 @@ def entropy_bytes(symbols: np.ndarray) -> float:
 
 def _levels(content: FileContent) -> list[dict[str, Any]]:
     scene, result, coarser = content.scene, [], None
-    payloads = [section.payload for section in content.sections if section.tag == "LATN"]
-    known = KnownLevels(
-        scene.grid, scene.occupancy, scene.latent_dim, version=content.version, fast=None
-    )
+    payloads = [section.payload for section in content.sections if section.tag == LEVEL_TAG]
+    contexts = CodingContext(scene.grid, scene.occupancy, scene.latent_dim)
     for level, (payload, parts) in enumerate(zip(payloads, content.levels, strict=True)):
         symbols = scene.level_symbols(level)
-        entries, rows = known.of_level(level, coarser)
-        coarser = entry_magnitudes(symbols)
-        coded = symbols if entries is None else symbols[entries]
-        ideal = cross_entropy(payload, rows, coded)
+        coding = contexts.level(level, coarser)
+        coded = symbols if coding.entries is None else symbols[coding.entries]
+        coarser = symbols
         result.append(
             {
-                "resolution": scene.grid.resolutions[level],
+                "resolution": list(scene.grid.resolutions[level]),
                 "entries": len(symbols),
                 "reached": len(coded),
                 "stream_bytes": parts.stream_bytes,
                 "table_bytes": parts.table_bytes,
-                "cross_entropy_bytes": ideal / 8,
+                "cross_entropy_bytes": cross_entropy(payload, coding, coded) / 8,
                 "static_bytes": entropy_bytes(symbols),
                 "reached_static_bytes": entropy_bytes(coded),
             }
@@ -143,8 +141,8 @@ def _rivals(symbols: np.ndarray) -> dict[str, int | str]:
     """Bytes of other coders for integers [E, d], or why they cannot be had."""
     is_small = np.abs(symbols.astype(np.int32)).max(initial=0) <= np.iinfo(np.int8).max
     planes = symbols.astype(np.int8 if is_small else np.int16).T
-    plain = {name: compressed_bytes(name, planes.tobytes()) for name in COMPRESSORS}
-    return {**plain, "torchac": torchac_bytes(planes)}
+    general = {name: compressed_bytes(name, planes.tobytes()) for name in COMPRESSORS}
+    return {**general, "torchac": torchac_bytes(planes)}
 
 
 def audit_text(name: str, figures: dict[str, Any]) -> str:
@@ -153,8 +151,9 @@ def audit_text(name: str, figures: dict[str, Any]) -> str:
     lines += [f"  {bar_line(bar, figures)}" for bar in BARS]
     lines.append("  level resolution  entries  reached   stream  tables  x-entropy    static")
     for number, level in enumerate(figures["levels"]):
+        resolution = "x".join(map(str, sorted(set(level["resolution"]))))
         lines.append(
-            f"  {number:>5}{level['resolution']:>11,}{level['entries']:>9,}{level['reached']:>9,}"
+            f"  {number:>5}{resolution:>11}{level['entries']:>9,}{level['reached']:>9,}"
             f"{level['stream_bytes']:>9,}{level['table_bytes']:>8,}"
             f"{level['cross_entropy_bytes']:>11,.0f}{level['static_bytes']:>10,.0f}"
         )

@@ -34,7 +34,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def machine() -> str:
     """Processor, cores that this process may use, operating system."""
-    system, cores = platform.system(), _num_cores()
+    system, cores = platform.system(), num_cores()
     count = f"{cores} core{'s' if cores != 1 else ''}"
     return f"{_processor()}, {count}, {system} {platform.machine()}"
 
@@ -46,7 +46,8 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or "unknown processor"
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -7,7 +7,7 @@
     seeds: [42]
     runs:                            each may say again whatever stands above
       - preset: ../shacira-mid.yaml  beside the plan
-        settings: {model.hidden_dim: 32}
+        settings: {model.networks.hidden_dim: 32}
         rate_lambdas: [1.0e-3, 4.0e-3]
 
 ``settings`` of the plan and of a run add up, everything else is replaced. ``demo_scene``
@@ -26,7 +26,7 @@ from typing import Any
 
 from shacira_nerfstudio.plugin.presets import check_scalars, load_preset, load_yaml
 
-PLAIN_METHOD = "ngp-fp16"
+BASELINE_METHOD = "ngp-fp16"
 """The uncompressed baseline: its size is that of half floats in a general-purpose compressor."""
 BASE = "base"
 """Name of the row that an ablation is compared with."""
@@ -78,16 +78,16 @@ class Job:
     """Settings of its run alone, for people."""
 
     @property
-    def is_plain(self) -> bool:
+    def is_baseline(self) -> bool:
         """Whether it has no integers, so no file to export."""
-        return self.settings.get("model.quantizer") == "none"
+        return _is_baseline(self.settings)
 
     @property
     def key(self) -> str:
         """Names the job in results and folders: a digest of all its settings."""
-        facts = asdict(self)
-        del facts["changes"]  # they are in the settings
-        text = json.dumps(facts, sort_keys=True)
+        content = asdict(self)
+        del content["changes"]  # they are in the settings
+        text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -96,7 +96,7 @@ class Job:
         parts = [self.scene, self.method, self.preset]
         parts += [f"ablation {self.ablation}"] if self.ablation else []
         parts += [f"{key.rsplit('.', 1)[-1]} {value}" for key, value in self.changes.items()]
-        rate = [] if self.is_plain else [f"lambda {self.rate_lambda:g}"]
+        rate = [] if self.is_baseline else [f"lambda {self.rate_lambda:g}"]
         return ", ".join([*parts, *rate, f"{self.steps} steps", f"seed {self.seed}"])
 
     def preset_values(self) -> dict[str, Any]:
@@ -108,6 +108,10 @@ class Job:
             "machine.seed": self.seed,
             "datamanager.camera_res_scale_factor": 1.0 / self.downscale,
         }
+
+
+def _is_baseline(settings: dict[str, Any]) -> bool:
+    return settings.get("model.quantizer.mode") == "none"
 
 
 def load_plan(path: Path) -> list[Job]:
@@ -200,17 +204,17 @@ def _expand(values: dict[str, Any], own: dict[str, Any], folder: Path, where: st
         own: What stands in the run itself.
     """
     preset = folder / _name(values, "preset", where)
-    stated = load_preset(preset)
-    settings = {k: v for k, v in stated.items() if k not in _OWN_KEYS} | values["settings"]
-    known = "max_num_iterations" in stated
-    trainer_steps = {"steps": stated["max_num_iterations"]} if known else {}
-    is_plain = settings.get("model.quantizer") == "none"
+    options = load_preset(preset)
+    settings = {k: v for k, v in options.items() if k not in _OWN_KEYS} | values["settings"]
+    has_steps = "max_num_iterations" in options
+    preset_steps = {"steps": options["max_num_iterations"]} if has_steps else {}
+    is_baseline = _is_baseline(settings)
     downscale = values.get("downscale", 1)
     if not _is_number(downscale, float, least=1):
         raise ValueError(f"{where}: expected a downscale from 1 on, found {downscale!r}")
-    if is_plain and "rate_lambdas" in own:
+    if is_baseline and "rate_lambdas" in own:
         raise ValueError(f"{where}: expected no rate_lambdas for a preset without quantiser")
-    rates = [0.0] if is_plain else _numbers(values, "rate_lambdas", float, where)
+    rates = [0.0] if is_baseline else _numbers(values, "rate_lambdas", float, where)
     return [
         Job(
             scene=_name(values, "scene", where),
@@ -218,13 +222,13 @@ def _expand(values: dict[str, Any], own: dict[str, Any], folder: Path, where: st
             dataparser_settings=_mapping(values, "dataparser_settings", where),
             demo_scene=_demo_scene(values, where),
             downscale=float(downscale),
-            method=_method(values, is_plain, where),
+            method=_method(values, is_baseline, where),
             ablation=_name(values, "ablation", where) if "ablation" in values else None,
             preset=preset.stem,
             settings=settings,
             rate_lambda=rate_lambda,
             seed=seed,
-            steps=_whole({**trainer_steps, **values}, "steps", where),
+            steps=_whole({**preset_steps, **values}, "steps", where),
             changes=own.get("settings", {}),
         )
         for rate_lambda in rates
@@ -232,13 +236,13 @@ def _expand(values: dict[str, Any], own: dict[str, Any], folder: Path, where: st
     ]
 
 
-def _method(values: dict[str, Any], is_plain: bool, where: str) -> str:
-    default = PLAIN_METHOD if is_plain else "shacira"
+def _method(values: dict[str, Any], is_baseline: bool, where: str) -> str:
+    default = BASELINE_METHOD if is_baseline else "shacira"
     method = _name({"method": default, **values}, "method", where)
-    if is_plain != (method == PLAIN_METHOD):
+    if is_baseline != (method == BASELINE_METHOD):
         raise ValueError(
-            f"{where}: expected the method {PLAIN_METHOD} for presets without quantiser and for no "
-            f"other, found {method!r}"
+            f"{where}: expected the method {BASELINE_METHOD} for presets without quantiser and "
+            f"for no other, found {method!r}"
         )
     return method
 

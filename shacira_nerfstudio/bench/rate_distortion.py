@@ -1,7 +1,7 @@
 """Measures one trained run, in a process of its own: bytes of the file, quality of what it decodes
 to.
 
-    python -m shacira_nerfstudio.bench.rate_distortion --run config.yml --output facts.json \\
+    python -m shacira_nerfstudio.bench.rate_distortion --run config.yml --output figures.json \\
         [--export OUT/config.yml]
 
 With an export, the file in its folder is decoded, encoded again and rendered. Without one the run
@@ -17,19 +17,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from shacira_nerfstudio.bench.codec_ablation import codec_ablation_bytes
+from shacira_nerfstudio.bench.codec_audit import entropy_bytes
 from shacira_nerfstudio.bench.fp16_baseline import pack_halves, unpack_halves
-from shacira_nerfstudio.bench.codec_ablation import recoded_bytes
 from shacira_nerfstudio.codec import decode_scene, describe, encode_scene
 from shacira_nerfstudio.plugin.evaluate import measure_views, open_run
 
-PLAIN_NAME = "parameters.fp16"
+BASELINE_FILE = "parameters.fp16"
 
 
 def measure_file(run: Path, export: Path) -> dict[str, Any]:
-    """Facts of an exported file; ``bytes`` is its length.
+    """Figures of an exported file; ``bytes`` is its length.
 
     Seconds of decoding and encoding are those of a process in which the codec has run before: the
     first time also loads its kernels.
@@ -44,32 +44,34 @@ def measure_file(run: Path, export: Path) -> dict[str, Any]:
     encoded = time.perf_counter()
     if again != data:
         raise ValueError(f"expected {path} to encode to itself, found other bytes")
-    facts = describe(data)
-    _, trained = open_run(run, with_views=False)
-    latents = trained.field.encoding.rounded().cpu().numpy()
-    pipeline, model = open_run(export)
-    if model.file_scene != scene:
+    description = describe(data)
+    trained = open_run(run, with_views=False).model.scene.field
+    latents = trained.encoding.rounded().cpu().numpy()
+    exported = open_run(export)
+    if exported.model.file_scene != scene:
         raise ValueError(f"expected {export} to render {path}, found another scene in it")
     return {
         "bytes": path.stat().st_size,
-        "bytes_by_part": facts["bytes_by_part"],
-        "bytes_by_level": facts["bytes_by_level"],
-        "num_nonzero_latents": facts["num_nonzero_latents"],
-        "paper_accounting_bytes": pooled_entropy_bytes(latents) + 4 * _num_weights(trained.field),
+        "bytes_by_part": description["bytes_by_part"],
+        "table_bytes": description["table_bytes"],
+        "bytes_by_level": description["bytes_by_level"],
+        "num_nonzero_latents": description["num_nonzero_latents"],
+        # Zeroth-order entropy over all levels, networks at 32 bits, and nothing else.
+        "paper_accounting_bytes": round(entropy_bytes(latents)) + 4 * _num_weights(trained),
         "rate_lambda_at_end": float(scene.meta["rate_lambda"]),
-        "recoded_bytes": recoded_bytes(scene, data, latents),
+        "codec_ablation_bytes": codec_ablation_bytes(scene, data, latents),
         "encode_seconds": encoded - decoded,
         "decode_seconds": decoded - begin,
-        **measure_views(pipeline),
+        **measure_views(exported.pipeline),
     }
 
 
-def measure_plain(run: Path, folder: Path) -> dict[str, Any]:
-    """Facts of the uncompressed baseline; its file is left in the folder."""
-    pipeline, model = open_run(run)
-    if model.config.appearance_dim:
+def measure_baseline(run: Path, folder: Path) -> dict[str, Any]:
+    """Figures of the uncompressed baseline; its file is left in the folder."""
+    baseline = open_run(run)
+    if baseline.model.config.networks.appearance_dim:
         raise ValueError("expected a baseline without appearance codes, which its file has not")
-    parameters = dict(model.field.named_parameters())
+    parameters = dict(baseline.model.scene.field.named_parameters())
     # The density of latents is of no use without integers to code.
     used = {name: p for name, p in parameters.items() if "entropy_model" not in name}
     begin = time.perf_counter()
@@ -77,7 +79,7 @@ def measure_plain(run: Path, folder: Path) -> dict[str, Any]:
         {name: p.detach().cpu().numpy() for name, p in used.items()}
     )
     encoded = time.perf_counter()
-    path = folder / PLAIN_NAME
+    path = folder / BASELINE_FILE
     path.write_bytes(data)
     shapes = {name: tuple(p.shape) for name, p in used.items()}
     begin_decode = time.perf_counter()
@@ -94,18 +96,8 @@ def measure_plain(run: Path, folder: Path) -> dict[str, Any]:
         "paper_accounting_bytes": 4 * sum(p.numel() for p in used.values()),
         "encode_seconds": encoded - begin,
         "decode_seconds": decoded - begin_decode,
-        **measure_views(pipeline),
+        **measure_views(baseline.pipeline),
     }
-
-
-def pooled_entropy_bytes(latents: np.ndarray) -> int:
-    """Size of integers [E, d] by the paper's accounting: zeroth-order entropy of each channel over
-    all levels, with nothing for histograms and nothing left out."""
-    bits = 0.0
-    for channel in latents.T:
-        counts = np.unique(channel, return_counts=True)[1]
-        bits -= float((counts * np.log2(counts / channel.size)).sum())
-    return round(bits / 8)
 
 
 def _num_weights(field: torch.nn.Module) -> int:
@@ -119,17 +111,17 @@ def _num_weights(field: torch.nn.Module) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures and writes the facts as JSON."""
+    """Measures and writes the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--export", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args(arguments)
     if options.export is None:
-        facts = measure_plain(options.run, options.output.parent)
+        figures = measure_baseline(options.run, options.output.parent)
     else:
-        facts = measure_file(options.run, options.export)
-    options.output.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        figures = measure_file(options.run, options.export)
+    options.output.write_text(json.dumps(figures, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

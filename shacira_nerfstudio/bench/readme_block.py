@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shacira_nerfstudio.bench import tables
-from shacira_nerfstudio.bench.results import Row, curves
 from shacira_nerfstudio.bench.plot_data import plots
+from shacira_nerfstudio.bench.results import Row, curves
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 _HEAD = ("", "preset", "steps", "train s", "PSNR dB", "SSIM", "bytes", "trained with")
 EMPTY = "No results are committed yet."
 
 
-def headline(rows: Sequence[Row], folder: str) -> str:
+def results_block(rows: Sequence[Row], folder: str) -> str:
     """Every point of every curve that was measured, a plot of each scene, and when and where.
 
     Args:
@@ -63,4 +63,4 @@ def write_readme(rows: Sequence[Row], readme: Path, folder: Path) -> None:
     """
     where = folder.resolve().relative_to(readme.resolve().parent).as_posix()
     text = readme.read_text(encoding="utf-8")
-    readme.write_text(replace_block(text, headline(rows, where)), encoding="utf-8")
+    readme.write_text(replace_block(text, results_block(rows, where)), encoding="utf-8")

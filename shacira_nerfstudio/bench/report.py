@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shacira_nerfstudio.bench import tables
+from shacira_nerfstudio.bench.plot_data import Plot, file_name, plots
 from shacira_nerfstudio.bench.plot_html import render_page
 from shacira_nerfstudio.bench.plot_png import write_png
 from shacira_nerfstudio.bench.results import Curve, Row, ablations, curves, load_rows
-from shacira_nerfstudio.bench.plot_data import Plot, file_name, plots
 
 CSV_HEAD = ("Submethod", "PSNR", "SSIM", "LPIPS", "Size [Bytes]")
 """Of w-m/3dgs-compression-survey."""
@@ -31,14 +31,16 @@ Generated from the lines of {files} by `shacira bench report`; do not edit.
 - **BD-rate** is the mean difference of bytes at equal PSNR (PCHIP over the logarithm of bytes) of
   the row's files against the column; negative is smaller. Against a column of one point it is the
   difference at that point's PSNR. A dash stands where two curves have no PSNR in common.
+- **bytes by part**: latents are counted with their frequency tables and context models.
 - Published figures were not measured here, count different things (see their tables), and are of
   all test views of a scene; the number of views that was measured here stands in the cost tables.
 """
 _ABLATIONS = f"""\
-Each line is trained anew with one choice changed, but for those marked "{tables.RECODED.strip()}":
-they are the base's own integers in another file. Contexts off: one frequency table per level and
-channel. Skipping off: every entry of the table is coded, with the integer that training left
-there. Both are lengths of real bytes that were decoded again. Weights at 32 bits are counted.
+Each line is trained anew with one choice changed, but for those marked
+"{tables.BASE_RECODED.strip()}": they are the base's own integers in another file. Contexts off:
+one frequency table per level and channel. Skipping off: every entry of the table is coded, with the
+integer that training left there. Both are lengths of real bytes that were decoded again. Weights at
+32 bits are counted.
 """
 
 
@@ -137,7 +139,7 @@ def _provenance(rows: Sequence[Row], files: Sequence[str]) -> str:
         command = f"shacira bench rd configs/sweeps/{plan} --data-root DATA --output RESULTS.jsonl"
         lines.append(command)
     lines += [f"shacira bench report {' '.join(files)} --output FOLDER", "```", ""]
-    facts = {
+    origins = {
         "backend": {row["backend"] for row in rows},
         "commit of the training code": {row["commit"] for row in rows},
         "commit of the measuring code": {row.get("measured_commit", row["commit"]) for row in rows},
@@ -146,5 +148,5 @@ def _provenance(rows: Sequence[Row], files: Sequence[str]) -> str:
             for row in rows
         },
     }
-    lines += [f"- {name}: {'; '.join(sorted(values))}" for name, values in facts.items()]
+    lines += [f"- {name}: {'; '.join(sorted(values))}" for name, values in origins.items()]
     return "\n".join(lines)

@@ -26,8 +26,8 @@ from typing import Any
 from shacira_nerfstudio.bench import environment
 from shacira_nerfstudio.bench.plan import Job, load_plan
 from shacira_nerfstudio.bench.results import load_rows
-from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
 from shacira_nerfstudio.plugin.presets import check_options, preset_flags, save_preset
+from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
 
 _TAIL_LINES = 20
 """Of a failed step's log, in the report."""
@@ -126,16 +126,16 @@ def run_job(job: Job, *, data_root: Path | None, work_dir: Path) -> dict[str, An
     run = folder / "train" / job.scene / "shacira" / "run" / "config.yml"
     steps = {"train": _step(folder, "train", _train_command(job, folder, data), [run])}
     measure = [*_python("bench.rate_distortion"), "--run", str(run)]
-    facts = folder / "facts.json"
-    if not job.is_plain:
+    figures = folder / "figures.json"
+    if not job.is_baseline:
         export = folder / "export"
-        command = [*_python("cli"), "export", "--load-config", str(run)]
+        command = [*_python("cli.main"), "export", "--load-config", str(run)]
         command += ["--output-dir", str(export)]
         made = [export / "scene.shacira", export / "config.yml"]
         steps["export"] = _step(folder, "export", command, made)
         measure += ["--export", str(export / "config.yml")]
-    steps["measure"] = _step(folder, "measure", [*measure, "--output", str(facts)], [facts])
-    return _row(job, steps, json.loads(facts.read_text(encoding="utf-8")))
+    steps["measure"] = _step(folder, "measure", [*measure, "--output", str(figures)], [figures])
+    return _row(job, steps, json.loads(figures.read_text(encoding="utf-8")))
 
 
 def _scene_folder(job: Job, data_root: Path | None, work_dir: Path) -> Path:
@@ -161,7 +161,7 @@ def _train_command(job: Job, folder: Path, data: Path) -> list[str]:
     """`shacira train` with all settings of the job in one preset."""
     preset = folder / "preset.yaml"
     save_preset(preset, job.preset_values())
-    command = [*_python("cli"), "train", str(preset), "--vis", "tensorboard"]
+    command = [*_python("cli.main"), "train", str(preset), "--vis", "tensorboard"]
     command += ["--output-dir", str(folder / "train"), "--experiment-name", job.scene]
     command += ["--timestamp", "run", job.dataparser]
     return [*command, *preset_flags(job.dataparser_settings), "--data", str(data)]
@@ -208,7 +208,7 @@ def _run(command: list[str], log: Path) -> tuple[int, float | None]:
     return process.returncode, usage.ru_maxrss * unit / 1e6
 
 
-def _row(job: Job, steps: dict[str, Step], facts: dict[str, Any]) -> dict[str, Any]:
+def _row(job: Job, steps: dict[str, Step], figures: dict[str, Any]) -> dict[str, Any]:
     peaks = {name: step.peak_rss_mb for name, step in steps.items() if step.peak_rss_mb is not None}
     row = {
         "key": job.key,
@@ -219,7 +219,7 @@ def _row(job: Job, steps: dict[str, Step], facts: dict[str, Any]) -> dict[str, A
         "rate_lambda": job.rate_lambda,
         "seed": job.seed,
         "steps": job.steps,
-        **facts,
+        **figures,
         "train_seconds": steps["train"].seconds,
         "peak_rss_mb": max(peaks.values()) if peaks else None,
         "peak_rss_mb_by_step": peaks,

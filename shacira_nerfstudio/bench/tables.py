@@ -14,7 +14,7 @@ from shacira_nerfstudio.bench.results import Curve, Point, Row, points_of
 
 Points = list[tuple[float, float]]
 NONE = "-"
-RECODED = " (base, recoded)"
+BASE_RECODED = " (base, recoded)"
 """Marks lines that were not trained."""
 
 
@@ -200,13 +200,13 @@ def _recoded(base: Point, bases: list[Point], curve: Points) -> list[list[str]]:
     rate = base.rows[0]["rate_lambda"]
     found: dict[str, list[int]] = {}
     for row in base.rows:
-        for name, size in row.get("recoded_bytes", {}).items():
+        for name, size in row.get("codec_ablation_bytes", {}).items():
             found.setdefault(name, []).append(size)
     lines = []
     for name, sizes in found.items():
         if len(sizes) == len(base.rows):
             point = replace(base, bytes=sum(sizes) / len(sizes))
-            line = [name + RECODED, f"{rate:g}", number(point.psnr, 2), number(point.bytes)]
+            line = [name + BASE_RECODED, f"{rate:g}", number(point.psnr, 2), number(point.bytes)]
             lines.append([*line, *_deltas(point, rate, bases, curve, is_base=False)])
     return lines
 

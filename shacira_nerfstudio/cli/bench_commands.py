@@ -1,12 +1,54 @@
-"""`shacira bench rd`, `report` and `codec`: options and what they print."""
+"""`shacira bench`: options of what it measures and shows, and what is printed."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
+import tyro
 from tyro.conf import Positional
+
+from shacira_nerfstudio.cli.command_union import command_union
+
+
+@dataclass
+class Throughput:
+    """Measure how fast the parts are, beside Nerfstudio's own torch path and other coders.
+
+    Each result is held against the `reference` backend before it is timed. Run it on a machine
+    that does nothing else.
+    """
+
+    data: Path
+    """A scene to train on and render: a folder."""
+    output: Path
+    """File for the results, a JSON object per line."""
+    scene_file: Path | None = None
+    """The .shacira file to render; by default what has been learned by then."""
+    dataparser: str | None = None
+    """Nerfstudio data parser of the scene; by default the one that its files suggest."""
+    only: tuple[str, ...] = ()
+    """Rows to measure, by name; by default all."""
+    repeats: int = 5
+    """Times each side is run, in turns."""
+    warmup_steps: int = 300
+    """Training steps before the first that is timed: the occupancy grid settles in them."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.bench.throughput.driver import run_throughput
+
+        run_throughput(
+            self.data,
+            self.output,
+            scene_file=self.scene_file,
+            dataparser=self.dataparser,
+            only=self.only,
+            repeats=self.repeats,
+            warmup_steps=self.warmup_steps,
+        )
+        return 0
 
 
 @dataclass
@@ -99,5 +141,21 @@ class Codec:
         return 1 if has_missed else 0
 
 
-COMMANDS = {"rd": RateDistortion, "report": Report, "codec": Codec}
-"""Sub-commands of `shacira bench` that live here."""
+_COMMANDS: dict[str, Any] = {
+    "throughput": Throughput,
+    "rd": RateDistortion,
+    "report": Report,
+    "codec": Codec,
+}
+_Benchmark: Any = command_union(_COMMANDS)
+
+
+@dataclass
+class Bench:
+    """Measure: speed of the parts, rate and distortion of trained scenes, and what to show of
+    them."""
+
+    benchmark: Annotated[_Benchmark, tyro.conf.arg(name="")]  # pyright: ignore
+
+    def main(self) -> int:
+        return self.benchmark.main() or 0

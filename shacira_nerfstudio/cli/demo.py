@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from shacira_nerfstudio.codec import describe
-from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
+from shacira_nerfstudio.codec.file_tools import bytes_by_part
 from shacira_nerfstudio.plugin.presets import load_preset, preset_flags
+from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
 
 PRESET = Path(__file__).parents[2] / "configs" / "shacira-tiny.yaml"
 """A small scene needs a small grid. Presets lie beside the package, in a clone."""
@@ -44,7 +44,7 @@ def _command(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def _why_no_host_exporter() -> str | None:
+def _host_export_problem() -> str | None:
     """What keeps ``ns-export`` from starting on this machine, if anything does: before all else it
     imports open3d, which wants system libraries."""
     importing = [sys.executable, "-c", "import open3d"]
@@ -125,7 +125,7 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     training += ["rtmv-data", "--data", str(output_dir / "scene")]
     file = export / "scene.shacira"
     exporting = [_command("ns-export"), "shacira"]
-    problem = _why_no_host_exporter()
+    problem = _host_export_problem()
     if problem is not None:
         console.print(f"ns-export does not start here ({problem}); using its twin, shacira export")
         exporting = [_command("shacira"), "export"]
@@ -179,7 +179,7 @@ def _report(console: Console, folder: Path, file: Path, times: list[Timed]) -> d
         size = f"{path.stat().st_size:,}"
         table.add_row(name, f"{result['psnr']:.2f}", f"{result['ssim']:.4f}", size)
     table.add_section()
-    for part, count in describe(file.read_bytes())["bytes_by_part"].items():
+    for part, count in bytes_by_part(file.read_bytes()).items():
         table.add_row(f"  {part}", "", "", f"{count:,}")
     table.add_section()
     for timed in times:

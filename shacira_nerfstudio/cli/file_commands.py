@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
     from shacira_nerfstudio.codec import CameraSet
+    from shacira_nerfstudio.model.scene import PinholeCamera
 
 File = Annotated[Path, Positional, arg(metavar="FILE")]
 Output = Annotated[Path, Positional, arg(metavar="OUT")]
@@ -34,8 +35,8 @@ class Info:
     def main(self) -> int:
         from shacira_nerfstudio.codec import describe
 
-        facts = describe(self.file.read_bytes(), allow_truncated=self.allow_truncated)
-        print(_as_json(facts) if self.json else _info_text(facts))
+        description = describe(self.file.read_bytes(), allow_truncated=self.allow_truncated)
+        print(as_json(description) if self.json else _info_text(description))
         return 0
 
 
@@ -62,7 +63,7 @@ class Verify:
         except SceneFormatError as error:
             reason = str(error)
         if self.json:
-            print(_as_json({"valid": reason is None, "reason": reason, "bytes": len(data)}))
+            print(as_json({"valid": reason is None, "reason": reason, "bytes": len(data)}))
         else:
             print(f"{self.file}: {'valid' if reason is None else 'not valid: ' + reason}")
         return 0 if reason is None else 1
@@ -92,16 +93,16 @@ class Truncate:
         shorter = truncate(data, max_level=self.max_level, max_bytes=self.max_bytes)
         scene = decode_scene(shorter)
         save_scene(self.output, shorter)
-        facts = {
+        content = {
             "file": str(self.output),
             "num_levels_present": scene.num_coded_levels,
             "num_levels": scene.grid.num_levels,
             "bytes": len(shorter),
             "bytes_before": len(data),
         }
-        kept = f"{scene.num_coded_levels} of {scene.grid.num_levels} levels"
-        text = f"{self.output}: {kept}, {len(shorter):,} of {len(data):,} bytes"
-        print(_as_json(facts) if self.json else text)
+        levels = f"{scene.num_coded_levels} of {scene.grid.num_levels} levels"
+        text = f"{self.output}: {levels}, {len(shorter):,} of {len(data):,} bytes"
+        print(as_json(content) if self.json else text)
         return 0
 
 
@@ -119,27 +120,27 @@ class Diff:
     """Accept a file whose end is missing, as far as its last whole level."""
 
     def main(self) -> int:
-        from shacira_nerfstudio.codec import decode_scene
-        from shacira_nerfstudio.codec.scene_diff import compare_scenes
+        from shacira_nerfstudio.codec import decode_scene, diff
 
         data = [path.read_bytes() for path in (self.first, self.second)]
         scenes = [decode_scene(part, allow_truncated=self.allow_truncated) for part in data]
-        found = compare_scenes(*scenes)
-        facts = {
-            "same_scene": not found,
-            "same_bytes": data[0] == data[1],
-            "bytes": [len(part) for part in data],
-            "differences": found,
-        }
+        differences = diff(*scenes)
+        has_same_bytes = data[0] == data[1]
         if self.json:
-            print(_as_json(facts))
+            content = {
+                "same_scene": not differences,
+                "same_bytes": has_same_bytes,
+                "bytes": [len(part) for part in data],
+                "differences": differences,
+            }
+            print(as_json(content))
         else:
             print(f"bytes: {len(data[0]):,} and {len(data[1]):,}")
-            for name, difference in found.items():
+            for name, difference in differences.items():
                 print(_printable(f"{name}: {difference}"))
-            if not found:
-                print("same scene" + (", same bytes" if facts["same_bytes"] else ", other bytes"))
-        return 1 if found else 0
+            if not differences:
+                print("same scene" + (", same bytes" if has_same_bytes else ", other bytes"))
+        return 1 if differences else 0
 
 
 @dataclass
@@ -163,7 +164,7 @@ class Decompress:
         arrays = save_arrays(self.output, scene)
         if self.json:
             shapes = {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()}
-            print(_as_json({"file": str(self.output), "arrays": shapes}))
+            print(as_json({"file": str(self.output), "arrays": shapes}))
         else:
             for name, array in arrays.items():
                 print(f"{name}: {array.dtype} {list(array.shape)}")
@@ -195,63 +196,67 @@ class Render:
 
         from shacira_nerfstudio.backends import get_backend
         from shacira_nerfstudio.codec import load_scene
-        from shacira_nerfstudio.model.pinhole import background_fill, render_view
         from shacira_nerfstudio.compression.pack import unpack_scene
 
         packed = load_scene(self.file, allow_truncated=self.allow_truncated)
-        scene = unpack_scene(packed, get_backend("auto", "cpu"))
-        cameras = scene.scene.cameras
-        if cameras is None:
+        if packed.cameras is None:
             raise ValueError(f"expected stored cameras in {self.file}, found none")
         if self.views < 0:
             raise ValueError(f"expected --views of 0 or more, got {self.views}")
-        total = len(cameras.sizes)
-        count = min(self.views or total, total)
-        chosen = np.linspace(0, total - 1, count).round().astype(int)
+        scene = unpack_scene(packed, get_backend("auto", "cpu"))
+        total = len(packed.cameras.sizes)
+        chosen = np.linspace(0, total - 1, min(self.views or total, total)).round().astype(int)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         paths = []
         for number, index in enumerate(chosen):
-            intrinsics, size = scaled_optics(cameras, int(index), self.width, self.height)
-            image = render_view(
-                scene.field,
-                scene.occupied,
-                scene.march,
-                cameras.camera_to_worlds[index],
-                intrinsics,
-                size,
-                background=background_fill(scene.background, scene.background_color),
-                early_stop=scene.early_stop,
-            )
-            pixels = (image.numpy() * 255 + 0.5).astype(np.uint8)
+            camera = resized_camera(packed.cameras, int(index), self.width, self.height)
+            pixels = (scene.render_view(camera).numpy() * 255 + 0.5).astype(np.uint8)
             path = self.output_dir / f"{number:05d}.png"
             Image.fromarray(pixels).save(path)
             paths.append(str(path))
             if not self.json:
                 print(path)
         if self.json:
-            print(_as_json({"images": paths, "num_levels_present": packed.num_coded_levels}))
+            print(as_json({"images": paths, "num_levels_present": packed.num_coded_levels}))
         return 0
 
 
-def scaled_optics(
+def resized_camera(
     cameras: CameraSet, index: int, width: int | None, height: int | None
-) -> tuple[Any, tuple[int, int]]:
-    """Intrinsics and size of a stored camera at another resolution; one given side keeps the
-    shape."""
-    own = [int(side) for side in cameras.sizes[index]]
+) -> PinholeCamera:
+    """A stored camera at another resolution; one given side keeps the shape of the picture."""
+    import torch
+
+    from shacira_nerfstudio.model.scene import PinholeCamera
+
+    own_width, own_height = (int(side) for side in cameras.sizes[index])
     if width is None and height is None:
-        width, height = own
+        width, height = own_width, own_height
     elif width is None or height is None:
-        factor = width / own[0] if width is not None else (height or 0) / own[1]
-        width = width if width is not None else max(1, round(own[0] * factor))
-        height = height if height is not None else max(1, round(own[1] * factor))
-    fx, fy, cx, cy = cameras.intrinsics[index]
-    across, down = width / own[0], height / own[1]
-    return (fx * across, fy * down, cx * across, cy * down), (width, height)
+        factor = width / own_width if width is not None else (height or 0) / own_height
+        width = width if width is not None else max(1, round(own_width * factor))
+        height = height if height is not None else max(1, round(own_height * factor))
+    x_factor, y_factor = width / own_width, height / own_height
+    fx, fy, cx, cy = (float(value) for value in cameras.intrinsics[index])
+    return PinholeCamera(
+        torch.from_numpy(cameras.camera_to_worlds[index].copy()),
+        fx=fx * x_factor,
+        fy=fy * y_factor,
+        cx=cx * x_factor,
+        cy=cy * y_factor,
+        width=width,
+        height=height,
+    )
 
 
-def _as_json(facts: Any) -> str:
-    return json.dumps(facts, indent=2, sort_keys=True)
+def as_json(content: Any) -> str:
+    """For people and programs: indented, with sorted keys."""
+    return json.dumps(content, indent=2, sort_keys=True)
+
+
+def _resolution(axes: list[int]) -> str:
+    """One number where all axes have it, as those of a radiance field."""
+    return f"{axes[0]:,}" if len(set(axes)) == 1 else "x".join(map(str, axes))
 
 
 def _printable(text: str) -> str:
@@ -259,30 +264,33 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _info_text(facts: dict[str, Any]) -> str:
-    total = facts["bytes"]
+def _info_text(info: dict[str, Any]) -> str:
+    total = info["bytes"]
     lines = [f"{'total':<12}{total:>12,} bytes"]
-    for part, count in facts["bytes_by_part"].items():
+    for part, count in info["bytes_by_part"].items():
         lines.append(f"{part:<12}{count:>12,} bytes {100 * count / total:5.1f} %")
-    lines.append(f"format version {facts['version']}, {facts['head']['kind']}")
+    lines.append(f"format version {info['version']}, {info['kind']}")
     lines.append(
-        f"{facts['bits_per_latent']:.3f} bits per latent, "
-        f"{facts['bits_per_reached_latent']:.3f} per reached one; {facts['num_latents']:,} latents,"
-        f" {facts['num_reached_latents']:,} reached, {facts['num_nonzero_latents']:,} not 0"
+        f"{info['bits_per_latent']:.3f} bits per latent, "
+        f"{info['bits_per_reached_latent']:.3f} per reached one; {info['num_latents']:,} latents,"
+        f" {info['num_reached_latents']:,} reached, {info['num_nonzero_latents']:,} not 0"
     )
-    lines.append("level resolution    entries reached    bytes  bits/latent up to here        PSNR")
-    for level, size in enumerate(facts["bytes_by_level"]):
-        psnr = f"{facts['prefix_psnr'][level]:>9.2f} dB" if facts["prefix_psnr"] else "not measured"
+    lines.append(
+        "level    resolution    entries reached    bytes  bits/latent up to here        PSNR"
+    )
+    for level, size in enumerate(info["bytes_by_level"]):
+        psnr = f"{info['prefix_psnr'][level]:>9.2f} dB" if info["prefix_psnr"] else "not measured"
         lines.append(
-            f"{level:>5}{facts['resolutions'][level]:>11,}{facts['table_sizes'][level]:>11,}"
-            f"{facts['reached_entries_by_level'][level] / facts['table_sizes'][level]:>8.0%}"
-            f"{size:>9,}{facts['bits_per_latent_by_level'][level]:>13.3f}"
-            f"{facts['prefix_bytes'][level]:>11,} {psnr}"
+            f"{level:>5}{_resolution(info['resolutions'][level]):>14}"
+            f"{info['table_sizes'][level]:>11,}"
+            f"{info['reached_entries_by_level'][level] / info['table_sizes'][level]:>8.0%}"
+            f"{size:>9,}{info['bits_per_latent_by_level'][level]:>13.3f}"
+            f"{info['prefix_bytes'][level]:>11,} {psnr}"
         )
-    missing = facts["num_levels"] - facts["num_levels_present"]
+    missing = info["num_levels"] - info["num_levels_present"]
     if missing:
-        how = "the file was cut off" if facts["is_cut_off"] else "a shortened file"
-        lines.append(f"{missing} of {facts['num_levels']} levels are missing: {how}")
-    lines.append(f"{facts['num_cameras']} cameras, digest {facts['digest']}")
-    lines += [_printable(f"{key}: {value}") for key, value in sorted(facts["meta"].items())]
+        reason = "the end is missing" if info["is_truncated"] else "a shortened file"
+        lines.append(f"{missing} of {info['num_levels']} levels are missing: {reason}")
+    lines.append(f"{info['num_cameras']} cameras, digest {info['digest']}")
+    lines += [_printable(f"{key}: {value}") for key, value in sorted(info["meta"].items())]
     return "\n".join(lines)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from shacira_nerfstudio.codec.scene import PackedScene
 from shacira_nerfstudio.codec.file_tools import save_scene
+from shacira_nerfstudio.codec.scene import PackedScene
 
 _DTYPES = {"int16": "I16", "int64": "I64", "uint32": "U32", "float32": "F32", "bool": "BOOL"}
 """Numpy's names and those of safetensors, of the types that :func:`scene_arrays` gives."""

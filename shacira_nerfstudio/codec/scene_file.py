@@ -27,6 +27,10 @@ MAX_SYMBOLS = 1 << 24, 2048
 MAX_LEVEL = 1 << 20, 64
 """Likewise for the entries of one level that is present: decoding takes some 30 bytes for each."""
 
+MAX_SLABS = 1 << 17, 8
+"""Likewise for the resolutions of these levels' longest axes together: a slab of vertices across
+such an axis costs time, however thin it is."""
+
 
 def encode_side_sections(scene: PackedScene, *, fast: bool | None = None) -> dict[str, bytes]:
     """The sections of a scene beside its latents, by tag, in the order of a file.
@@ -133,9 +137,7 @@ def read_file(
             raise SceneFormatError("HEAD", f"digest {digest}", found)
     num_levels_present = len(levels) if len(levels) < grid.num_levels else None
     try:
-        scene = PackedScene(
-            symbols=symbols, num_levels_present=num_levels_present, **fields.values
-        )
+        scene = PackedScene(symbols=symbols, num_levels_present=num_levels_present, **fields.values)
     except ValueError as error:
         raise SceneFormatError("file", "a valid scene", error) from None
     return FileContent(scene, sections, digest, len(levels) < num_stored, level_parts, num_reached)
@@ -173,6 +175,7 @@ def _check_size(
     checks = {
         "symbols": (MAX_SYMBOLS, grid.num_entries * latent_dim),
         "entries in a level": (MAX_LEVEL, max(grid.table_sizes[:num_levels])),
+        "slabs": (MAX_SLABS, sum(map(max, grid.resolutions[:num_levels]))),
     }
     for what, ((always, per_byte), found) in checks.items():
         most = max(always, per_byte * file_bytes)

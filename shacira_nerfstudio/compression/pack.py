@@ -1,4 +1,4 @@
-"""The one bridge between model and codec: a float field to integers, and integers to a field that
+"""The one bridge between model and codec: a float scene to integers, and integers to a scene that
 renders.
 
 The latent decoder never enters a file: it is folded into the first layer of the density network,
@@ -8,15 +8,15 @@ left of floats are those steps and the settings of the renderer.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from shacira_nerfstudio.backends import Backend, MarchSettings
+from shacira_nerfstudio.backends import Backend, MarchSettings, NetworkWeights
 from shacira_nerfstudio.codec import (
     CameraSet,
     PackedScene,
@@ -26,52 +26,64 @@ from shacira_nerfstudio.codec import (
 )
 from shacira_nerfstudio.codec.latents.features import reached_entries
 from shacira_nerfstudio.grid import GridSpec
-from shacira_nerfstudio.model.build import build_field
+from shacira_nerfstudio.model.occupancy import OccupancyGrid
 from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField, weight_steps
+from shacira_nerfstudio.model.scene import (
+    Background,
+    PinholeCamera,
+    RadianceScene,
+    SceneSettings,
+)
 
 MAX_SYMBOL = 4095
 """Largest magnitude of a latent in a file."""
 _SIZES = ("hidden_dim", "geo_feat_dim", "num_color_layers", "sh_degree")
 
 
-@dataclass(frozen=True)
-class UnpackedScene:
-    """A decoded file, ready to render."""
-
-    field: RadianceField
-    occupied: Tensor
-    """bool [G, G, G]."""
-    march: MarchSettings
-    background: str
-    """white, black, last_sample or color."""
-    background_color: tuple[float, float, float]
-    early_stop: float
-    scene: PackedScene
-
-
-def _float32(value: float) -> float:
-    return float(np.float32(value))
-
-
-def render_settings(
-    march: MarchSettings,
-    *,
-    background: str,
-    background_color: tuple[float, float, float],
-    early_stop: float,
-) -> RenderSettings:
+def render_settings(settings: SceneSettings) -> RenderSettings:
     """What the file says about rendering; all numbers become single precision."""
+    march, background = settings.render_march, settings.background
     return RenderSettings(
         contraction=march.contraction,
         box=np.array(march.box, np.float32),
-        near=_float32(march.near),
-        far=_float32(march.far),
-        step_size=_float32(march.step_size),
-        knee=_float32(march.knee),
-        background=background,
-        background_color=tuple(_float32(v) for v in background_color),  # pyright: ignore
-        early_stop=_float32(early_stop),
+        near=march.near,
+        far=march.far,
+        step_size=march.step_size,
+        knee=march.knee,
+        background=background.kind,
+        background_color=background.color,
+        early_stop=settings.early_stop,
     )
+
+
+def scene_settings(rendering: RenderSettings) -> SceneSettings:
+    """The reverse: a file knows one march."""
+    low, high = (tuple(float(v) for v in corner) for corner in rendering.box)
+    march = MarchSettings(
+        rendering.contraction,  # pyright: ignore[reportArgumentType]
+        (low, high),  # pyright: ignore[reportArgumentType]
+        near=rendering.near,
+        far=rendering.far,
+        step_size=rendering.step_size,
+        knee=rendering.knee,
+    )
+    background = Background(
+        rendering.background,  # pyright: ignore[reportArgumentType]
+        rendering.background_color,
+    )
+    return SceneSettings(march, march, background, rendering.early_stop)
+
+
+def stored_cameras(cameras: CameraSet | None) -> list[PinholeCamera]:
+    """Cameras that a file holds; none if there are none."""
+    if cameras is None:
+        return []
+    return [
+        PinholeCamera(pose, *map(float, optics), *map(int, size))
+        for pose, optics, size in zip(
+            cameras.camera_to_worlds, cameras.intrinsics, cameras.sizes, strict=True
+        )
+    ]
 
 
 def quantize_weight(weight: Tensor, bits: int, *, per_row: bool = True) -> QuantizedTensor:
@@ -85,33 +97,31 @@ def quantize_weight(weight: Tensor, bits: int, *, per_row: bool = True) -> Quant
 
 
 @torch.no_grad()
-def float_weights(field: RadianceField, appearance: Tensor | None) -> dict[str, Tensor]:
-    """Weights as a file names them, before they become integers.
-
-    Args:
-        appearance: The code to bake in, if the field has codes per image.
-    """
-    layers = {name: weight.detach() for name, weight in field.layers().items()}
+def float_weights(scene: RadianceScene) -> dict[str, Tensor]:
+    """Weights by name as a file holds them, the mean appearance code baked in, before they become
+    integers."""
+    field, code = scene.field, scene.mean_appearance()
+    weights = field.network_weights().map(lambda _, tensor: tensor.detach())
     if field.shape.appearance_dim:
         # A constant code only shifts the bias of the layer that reads it.
-        weight, bias = layers["color_mlp.0.weight"], layers["color_mlp.0.bias"]
+        weight, bias = weights.color[0]
         first, last = field.shape.sh_degree**2, -field.shape.geo_feat_dim
-        code = torch.zeros(field.shape.appearance_dim) if appearance is None else appearance
-        layers["color_mlp.0.bias"] = bias + weight[:, first:last] @ code.to(weight)
-        layers["color_mlp.0.weight"] = torch.cat([weight[:, :first], weight[:, last:]], 1)
-    return layers
+        if code is not None:
+            bias = bias + weight[:, first:last] @ code.to(weight)
+        layer = torch.cat([weight[:, :first], weight[:, last:]], 1), bias
+        weights = NetworkWeights(weights.density, (layer, *weights.color[1:]))
+    return weights.named()
 
 
-def pack_weights(field: RadianceField, appearance: Tensor | None) -> dict[str, QuantizedTensor]:
-    """Weights as a file holds them.
-
-    Args:
-        appearance: As in :func:`float_weights`.
-    """
-    if field.packed_weights is not None:
-        return dict(field.packed_weights)
-    layers = float_weights(field, appearance)
-    return {name: quantize_weight(w, field.bits_of(name)) for name, w in layers.items()}
+def pack_weights(scene: RadianceScene) -> dict[str, QuantizedTensor]:
+    """Weights as a file holds them."""
+    if scene.field.weight_integers is not None:
+        return {
+            name: QuantizedTensor(values.numpy(), steps.numpy())
+            for name, (values, steps) in scene.field.weight_integers.items()
+        }
+    bits_of = scene.field.bits_of
+    return {name: quantize_weight(w, bits_of(name)) for name, w in float_weights(scene).items()}
 
 
 def _pack_symbols(field: RadianceField, occupied: np.ndarray) -> np.ndarray:
@@ -134,31 +144,30 @@ def without_unreached(
     return symbols
 
 
-def pack_field(
-    field: RadianceField,
-    occupied: Tensor,
-    rendering: RenderSettings,
+def pack_scene(
+    scene: RadianceScene,
     *,
-    appearance: Tensor | None = None,
+    occupied: Tensor | None = None,
     cameras: CameraSet | None = None,
     meta: Mapping[str, str | int] | None = None,
     num_levels_present: int | None = None,
 ) -> PackedScene:
-    """Float field to integers.
+    """Float scene to integers.
 
     Args:
-        occupied: bool [G, G, G].
-        appearance: The code to bake in, if the field has codes per image.
-        num_levels_present: Of a field from a shortened file: how many levels it has.
+        occupied: bool [G, G, G]; by default the scene's own.
+        num_levels_present: Of a scene from a shortened file: how many levels it has.
 
     Raises:
         ValueError: the field's latents are not quantised, or too large.
     """
+    field = scene.field
     if not field.encoding.is_quantized:
         raise ValueError(
             "expected a field with quantised latents, got one trained with quantizer none: "
             "rounding it now would destroy it"
         )
+    occupied = scene.occupancy.occupied if occupied is None else occupied
     cells = occupied.detach().cpu().numpy().astype(bool)
     return PackedScene(
         kind="radiance_field",
@@ -166,12 +175,22 @@ def pack_field(
         grid=field.encoding.grid,
         symbols=_pack_symbols(field, cells),
         occupancy=cells,
-        weights=pack_weights(field, appearance),
-        rendering=rendering,
+        weights=pack_weights(scene),
+        rendering=render_settings(scene.settings),
         cameras=cameras,
         meta=dict(meta or {}),
         num_levels_present=num_levels_present,
     )
+
+
+def repack_scene(
+    scene: PackedScene,
+    *,
+    cameras: CameraSet | None,
+    meta: Mapping[str, str | int] | None = None,
+) -> PackedScene:
+    """A decoded scene with other cameras, and with further metadata beside its own."""
+    return dataclasses.replace(scene, cameras=cameras, meta={**scene.meta, **(meta or {})})
 
 
 def _field_shape(scene: PackedScene) -> FieldShape:
@@ -185,8 +204,8 @@ def _field_shape(scene: PackedScene) -> FieldShape:
     return FieldShape(**sizes)
 
 
-def unpack_scene(scene: PackedScene, backend: Backend, *, device: str = "cpu") -> UnpackedScene:
-    """Integers to a field in eval mode.
+def unpack_scene(scene: PackedScene, backend: Backend, *, device: str = "cpu") -> RadianceScene:
+    """Integers to a scene in eval mode, which cannot be trained.
 
     Raises:
         SceneFormatError: the scene is no radiance field, or its weights do not fit its
@@ -195,11 +214,12 @@ def unpack_scene(scene: PackedScene, backend: Backend, *, device: str = "cpu") -
     if scene.kind != "radiance_field" or scene.rendering is None or scene.occupancy is None:
         found = f"kind {scene.kind!r}"
         raise SceneFormatError("HEAD", "a radiance_field with RNDR and OCCU sections", found)
+    if len(set(scene.occupancy.shape)) > 1:
+        raise SceneFormatError("OCCU", "as many cells along each axis", str(scene.occupancy.shape))
     shape = _field_shape(scene)
-    weights = scene.weights
-    latent_dim = scene.symbols.shape[1]
+    latent_dim = scene.latent_dim
     _check_shapes(scene, shape, latent_dim)
-    field = build_field(
+    field = RadianceField.create(
         scene.grid,
         shape,
         backend,
@@ -210,28 +230,14 @@ def unpack_scene(scene: PackedScene, backend: Backend, *, device: str = "cpu") -
         with_latents=False,
     )
     field.encoding.install_symbols(torch.from_numpy(scene.symbols.copy()))
-    for name, parameter in field.layers().items():
-        parameter.data.copy_(torch.from_numpy(weights[name].dequantize()))
-    field.packed_weights = dict(weights)
-    field.eval().to(device)
-    rendering = scene.rendering
-    low, high = (tuple(float(v) for v in corner) for corner in rendering.box)
-    return UnpackedScene(
-        field=field,
-        occupied=torch.from_numpy(scene.occupancy.copy()).to(device),
-        march=MarchSettings(
-            rendering.contraction,  # pyright: ignore[reportArgumentType]
-            (low, high),  # pyright: ignore[reportArgumentType]
-            near=rendering.near,
-            far=rendering.far,
-            step_size=rendering.step_size,
-            knee=rendering.knee,
-        ),
-        background=rendering.background,
-        background_color=rendering.background_color,
-        early_stop=rendering.early_stop,
-        scene=scene,
-    )
+    names = field.network_weights().named()
+    field.set_weights({name: torch.from_numpy(scene.weights[name].dequantize()) for name in names})
+    field.weight_integers = {
+        name: (torch.from_numpy(tensor.values.copy()), torch.from_numpy(tensor.steps.copy()))
+        for name, tensor in scene.weights.items()
+    }
+    occupancy = OccupancyGrid.from_cells(torch.from_numpy(scene.occupancy.copy()))
+    return RadianceScene(field, occupancy, scene_settings(scene.rendering)).eval().to(device)
 
 
 def _check_shapes(scene: PackedScene, shape: FieldShape, latent_dim: int) -> None:
@@ -259,8 +265,3 @@ def _check_shapes(scene: PackedScene, shape: FieldShape, latent_dim: int) -> Non
         raise SceneFormatError(
             "WGTS", "the weights that HEAD's architecture names", f"differences at {wrong}"
         )
-
-
-def mean_appearance(codes: nn.Parameter | Tensor) -> Tensor | None:
-    """The code that a file bakes in: the mean over training images; None without codes."""
-    return codes.detach().mean(0) if codes.shape[1] else None

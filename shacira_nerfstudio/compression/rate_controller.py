@@ -10,7 +10,8 @@ Training lags: latents need ``LAG_STEPS`` to follow λ downwards, and once learn
 fallen they hardly grow again. A controller that waits for the error to go away would push on in
 the meantime and end far below. So this one keeps a model of its own doing (internal model control:
 Garcia and Morari, 1982): ``m`` is what λ should have changed by now. What is left of the error, e -
-m, is the run's own course; λ is set to what takes that away in the end, and waits.
+m, is a disturbance, the run's own course; λ is set to what takes that away in the end, and
+waits.
 
 All state is five numbers, so that a run that is resumed goes on as it would have.
 """
@@ -31,7 +32,7 @@ LAG_STEPS = 90.0
 class Gains:
     """What a controller takes the run to be like."""
 
-    share: float = 0.2
+    lag_fraction: float = 0.2
     """Part of its way that the run goes between two measurements."""
     slope: float = 1.0
     """Nats that the error falls by per nat of λ. Steeper than what was measured on lego, as on fox:
@@ -40,7 +41,7 @@ class Gains:
     """The same where λ falls below what it was: files grow less than they shrink. One that grows
     too far can still be cut."""
     filter: float = 0.6
-    """Weight of the newest measurement in what the run's own course is taken to be."""
+    """Weight of the newest measurement in what the disturbance is taken to be."""
     max_step: float = 0.5
     """Most nats by which λ changes at a time."""
     max_offset: float = math.log(300.0)
@@ -49,11 +50,11 @@ class Gains:
     @classmethod
     def every(cls, num_steps: int) -> Gains:
         """For measurements so many training steps apart."""
-        return cls(share=-math.expm1(-num_steps / LAG_STEPS))
+        return cls(lag_fraction=-math.expm1(-num_steps / LAG_STEPS))
 
-    def slope_for(self, wish: float) -> float:
-        """The slope on the way down, for a wish above 0 to shrink, or up."""
-        return self.slope if wish > 0 else self.slope_up
+    def slope_for(self, offset: float) -> float:
+        """The slope for an offset of log λ: above 0 the error shrinks, below it grows."""
+        return self.slope if offset > 0 else self.slope_up
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class ControlState:
 
     offset: float = 0.0
     """log(λ / λ at the start)."""
-    reply: float = 0.0
+    predicted_response: float = 0.0
     """m: nats by which the error has changed on account of that."""
-    course: float = 0.0
+    disturbance: float = 0.0
     """The error without it, filtered."""
     measured: float = 0.0
     """What was measured last: bytes, or decibels."""
@@ -82,17 +83,18 @@ def next_state(state: ControlState, measured: float, error: float, gains: Gains)
     if not math.isfinite(error):
         raise ValueError(f"expected a finite error, got {error}")
     goal = -gains.slope_for(state.offset) * state.offset
-    reply = state.reply + gains.share * (goal - state.reply)
-    course = error - reply
+    response = state.predicted_response
+    response = response + gains.lag_fraction * (goal - response)
+    disturbance = error - response
     if state.count:
-        course = state.course + gains.filter * (course - state.course)
-    wanted = course / gains.slope_for(course)
+        disturbance = state.disturbance + gains.filter * (disturbance - state.disturbance)
+    wanted = disturbance / gains.slope_for(disturbance)
     wanted = min(max(wanted, state.offset - gains.max_step), state.offset + gains.max_step)
     return replace(
         state,
         offset=min(max(wanted, -gains.max_offset), gains.max_offset),
-        reply=reply,
-        course=course,
+        predicted_response=response,
+        disturbance=disturbance,
         measured=float(measured),
         count=state.count + 1,
     )

@@ -2,10 +2,11 @@
 
 The loss is taken as quadratic around the integers that training arrived at: moving entry i by δ
 costs ``h_i δ² / 2``, with h the Gauss-Newton diagonal. A move towards 0 that saves b bits pays if
-it costs less than ``price · b``; what a bit is worth in training is ``rate_lambda / num_entries``.
+it costs less than ``λ · b``, with λ the Lagrangian multiplier, a loss per bit; in training a bit is
+worth ``rate_lambda / num_entries``.
 The gradient is left out on purpose: at the end of training it is noise, and moves that follow it
 cost decibels. All terms beside the diagonal are left out, too; moves share pixels, so together they
-cost more than their sum, and prices want to be a fraction of that worth.
+cost more than their sum, and λ wants to be a fraction of that worth.
 
 For a mean squared error ``1/n Σ (c - t)²`` the diagonal is ``2/n Σ (∂c/∂q_i)²``. With v a vector of
 random signs over the n colours, ``(Σ v ∂c/∂q_i)²`` has that sum as its mean (Hutchinson, 1989), so
@@ -36,10 +37,10 @@ def probe_curvature(colors: Float[Tensor, "R 3"], latents: Tensor) -> Float[Tens
 
 @dataclass(frozen=True)
 class Bits:
-    """Bits of each latent [E, d] as it is, one step nearer to 0, and as 0."""
+    """Bits of each latent [E, d] as it is, one step toward 0, and as 0."""
 
     symbol: Float[Tensor, "E d"]
-    nearer: Float[Tensor, "E d"]
+    toward_zero: Float[Tensor, "E d"]
     zero: Float[Tensor, "E d"]
 
 
@@ -58,18 +59,19 @@ def best_moves(
     Returns:
         Where each latent would go, and the loss per saved bit, inf where no move saves any.
     """
-    nearer, zero = current - current.sign(), torch.zeros_like(current)
+    toward_zero, zero = current - current.sign(), torch.zeros_like(current)
     here = 0.5 * curvature * (current - start) ** 2
-    goals, prices = current, torch.full_like(current, torch.inf)
-    for goal, cost in ((nearer, bits.nearer), (zero, bits.zero)):
+    goals, lagrangians = current, torch.full_like(current, torch.inf)
+    for goal, cost in ((toward_zero, bits.toward_zero), (zero, bits.zero)):
         saved = bits.symbol - cost
-        price = (0.5 * curvature * (goal - start) ** 2 - here) / saved
-        is_better = (goal != current) & (saved > 0) & (price < prices)
-        goals, prices = torch.where(is_better, goal, goals), torch.where(is_better, price, prices)
-    return goals, prices
+        lagrangian = (0.5 * curvature * (goal - start) ** 2 - here) / saved
+        is_better = (goal != current) & (saved > 0) & (lagrangian < lagrangians)
+        goals = torch.where(is_better, goal, goals)
+        lagrangians = torch.where(is_better, lagrangian, lagrangians)
+    return goals, lagrangians
 
 
-def find_price(
+def find_lagrangian(
     size_at: Callable[[float], float],
     target: float,
     low: float,
@@ -77,13 +79,13 @@ def find_price(
     *,
     num_trials: int = 14,
 ) -> float:
-    """The lowest price found, between two above 0, at which a size is at most the target.
+    """The lowest multiplier found, between two above 0, at which a size is at most the target.
 
     Halves the range on a logarithmic scale; ``high`` is returned if even there the size is above
     the target.
 
     Args:
-        size_at: Falls, or stays, as the price rises.
+        size_at: Falls, or stays, as the multiplier rises.
     """
     for _ in range(num_trials):
         middle = math.sqrt(low * high)

@@ -11,8 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shacira_nerfstudio.model.quantize import QuantizeMode, QuantizeSchedule
+from shacira_nerfstudio.compression.options import CompressionOptions
+from shacira_nerfstudio.model.quantize import LatentQuantizer, QuantizeSchedule, get_quantizer
 
+FIRST_TRIM = 0.8
+"""Fraction of training after which a file that is too large for its target is cut for the first
+time: latents and networks have the rest of the run to make up for it, and the rate stays."""
+MAX_ENTRIES_PER_REFRESH = 1 << 23
+"""Up to so many entries code lengths are refreshed as often as configured; of a table of twice as
+many half as often."""
 VISIBILITY_WINDOW = 0.25
 """Fraction of training in which rays are watched before cells that none sees are emptied."""
 
@@ -31,8 +38,8 @@ class TrainingSchedule:
     """Learning rates end at this fraction, reached exponentially."""
     weight_qat_start: float = 0.8
     """Fraction of training after which network weights are quantised in the loop."""
-    tables_every: int = 250
-    """Steps between looks at the tables that the rate is charged by."""
+    rate_refresh_steps: int = 250
+    """Steps between refreshes of the code lengths that the rate is charged by."""
     rdo_start: float = 1.0
     """Fraction of training after which latents are final; 1 means never."""
     steer_start: float = 0.2
@@ -47,19 +54,44 @@ class TrainingSchedule:
     level_dropout: float = 0.0
     """Probability that a step trains a coarse prefix of the levels alone."""
 
+    @classmethod
+    def from_options(
+        cls, options: CompressionOptions, num_steps: int, *, num_entries: int
+    ) -> TrainingSchedule:
+        """The schedule of a run of so many steps on a table of so many entries."""
+        quantizer, rate, schedule = options.quantizer, options.rate, options.schedule
+        trims_early = options.target_size_kb and not options.moves_latents
+        # A refresh makes a pass over the table: what it costs per step does not grow with it.
+        refreshes_apart = -(-num_entries // MAX_ENTRIES_PER_REFRESH)
+        return cls(
+            num_steps,
+            QuantizeSchedule(
+                get_quantizer(quantizer.mode),
+                num_steps,
+                quantizer.anneal_fraction,
+                quantizer.final_temperature,
+            ),
+            **vars(schedule),
+            rate_refresh_steps=rate.refresh_steps * refreshes_apart,
+            rdo_start=rate.rdo_start if options.moves_latents else 1.0,
+            first_trim=FIRST_TRIM if trims_early else 1.0,
+            visibility_start=options.visibility_start,
+            level_dropout=rate.level_dropout,
+        )
+
     def __post_init__(self) -> None:
         if not 0 <= self.level_dropout < 1:
             raise ValueError(f"expected level_dropout in [0, 1), got {self.level_dropout}")
 
-    def quantizer_at(self, step: int) -> tuple[QuantizeMode, float]:
+    def quantizer_at(self, step: int) -> tuple[LatentQuantizer, float]:
         """Quantiser of the latents and its temperature."""
         return self.quantizer.at(step)
 
-    def looks_at_file(self, step: int) -> bool:
-        """Whether what the file would be is looked at before this step: often at first, when
-        latents move fast, and when the quantiser changes."""
-        early = [self.tables_every >> k for k in (4, 3, 2, 1)]
-        is_due = step % self.tables_every == 0 or step in early
+    def refreshes_rates(self, step: int) -> bool:
+        """Whether code lengths and size estimates are refreshed before this step: often at first,
+        when latents move fast, and when the quantiser changes."""
+        early = [self.rate_refresh_steps >> k for k in (4, 3, 2, 1)]
+        is_due = step % self.rate_refresh_steps == 0 or step in early
         return is_due or (step > 0 and self.quantizer_at(step)[0] != self.quantizer_at(step - 1)[0])
 
     @property

@@ -2,9 +2,10 @@
 
 Training fixes an upper bound, for which it rounds weights in the loop. Below it, every tensor is
 tried alone at fewer bits, with a step per row and with one step for all of them, and the loss is
-measured. The choice is then one number: a price of loss in bytes. At any price each tensor takes
-what is cheapest by itself; the lowest price whose choice, measured as a whole, stays within the
-allowed loss is the one that is taken. The same weights and the same measure give the same choice.
+measured. The choice is then one number, a Lagrangian multiplier: bytes per loss. With it each
+tensor takes what costs least by itself; the lowest multiplier whose choice, measured as a whole,
+stays within the allowed loss is the one that is taken. The same weights and the same measure give
+the same choice.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from shacira_nerfstudio.codec import QuantizedTensor
-from shacira_nerfstudio.codec.sections.grid_and_rendering import encode_weights
+from shacira_nerfstudio.codec.sections.weights import encode_weights
 from shacira_nerfstudio.compression.pack import quantize_weight
 
 MIN_BITS = 4
 """Fewer have never paid: neighbouring layers would need more."""
 
-_NUM_PRICES = 64
-"""Prices of loss that are looked at, in steps of sqrt(2): from one byte for all the loss that is
-allowed to more than any file's weights for it."""
+_NUM_LAGRANGIANS = 64
+"""Multipliers that are tried, in steps of sqrt(2): from one byte for all the loss that is allowed
+to more than any file's weights for it."""
 
 Weights = Mapping[str, QuantizedTensor] | Mapping[str, Tensor]
 """Of a file, or floats, by name."""
@@ -63,30 +64,30 @@ def choose_weights(
     room = allowed - base_loss
 
     def options(name: str) -> list[_Option]:
-        found = [_Option(base[name], _num_bytes(name, base[name]), 0.0)]
+        tried = [_Option(base[name], _num_bytes(name, base[name]), 0.0)]
         for per_row in (True, False):
             for bits in range(bits_of(name), MIN_BITS - 1, -1):
                 tensor = quantize_weight(layers[name], bits, per_row=per_row)
                 if tensor == base[name] or (not per_row and len(tensor.values) == 1):
                     continue
                 loss = max(loss_of({**base, name: tensor}) - base_loss, 0.0)
-                found.append(_Option(tensor, _num_bytes(name, tensor), loss))
+                tried.append(_Option(tensor, _num_bytes(name, tensor), loss))
                 if loss > room:
                     break
-        return found
+        return tried
 
     by_name = {name: options(name) for name in layers}
 
     def choice(number: int) -> dict[str, QuantizedTensor]:
-        price = 2 ** (number / 2) / room
+        lagrangian = 2 ** (number / 2) / room
         return {
-            name: min(found, key=lambda o: (o.num_bytes + price * o.loss, o.num_bytes)).tensor
-            for name, found in by_name.items()
+            name: min(tried, key=lambda o: (o.num_bytes + lagrangian * o.loss, o.num_bytes)).tensor
+            for name, tried in by_name.items()
         }
 
-    # Losses do not simply add up: what is taken has been measured. The highest price takes `base`
-    # or something with no loss at all.
-    low, high, best = 0, _NUM_PRICES, base
+    # Losses do not simply add up: what is taken has been measured. The highest multiplier takes
+    # `base` or something with no loss at all.
+    low, high, best = 0, _NUM_LAGRANGIANS, base
     while low < high:
         middle = (low + high) // 2
         candidate = choice(middle)

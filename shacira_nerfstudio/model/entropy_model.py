@@ -21,7 +21,7 @@ _FLOOR = 1e-10
 
 
 class FactorizedEntropyModel(nn.Module):
-    """One density per (level, channel), or per channel only (``pooled``, as in the paper).
+    """One density per (level, channel), or per channel only (``shared``, as in the paper).
 
     Args:
         num_layers: 1 is a logistic distribution; more bend it.
@@ -33,13 +33,13 @@ class FactorizedEntropyModel(nn.Module):
         latent_dim: int,
         *,
         num_layers: int = 1,
-        pooled: bool = False,
+        shared: bool = False,
     ) -> None:
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"expected num_layers of at least 1, got {num_layers}")
-        self.pooled, self.num_layers = pooled, num_layers
-        start = torch.randn(3 * num_layers - 1, 1 if pooled else num_levels, latent_dim) * 0.01
+        self.shared, self.num_layers = shared, num_layers
+        start = torch.randn(3 * num_layers - 1, 1 if shared else num_levels, latent_dim) * 0.01
         self.scale = nn.Parameter(start[:num_layers])
         self.shift = nn.Parameter(start[num_layers : 2 * num_layers])
         self.bend = nn.Parameter(start[2 * num_layers :])
@@ -51,7 +51,7 @@ class FactorizedEntropyModel(nn.Module):
         return F.softplus(self.scale[0]), self.shift[0]
 
     def _logits(self, x: Tensor, level: int) -> Tensor:
-        row = 0 if self.pooled else level
+        row = 0 if self.shared else level
         for layer in range(self.num_layers):
             x = x * F.softplus(self.scale[layer, row]) + self.shift[layer, row]
             if layer + 1 < self.num_layers:

@@ -11,10 +11,9 @@ class LatentDecoder(nn.Module):
     """``features_l = latents_l @ matrix_l + shift_l`` for each level l.
 
     Because interpolation weights sum to one and the map is affine, decoding the interpolated
-    latents equals
-    interpolating the decoded ones: only queried points are decoded, the feature table never exists.
-        For the same reason the map folds exactly into the linear layer that follows, see
-        :meth:`fold`.
+    latents equals interpolating the decoded ones: only queried points are decoded, the feature
+    table never exists. For the same reason the map folds exactly into the linear layer that
+    follows, see :meth:`fold`.
 
     Args:
         num_levels: L of the grid.

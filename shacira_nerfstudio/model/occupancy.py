@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from shacira_nerfstudio.backends import MarchSettings
-from shacira_nerfstudio.backends.reference import uncontract
+from shacira_nerfstudio.backends.geometry import uncontract
 
 
 class OccupancyGrid(nn.Module):
@@ -24,8 +24,7 @@ class OccupancyGrid(nn.Module):
         resolution: G, cells per axis.
         decay: Factor on the running maximum at each update.
         threshold: Opacity of one step from which a cell counts; the mean over cells if that is
-            smaller, so that
-            a scene that is still faint is not lost.
+            smaller, so that a scene that is still faint is not lost.
     """
 
     def __init__(self, resolution: int, *, decay: float = 0.95, threshold: float = 0.01) -> None:
@@ -46,9 +45,19 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("seen", torch.ones(size, dtype=torch.bool))
         self.register_buffer("weight", torch.zeros(resolution**3))
 
+    @classmethod
+    def from_cells(cls, occupied: Bool[Tensor, "G G G"]) -> OccupancyGrid:
+        """The grid of a decoded file, which nothing updates: it holds no opacities."""
+        grid = cls(2)
+        grid.resolution, grid.occupied = len(occupied), occupied
+        grid.opacity = grid.weight = occupied.new_zeros(0, dtype=torch.float32)
+        grid.seen = occupied.new_zeros(0)
+        return grid
+
     @property
-    def occupied_fraction(self) -> float:
-        return self.occupied.count_nonzero().item() / self.occupied.numel()
+    def occupied_fraction(self) -> Float[Tensor, ""]:
+        """A tensor: no step waits for it."""
+        return self.occupied.count_nonzero() / self.occupied.numel()
 
     def _positions(self, cells: Tensor) -> Float[Tensor, "N 3"]:
         """A random position in each cell, given by its flat index."""
@@ -83,18 +92,20 @@ class OccupancyGrid(nn.Module):
             opacity_fn: Opacity of one march step at positions in the unit cube, [N, 3] -> [N].
             everywhere: All cells (for the first updates) instead of a sample.
         """
+        if not len(self.opacity):
+            raise RuntimeError("occupied cells of a decoded file cannot be updated")
         cells = self._cells_to_update(everywhere)
         self.opacity *= self.decay
         for part in cells.split(chunk):
             value = opacity_fn(self._positions(part))
             # A cell may be drawn twice: keep the larger.
             self.opacity.scatter_reduce_(0, part, value, "amax")
-        limit = min(self.threshold, self.opacity[self.seen.view(-1)].mean().item())
+        limit = self.opacity[self.seen.view(-1)].mean().clamp_max(self.threshold)
         occupied = (self.opacity > limit).view_as(self.occupied) & self.seen
         if self.visible_from is not None:
             occupied &= self._visible_cells(self.visible_from)
-        if bool(occupied.any()):  # never lose everything
-            self.occupied = occupied
+        # Never lose everything.
+        self.occupied = torch.where(occupied.any(), occupied, self.occupied)
 
     @torch.no_grad()
     def observe(self, positions: Float[Tensor, "S 3"], weights: Float[Tensor, " S"]) -> None:
@@ -144,7 +155,7 @@ def seen_cells(
     and by the cell's own size as the camera sees it.
 
     Args:
-        camera_to_worlds: OpenGL axes, as everywhere in the host.
+        camera_to_worlds: OpenGL axes: x right, y up, looking along -z.
         intrinsics: fx, fy, cx, cy in pixels.
         sizes: Width and height in pixels.
     """
@@ -169,13 +180,13 @@ def seen_cells(
     return seen.view(g, g, g)
 
 
-def tidy_cells(occupied: Tensor) -> Tensor:
-    """Occupied cells without strays, and without pits: bool [G, G, G].
+def remove_isolated_cells(occupied: Bool[Tensor, "G G G"]) -> Bool[Tensor, "G G G"]:
+    """Occupied cells without isolated ones, and without holes.
 
-    A cell is a stray with at most one occupied cell among its 26 neighbours; those on a line have
-    two. A free cell is a pit with 18 or more. On a trained scene strays are mostly noise of the
-    running maximum, but each of them costs more than ten bits in a file, and entries that only it
-    reaches.
+    A cell is isolated with at most one occupied cell among its 26 neighbours; those on a line have
+    two. A free cell is a hole with 18 or more. On a trained scene isolated cells are mostly noise
+    of the running maximum, but each of them costs more than ten bits in a file, and entries that
+    only it reaches.
     """
     cells = occupied[None, None].float()
     around = torch.nn.functional.conv3d(cells, cells.new_ones(1, 1, 3, 3, 3), padding=1) - cells

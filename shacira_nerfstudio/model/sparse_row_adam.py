@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
-from shacira_nerfstudio.backends import AdamState, RowGradient, get_backend
+from shacira_nerfstudio.backends import AdamState, SparseRowGradient
+from shacira_nerfstudio.backends.sparse_rows import update_rows
 
 
-class RowAdam(torch.optim.Optimizer):
+class SparseRowAdam(torch.optim.Optimizer):
     """Adam in each row's own time.
 
     A step updates the rows that have a gradient and no other: for each of them it is exactly Adam
@@ -56,8 +57,8 @@ class RowAdam(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                gradient, backend = _rows_of(parameter)
-                backend.update_rows(parameter, gradient, self._state_of(parameter), **options)
+                gradient, update = _gradient_of(parameter)
+                update(parameter, gradient, self._state_of(parameter), **options)
         return loss
 
     def _state_of(self, parameter: torch.Tensor) -> AdamState:
@@ -72,22 +73,24 @@ class RowAdam(torch.optim.Optimizer):
         return AdamState(state["moments"], state["num_updates"])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clears touched rows where gradients come by rows; the array stays."""
+        """Clears touched rows of sparse gradients; their array stays."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                rows = getattr(parameter, "rows", None)
-                if rows is not None and parameter.grad is rows[0].values:
-                    rows[0].clear()
+                sparse = getattr(parameter, "sparse_gradient", None)
+                if sparse is not None and parameter.grad is sparse[0].values:
+                    sparse[0].clear()
                 elif set_to_none:
                     parameter.grad = None
                 elif parameter.grad is not None:
                     parameter.grad.zero_()
 
 
-def _rows_of(parameter: torch.Tensor) -> tuple[RowGradient, Any]:
-    """The gradient by rows and the backend that steps there; see ``LatentHashEncoding``."""
-    rows = getattr(parameter, "rows", None)
-    if rows is not None and parameter.grad is rows[0].values:
-        return rows
+def _gradient_of(parameter: torch.Tensor) -> tuple[SparseRowGradient, Callable[..., None]]:
+    """The gradient by rows, and the function that makes a step of it; see
+    ``LatentHashEncoding``."""
+    sparse = getattr(parameter, "sparse_gradient", None)
+    if sparse is not None and parameter.grad is sparse[0].values:
+        gradient, backend = sparse
+        return gradient, backend.update_rows
     assert parameter.grad is not None
-    return RowGradient.of(parameter.grad), get_backend("reference", parameter.device)
+    return SparseRowGradient.of(parameter.grad), update_rows

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shacira_nerfstudio.backends import MarchSettings
-from shacira_nerfstudio.backends.reference import ray_bounds, sample_weights
+from shacira_nerfstudio.backends.composed import sample_weights
+from shacira_nerfstudio.backends.geometry import ray_bounds
 from shacira_nerfstudio.model.radiance_field import RadianceField
 
 MIN_WEIGHT = 1 / 1024
@@ -86,32 +87,29 @@ def render_train(
         observe: Is told where in the unit cube samples are, [S, 3], and what they weigh, [S].
 
     Returns:
-        The rays, and for each ray 1 if it was cut short by ``max_samples`` (its loss should not
-        count), else 0.
+        The rays, and for each ray 1 if ``max_samples`` ended it early (its loss should not count),
+        else 0.
     """
     backend = field.encoding.backend
     jitter = torch.rand(len(origins), device=origins.device)
-    table, weights = field.encoding.table(), field.effective_layers()
-    found = backend.march_visible(
+    table = field.encoding.table()
+    arrays = field.arrays(table)
+    visible = backend.march_visible(
         origins,
         directions,
         occupancy,
         settings,
-        table.rows,
-        field.encoding.grid,
-        weights,
-        quantizer=table.quantizer,
-        num_levels=field.encoding.num_levels_read,
+        arrays,
         early_stop=early_stop,
         jitter=jitter,
         max_samples=max_samples,
     )
-    t_starts, t_ends, positions = found.t_starts, found.t_ends, found.positions
-    info = found.packed_info
+    t_starts, t_ends, positions = visible.t_starts, visible.t_ends, visible.positions
+    info = visible.packed_info
     rays = torch.repeat_interleave(info[:, 1], output_size=len(t_starts))
-    latents = field.encoding(positions, table, values=found.latents)
+    latents = field.encoding(positions, table, values=visible.latents)
     features = field.ray_features(directions, appearance)
-    sigmas, rgbs = backend.shade(latents, found.raw, features, rays, weights)
+    sigmas, rgbs = backend.shade(latents, visible.density_outputs, features, rays, arrays.weights)
     color, accumulation, distance = backend.composite(sigmas, rgbs, t_starts, t_ends, info)
     if observe is not None:
         observe(positions, sample_weights(sigmas.detach(), t_starts, t_ends, info))
@@ -122,9 +120,9 @@ def render_train(
         _depth(distance, accumulation, t_end),
         _last_color(rgbs, info),
         len(t_starts),
-        found.num_marched,
+        visible.num_marched,
     )
-    return rendered, (found.next_step >= 0).float()
+    return rendered, (visible.next_step >= 0).float()
 
 
 @torch.no_grad()
@@ -144,27 +142,25 @@ def render_rays(
     Args:
         appearance: One code for all rays.
     """
-    encoding = field.encoding
-    table, codes = encoding.table(), None
-    if appearance is not None:
-        codes = appearance.expand(len(origins), -1)
-    found = encoding.backend.render(
+    codes = None if appearance is None else appearance.expand(len(origins), -1)
+    rendering = field.encoding.backend.render(
         origins,
         directions,
         occupancy,
         settings,
-        table.rows,
-        encoding.grid,
-        field.effective_layers(),
+        field.arrays(),
         field.ray_features(directions, codes),
-        quantizer=table.quantizer,
-        num_levels=encoding.num_levels_read,
         early_stop=early_stop,
         min_weight=min_weight,
     )
     _, t_end = ray_bounds(origins, directions, settings)
-    accumulation = 1 - found.transmittance
-    depth = _depth(found.distance, accumulation, t_end)
+    accumulation = 1 - rendering.transmittance
+    num_samples = rendering.num_samples
     return RenderedRays(
-        found.color, accumulation, depth, found.last_color, found.num_samples, found.num_samples
+        rendering.color,
+        accumulation,
+        _depth(rendering.distance, accumulation, t_end),
+        rendering.last_color,
+        num_samples,
+        num_samples,
     )

@@ -15,8 +15,10 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from shacira_nerfstudio.model.sparse_row_adam import SparseRowAdam
 from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
 from shacira_nerfstudio.plugin.export_command import extend_ns_export
+from shacira_nerfstudio.plugin.model import ShaciraModel
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 
 
@@ -27,20 +29,14 @@ def default_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _row_adam_class() -> type:
-    from shacira_nerfstudio.model.sparse_row_adam import RowAdam
-
-    return RowAdam
-
-
 @dataclass
-class RowAdamOptimizerConfig(OptimizerConfig):
+class SparseRowAdamOptimizerConfig(OptimizerConfig):
     """Adam for the latents: each step updates the rows that it touched."""
 
-    _target: type = field(default_factory=_row_adam_class)
+    _target: type = field(default_factory=lambda: SparseRowAdam)
     lr: float = 0.1
     """Learning rate, in steps of the quantiser. Latents grow at this pace out of the noise that
-    stands for rounding: far too small a one costs more than a decibel."""
+    stands for rounding: one that is far too small costs more than a decibel."""
     eps: float = 1e-15
     """Added to the root of the second moment."""
     weight_decay: float = 0.0
@@ -48,8 +44,8 @@ class RowAdamOptimizerConfig(OptimizerConfig):
 
 
 def _adam(lr: float) -> dict:
-    # No scheduler: learning rates follow compression/schedule.py, in plain floats that any torch loads
-    # again.
+    # No scheduler: learning rates follow compression/schedule.py, in plain floats that any torch
+    # loads again.
     return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": None}
 
 
@@ -73,10 +69,10 @@ shacira_method = MethodSpecification(
                 # rest is read when it is evaluated, instead of taking memory all the time.
                 eval_num_images_to_sample_from=4,
             ),
-            model=ShaciraModelConfig(),
+            model=ShaciraModelConfig(_target=ShaciraModel),
         ),
         optimizers={
-            "latents": {"optimizer": RowAdamOptimizerConfig(), "scheduler": None},
+            "latents": {"optimizer": SparseRowAdamOptimizerConfig(), "scheduler": None},
             "latent_decoder": _adam(5e-3),
             "entropy_model": _adam(3e-2),
             "fields": _adam(5e-3),

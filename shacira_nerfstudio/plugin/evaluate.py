@@ -1,13 +1,16 @@
-"""Measures a trained or decoded model on the test views of its data set."""
+"""Opens runs and measures what they show on the test views of their data set."""
 
 from __future__ import annotations
 
 import copy
+import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import Pipeline
 from nerfstudio.utils.eval_utils import eval_setup
 
@@ -15,8 +18,24 @@ from shacira_nerfstudio.plugin.metrics import ImageMetrics, has_lpips_weights, m
 from shacira_nerfstudio.plugin.model import ShaciraModel
 
 
-def open_run(load_config: Path, *, with_views: bool = True) -> tuple[Pipeline, ShaciraModel]:
-    """A run, or an export folder, as every ns-* command opens it.
+@dataclass(frozen=True)
+class Run:
+    """A run, or an export folder, as every ns-* command opens it."""
+
+    config: TrainerConfig
+    pipeline: Pipeline
+    model: ShaciraModel
+    checkpoint: Path
+    step: int
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it holds a file instead of trained weights."""
+        return self.model.file_scene is not None
+
+
+def open_run(load_config: Path, *, with_views: bool = True) -> Run:
+    """Opens what a config YAML file describes.
 
     Args:
         with_views: Also open the images, of the test split; without them it only renders.
@@ -24,10 +43,36 @@ def open_run(load_config: Path, *, with_views: bool = True) -> tuple[Pipeline, S
     if not load_config.is_file():
         raise FileNotFoundError(f"expected a config YAML file at {load_config}")
     test_mode = "test" if with_views else "inference"
-    config, pipeline, _, _ = eval_setup(load_config, test_mode=test_mode)
+    config, pipeline, checkpoint, step = eval_setup(load_config, test_mode=test_mode)
     if not isinstance(pipeline.model, ShaciraModel):
         raise ValueError(f"expected a run of method shacira, got {config.method_name}")
-    return pipeline, pipeline.model
+    return Run(config, pipeline, pipeline.model, checkpoint, step)
+
+
+def evaluate_run(
+    load_config: Path, *, output_path: Path | None = None, render_output_path: Path | None = None
+) -> dict[str, float]:
+    """Nerfstudio's own evaluation: means and standard deviations over the test images, under the
+    names that ns-eval uses.
+
+    Args:
+        output_path: Where to write them as ns-eval does, JSON; None for nowhere.
+        render_output_path: Folder for the rendered images.
+    """
+    run = open_run(load_config)
+    results = run.pipeline.get_average_eval_image_metrics(
+        output_path=render_output_path, get_std=True
+    )
+    if output_path is not None:
+        content = {
+            "experiment_name": run.config.experiment_name,
+            "method_name": run.config.method_name,
+            "checkpoint": str(run.checkpoint),
+            "results": results,
+        }
+        output_path.parent.mkdir(parents=True, exist_ok=True)
+        output_path.write_text(json.dumps(content, indent=2), "utf8")
+    return results
 
 
 @torch.no_grad()
@@ -67,11 +112,11 @@ def measure_views(pipeline: Pipeline) -> dict[str, Any]:
         "num_views": len(rows),
         "resolution": size,
         "render_seconds": seconds,
-        "backend": _described(model),
+        "backend": _backend_description(model),
     }
 
 
-def _described(model: ShaciraModel) -> str:
+def _backend_description(model: ShaciraModel) -> str:
     """Backend, device, and the number format in which networks are trained if it is a short one."""
     where = model.device.type
     if where == "cuda":

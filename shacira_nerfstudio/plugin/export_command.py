@@ -1,4 +1,4 @@
-"""`ns-export shacira`: the options of the export, and how they get into a closed command.
+"""`ns-export shacira`: how a sub-command gets into a closed command.
 
 Nerfstudio's exporter knows its sub-commands from one union and has no registry. But its imports
 load this plugin, so our code runs while that module already has ``tyro`` and not yet ``Commands``:
@@ -22,41 +22,15 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import tyro
 
+from shacira_nerfstudio.plugin.export_options import ExportOptions
+
 TARGET = "nerfstudio.scripts.exporter"
-MAX_CAMERAS = 64
-"""Cameras in a file by default."""
 
 
 @dataclass
-class ExportShacira:
+class ExportShacira(ExportOptions):
     """Export a trained scene as one small .shacira file, with a folder that the ns-* commands
     open."""
-
-    load_config: Path
-    """Path to the config YAML file of a run, or of an export folder."""
-    output_dir: Path
-    """Folder for scene.shacira, config.yml and ckpt/; made if it is not there."""
-    verify: bool = True
-    """Decode the file again, compare with what was encoded, and encode once more to the same
-    bytes."""
-    max_cameras: int = MAX_CAMERAS
-    """Training cameras to store for looking at the file without its data set, evenly spread; 0
-    stores none, more costs about 12 bytes each."""
-    max_loss_db: float = 0.02
-    """PSNR in dB that may be given away for fewer bytes, measured on pixels of training images:
-    network weights get fewer bits, stray occupied cells go, cells grow. Larger makes the file
-    smaller; 0 exports what was trained, as does a run with a target size, which has spent it."""
-    psnr_views: int = 0
-    """Test images on which every prefix of the file, level by level, is measured; the file then
-    says how good each is. 0 measures nothing; all images at most, evenly spread."""
-    json: bool = False
-    """Print JSON instead of a table."""
-    comment: str = ""
-    """Any text, stored in the file."""
-    author: str = ""
-    """Who made the scene, stored in the file."""
-    licence: str = ""
-    """Terms of the scene, stored in the file."""
 
     def main(self) -> None:
         """Exports and prints where the bytes went."""
@@ -103,10 +77,10 @@ class _TyroProxy(types.ModuleType):
 
 def _rebind(module: types.ModuleType, extra: Any) -> bool:
     """Puts the proxy into a module; False if the module has no tyro yet."""
-    found = module.__dict__.get("tyro")
-    if hasattr(found, "cli") and not isinstance(found, _TyroProxy):  # loaded twice adds once
-        module.__dict__["tyro"] = _TyroProxy(found, module, extra)
-    return hasattr(found, "cli")
+    name = module.__dict__.get("tyro")
+    if hasattr(name, "cli") and not isinstance(name, _TyroProxy):  # loaded twice adds once
+        module.__dict__["tyro"] = _TyroProxy(name, module, extra)
+    return hasattr(name, "cli")
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):

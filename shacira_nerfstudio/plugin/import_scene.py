@@ -15,9 +15,13 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 from shacira_nerfstudio.backends import get_backend
 from shacira_nerfstudio.codec import PackedScene, decode_scene, truncate
-from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.compression.pack import unpack_scene
-from shacira_nerfstudio.plugin.export_folder import SCENE_NAME, write_export_folder
+from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.plugin.export_folder import (
+    SCENE_NAME,
+    check_output_dir,
+    write_export_folder,
+)
 from shacira_nerfstudio.plugin.stored_cameras import (
     StoredCamerasDataParserConfig,
     StoredCamerasPipelineConfig,
@@ -52,11 +56,7 @@ def import_scene(
     unpack_scene(scene, get_backend("reference", "cpu"))  # refuse here what a model would refuse
     config = copy.deepcopy(all_methods["shacira"])
     _describe_model(config, scene)
-    if (output_dir / "config.yml").exists() and not (output_dir / SCENE_NAME).exists():
-        raise ValueError(
-            f"expected a new folder or one of an earlier import, got {output_dir}, which has a "
-            f"config.yml of its own"
-        )
+    check_output_dir(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     if data is not None:
         _use_data_set(config, data, dataparser or _named_dataparser(scene))
@@ -78,19 +78,20 @@ def _describe_model(config: TrainerConfig, scene: PackedScene) -> None:
     assert rendering is not None and scene.occupancy is not None  # unpack_scene has checked
     sizes = {
         "num_levels": grid.num_levels,
-        "base_res": grid.resolutions[0],
-        "max_res": grid.resolutions[-1],
+        "base_res": grid.resolutions[0][0],
+        "max_res": grid.resolutions[-1][0],
         "log2_hashmap_size": (max(grid.table_sizes) - 1).bit_length(),
     }
     if GridSpec.create(**sizes) == grid:  # otherwise they could ask for much more memory
-        vars(model).update(sizes)
-    model.latent_dim = model.features_per_level = scene.latent_dim
+        vars(model.grid).update(sizes)
+    model.grid.latent_dim = model.grid.features_per_level = scene.latent_dim
     for name in ("hidden_dim", "geo_feat_dim", "num_color_layers", "sh_degree"):
-        setattr(model, name, scene.architecture[name])
-    model.occupancy_resolution = len(scene.occupancy)
+        setattr(model.networks, name, scene.architecture[name])
+    sampling = model.sampling
+    sampling.occupancy_resolution = len(scene.occupancy)
+    sampling.near_plane, sampling.far_plane = rendering.near, rendering.far
+    sampling.early_stop = rendering.early_stop
     model.contraction = rendering.contraction
-    model.near_plane, model.far_plane = rendering.near, rendering.far
-    model.early_stop = rendering.early_stop
     if rendering.background != "color":
         model.background_color = rendering.background
 

@@ -1,21 +1,15 @@
-"""What is measured while training and by ns-eval."""
+"""What is measured of images, by ns-eval and by others."""
 
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from shacira_nerfstudio.codec.sections.occupancy import encode_occupancy
-from shacira_nerfstudio.codec.sections.grid_and_rendering import encode_weights
-from shacira_nerfstudio.compression.pack import mean_appearance, pack_weights
-
-if TYPE_CHECKING:
-    from shacira_nerfstudio.plugin.model import ShaciraModel
+from shacira_nerfstudio.compression.probe import psnr
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +29,9 @@ class ImageMetrics:
         """Metrics of [H, W, 3] images in [0, 1]; LPIPS is absent if its weights cannot be had."""
         from torchmetrics.functional.image import structural_similarity_index_measure
 
-        psnr = -10 * math.log10(max(torch.mean((predicted - truth) ** 2).item(), 1e-10))
         a, b = (image.movedim(-1, 0)[None] for image in (predicted, truth))
         ssim = structural_similarity_index_measure(a, b, data_range=1.0)
-        metrics = {"psnr": psnr, "ssim": float(ssim)}  # pyright: ignore[reportArgumentType]
+        metrics = {"psnr": psnr(predicted, truth).item(), "ssim": float(ssim)}  # pyright: ignore[reportArgumentType]
         lpips = self._measure_lpips(a, b) if self.use_lpips else None
         if lpips is not None:
             metrics["lpips"] = lpips
@@ -76,25 +69,3 @@ def has_lpips_weights() -> bool:
 
     name = AlexNet_Weights.DEFAULT.url.rsplit("/", 1)[1]
     return (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
-
-
-def side_bytes(model: ShaciraModel) -> dict[str, int]:
-    """Bytes of networks and occupancy as they are, by part, as the file holds them."""
-    weights = pack_weights(model.field, mean_appearance(model.appearance))
-    return {
-        "weights": len(encode_weights(weights)),
-        "occupancy": len(encode_occupancy(model.occupancy.occupied.cpu().numpy())),
-    }
-
-
-def estimated_bytes(model: ShaciraModel, latent_bits: float) -> dict[str, float]:
-    """Size of the file by part; while training, parts beside the latents are those of the last
-    look at the tables.
-
-    Args:
-        latent_bits: The encoding's estimate over the whole table.
-    """
-    sides = model.loop.side_bytes or side_bytes(model)
-    parts = {f"estimated_bytes_{name}": float(count) for name, count in sides.items()}
-    parts["estimated_bytes_latents"] = latent_bits / 8
-    return {**parts, "estimated_bytes": sum(parts.values())}

@@ -1,6 +1,6 @@
 """Options of the method: what `ns-train shacira --help` lists. Loaded inside every ns-* command.
 
-The path of this class is part of every saved `config.yml`; it does not move.
+The paths of these classes are part of every saved `config.yml`; they do not move.
 """
 
 from __future__ import annotations
@@ -10,91 +10,20 @@ from typing import Literal
 
 from nerfstudio.models.base_model import ModelConfig
 
-
-def _model_class() -> type:
-    from shacira_nerfstudio.plugin.model import ShaciraModel
-
-    return ShaciraModel
+from shacira_nerfstudio.compression.options import (
+    CompressionOptions,
+    GridOptions,
+    QuantizerOptions,
+    RateOptions,
+    ScheduleOptions,
+)
+from shacira_nerfstudio.model.sampling import SamplingOptions
 
 
 @dataclass
-class ShaciraModelConfig(ModelConfig):
-    """Options of the method. With `quantizer` none and `rate_lambda` 0 it is a plain
-    Instant-NGP."""
+class NetworksConfig:
+    """Density and colour network."""
 
-    _target: type = field(default_factory=_model_class)
-
-    # Rate
-    rate_lambda: float = 1.0e-3
-    """Weight of the rate: of estimated bits per table entry against the colour loss. Larger gives
-    smaller files."""
-    target_size_kb: float = 0.0
-    """Size that the file should have, in kB of 1000 bytes: rate_lambda is where steering starts,
-    and moves while training. The file ends at most that large, and within 2 percent of it unless
-    networks and occupancy alone take more. 0 leaves rate_lambda as it is."""
-    target_psnr: float = 0.0
-    """Quality that the file should have, in dB on views it is trained on (held-out views are
-    usually a little worse): rate_lambda moves likewise, for the smallest file. 0 leaves rate_lambda
-    as it is; it cannot be combined with target_size_kb."""
-    rdo_strength: float = 0.0
-    """What a bit is worth, over what rate_lambda makes it worth, when latents that are not worth
-    their bits are moved towards 0 at rdo_start; 0.03 takes about a tenth of the bytes. Larger gives
-    smaller files, 0 switches it off: latents learn to the end."""
-    rdo_start: float = 0.9
-    """Fraction of training after which that is done, if it is: latents then stay as they are and
-    only networks go on. Smaller leaves networks longer to adapt."""
-    rate_sample_fraction: float = 0.125
-    """Fraction of the entries on which each step estimates the rate, unbiased; smaller is faster
-    and noisier."""
-    rate_max_entries: int = 1 << 20
-    """Most entries on which a step estimates the rate: what a step costs does not grow with the
-    table."""
-    quantizer: Literal["noise", "sga", "sga_tanh", "straight_through", "binary", "none"] = "noise"
-    """Stand-in for rounding during the first part of training: additive noise, stochastic Gumbel
-    annealing (sga_tanh as in the paper's code, to compare with), straight-through rounding; or
-    binary (latents of -1 and 1 all along, as in BiRF: give it a latent_dim of 4 to 8 and as many
-    features_per_level), or none (plain hash grid, which cannot be exported)."""
-    anneal_fraction: float = 0.7
-    """Fraction of training that uses the quantiser; the rest rounds. Larger adapts longer to
-    noise."""
-    final_temperature: float = 0.1
-    """Temperature at which sga ends; smaller is closer to rounding."""
-    entropy_model_layers: int = 1
-    """Layers of the learned densities of the latents; 1 is a logistic distribution, more bend
-    it."""
-    pooled_entropy_model: bool = False
-    """One learned density for all levels, as in the paper, instead of one per level."""
-    level_dropout: float = 0.0
-    """Probability that a step trains the first few levels alone. Larger makes shortened files look
-    better and whole ones worse; 0 trains all levels always."""
-
-    rate_model: Literal["tables", "learned"] = "tables"
-    """What a latent costs: tables charges by the frequency tables that the file would have now;
-    learned by densities that are trained along, as in the paper."""
-    tables_every: int = 250
-    """Steps between looks at these tables, and at what the rest of the file takes; more for grids
-    of more than 2^23 entries, in proportion."""
-
-    # Grid and networks
-    num_levels: int = 16
-    """Levels of the grid."""
-    base_res: int = 16
-    """Vertices per axis of the coarsest level."""
-    max_res: int = 1024
-    """Vertices per axis of the finest level."""
-    log2_hashmap_size: int = 18
-    """Log2 of the largest table of a level; larger holds more detail, costs memory and bytes."""
-    latent_dim: int = 1
-    """Integers per entry. 2 describes photographs of a real place far better and trains a quarter
-    slower; for an object on a plain background 1 does as well."""
-    features_per_level: int = 4
-    """Features that the latent decoder makes of them."""
-    decoder_per_level: bool = True
-    """A latent decoder for each level, instead of one for all as in the paper."""
-    latents_init_std: float = 0.02
-    """Standard deviation of the latents at the start; below 0.1 all of them round to 0."""
-    decoder_init_std: float = 0.1
-    """Standard deviation of the latent decoder at the start."""
     hidden_dim: int = 64
     """Width of both networks."""
     geo_feat_dim: int = 15
@@ -110,69 +39,45 @@ class ShaciraModelConfig(ModelConfig):
     """Bits per network weight in the file, before entropy coding; 2 to 12."""
     first_layer_bits: int = 12
     """The same for the first layer, which holds the scale of every level."""
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Number format of the factors in both networks' products while training, with sums in float32;
+    auto is bfloat16 where the processor has instructions for it (cpu_numba only): steps are 10 to
+    20 percent shorter, and lego came out as well, but fox lost 0.3 dB. Pictures of a file are
+    rendered in float32 in any case."""
 
-    # Space and sampling
+
+@dataclass
+class ShaciraModelConfig(ModelConfig):
+    """Options of the method. With `quantizer.mode` none and `rate_lambda` 0 it is a plain
+    Instant-NGP."""
+
+    rate_lambda: float = 1.0e-3
+    """Weight of the rate: of estimated bits per table entry against the colour loss. Larger gives
+    smaller files."""
+    target_size_kb: float = 0.0
+    """Size that the file should have, in kB of 1000 bytes: rate_lambda is where steering starts,
+    and moves while training. The file ends at most that large, and within 2 percent of it unless
+    networks and occupancy alone take more. 0 leaves rate_lambda as it is."""
+    target_psnr: float = 0.0
+    """Quality that the file should have, in dB on views it is trained on (held-out views are
+    usually a little worse): rate_lambda moves likewise, for the smallest file. 0 leaves rate_lambda
+    as it is; it cannot be combined with target_size_kb."""
     contraction: Literal["auto", "affine", "contracted"] = "auto"
     """affine ends the scene at its box, contracted reaches to infinity; auto takes affine for
     captures of an object on a plain background (images with alpha) and contracted otherwise."""
     background_color: Literal["auto", "white", "black", "random", "last_sample"] = "auto"
     """What lies behind. auto: the colour that images with alpha were put on; otherwise random while
     training and black afterwards."""
-    near_plane: float = 0.05
-    """Distance at which rays begin, scene units."""
-    far_plane: float = 1000.0
-    """Distance at which rays end, scene units."""
-    steps_across_box: int = 768
-    """March steps along the diagonal of the box, or of all of contracted space; more is finer and
-    slower."""
-    render_steps_across_box: int = 0
-    """The same for what is rendered after training, and by whoever opens the file: finer steps than
-    those of training, whose places are random, show sharp scenes better. 0 takes those of
-    training."""
-    occupancy_resolution: int = 128
-    """Occupancy cells per axis; a multiple of 32 marches fastest."""
-    occupancy_every: int = 16
-    """Steps between updates of the occupancy."""
-    occupancy_warmup: int = 256
-    """Steps in which updates look at all cells."""
-    occupancy_threshold: float = 0.01
-    """Opacity of one march step from which a cell is occupied."""
-    visibility_start: float = 1.0
-    """Fraction of training after which cells are emptied that no training ray sees, fog and what
-    is hidden: smaller files that render faster. 1 leaves them."""
-    visibility_threshold: float = 0.005
-    """Weight in the colour of some training ray from which a cell is seen; neighbours of such a
-    cell stay as well."""
-    early_stop: float = 1.0e-4
-    """Transmittance at which a ray ends."""
-
-    # Training
     rgb_loss: Literal["mse", "l1", "huber"] = "mse"
     """Colour loss; mse is what PSNR measures."""
-    target_num_samples: int = 96 << 10
-    """Visible samples per training step; the number of rays adapts to it. 0 keeps the data
-    manager's number."""
-    max_num_rays: int = 1 << 16
-    """Most rays per training step."""
-    max_samples_per_ray: int = 1024
-    """Rays with more samples are cut there and not trained on."""
-    warmup_steps: int = 100
-    """Steps over which learning rates rise."""
-    decay_start: float = 0.5
-    """Fraction of training after which learning rates fall."""
-    final_lr_factor: float = 0.03
-    """Fraction of the learning rates that is left at the end."""
-    weight_qat_start: float = 0.8
-    """Fraction of training after which network weights are quantised in the loop."""
-
-    # Rest
     backend: Literal["auto", "reference", "cpu_numba"] = "auto"
     """Implementation of the hot operations; auto picks the fastest that loads and says which."""
-    mlp_precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    """Number format of the factors in both networks' products while training, with sums in float32;
-    auto is bfloat16 where the processor has instructions for it (cpu_numba only): steps are 10 to
-    20 percent shorter, and lego came out as well, but fox lost 0.3 dB. Pictures of a file are
-    rendered in float32 in any case."""
+    grid: GridOptions = field(default_factory=GridOptions)
+    networks: NetworksConfig = field(default_factory=NetworksConfig)
+    quantizer: QuantizerOptions = field(default_factory=QuantizerOptions)
+    rate: RateOptions = field(default_factory=RateOptions)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     eval_num_rays_per_chunk: int = 1 << 15
     """Rays rendered at a time; smaller takes less memory."""
     use_lpips: bool = False
@@ -180,3 +85,15 @@ class ShaciraModelConfig(ModelConfig):
     there."""
     enable_collider: bool = False
     """Unused: near_plane and far_plane bound rays."""
+
+    def compression_options(self) -> CompressionOptions:
+        """What of this concerns compression."""
+        return CompressionOptions(
+            self.rate_lambda,
+            self.target_size_kb,
+            self.target_psnr,
+            self.quantizer,
+            self.rate,
+            self.schedule,
+            visibility_start=self.sampling.visibility_start,
+        )

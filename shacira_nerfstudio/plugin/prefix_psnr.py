@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 
 from shacira_nerfstudio.codec import decode_scene, truncate
-from shacira_nerfstudio.compression.pack import unpack_scene
-from shacira_nerfstudio.plugin.bitstream import install
+from shacira_nerfstudio.compression.probe import evenly_spaced
 from shacira_nerfstudio.plugin.stored_cameras import StoredCamerasPipeline
-
-if TYPE_CHECKING:
-    from nerfstudio.pipelines.base_pipeline import Pipeline
 
 MAX_PSNR = 0xFFFF
 """Largest value of a file, in 0.01 dB: no two 8-bit images come near it but equal ones."""
 
 
-def measure_prefixes(pipeline: Pipeline, data: bytes, *, num_views: int) -> tuple[int, ...]:
+def measure_prefixes(pipeline: Any, data: bytes, *, num_views: int) -> tuple[int, ...]:
     """PSNR in 0.01 dB of the levels 0 … l of a file alone, for each level l of its grid.
 
     The mean over test images of the decoded, shortened file; a level that is not there adds
@@ -34,23 +30,24 @@ def measure_prefixes(pipeline: Pipeline, data: bytes, *, num_views: int) -> tupl
     if isinstance(pipeline, StoredCamerasPipeline):
         raise ValueError("expected test images to measure with, got a run on stored cameras")
     total = len(pipeline.datamanager.eval_dataset)
-    views = np.linspace(0, total - 1, min(num_views, total)).round().astype(int).tolist()
+    views = evenly_spaced(total, num_views)
     scene = decode_scene(data)
-    found: list[int] = []
+    qualities: list[int] = []
     for level in range(scene.num_coded_levels):
-        if found and not scene.level_symbols(level).any() and level < scene.num_coded_levels - 1:
-            found.append(found[-1])  # nothing new to see
+        if (
+            qualities
+            and not scene.level_symbols(level).any()
+            and level < scene.num_coded_levels - 1
+        ):
+            qualities.append(qualities[-1])  # nothing new to see
             continue
-        prefix = truncate(data, max_level=level)
-        model = pipeline.model
-        unpacked = unpack_scene(decode_scene(prefix), model.backend, device=str(model.device))
-        install(model, unpacked, prefix)
-        found.append(min(max(round(100 * _mean_psnr(pipeline, views)), 0), MAX_PSNR))
-    return tuple(found + [found[-1]] * (scene.grid.num_levels - len(found)))
+        pipeline.model.show_file(truncate(data, max_level=level))
+        qualities.append(min(max(round(100 * _mean_psnr(pipeline, views)), 0), MAX_PSNR))
+    return tuple(qualities + [qualities[-1]] * (scene.grid.num_levels - len(qualities)))
 
 
 @torch.no_grad()
-def _mean_psnr(pipeline: Pipeline, views: list[int]) -> float:
+def _mean_psnr(pipeline: Any, views: list[int]) -> float:
     pipeline.eval()
     dataset, model = pipeline.datamanager.eval_dataset, pipeline.model
     values = []

@@ -1,51 +1,72 @@
-"""The quality of what a run's file would show now, on rays that stay the same all along."""
+"""Pixels of training images that stay the same, for whoever compares two states of a scene."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from nerfstudio.model_components.ray_generators import RayGenerator
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from shacira_nerfstudio.plugin.model import ShaciraModel
+from shacira_nerfstudio.compression.probe import ProbeRays, evenly_spaced
 
-_SEED = 20231004
-_IMAGES, _RAYS_PER_IMAGE = 32, 512
+MAX_IMAGES = 32
+"""Training images that these pixels come from; each is read from the disk."""
+NUM_EXPORT_RAYS = 1 << 13
+_STEERING_RAYS_PER_IMAGE, _STEERING_SEED = 512, 20231004
+
+Draw = Callable[[int, int], Tensor]
+"""Numbers, row after row, of pixels drawn from an image of so many rows and columns."""
+Blend = Callable[[Tensor], Tensor]
+"""Puts colours with alpha on the scene's background."""
 
 
-class FixedRays:
-    """Some rays of evenly spread training images, drawn once: the same for every run on a scene."""
+def export_rays(dataset: Any, blend: Blend) -> ProbeRays:
+    """Those on which an export compares its choices."""
+    generator = np.random.default_rng(0)
+    count = -(-NUM_EXPORT_RAYS // min(MAX_IMAGES, len(dataset)))
 
-    def __init__(self, datamanager: Any) -> None:
-        dataset = datamanager.train_dataset
-        generator = torch.Generator().manual_seed(_SEED)
-        count = min(_IMAGES, len(dataset))
-        indices, colors = [], []
-        for number in torch.linspace(0, len(dataset) - 1, count).round().long().tolist():
-            item = dataset[number]
-            image = item["image"]
-            allowed = torch.arange(image.shape[0] * image.shape[1])
-            if "mask" in item:
-                allowed = item["mask"].flatten().nonzero()[:, 0].cpu()
+    def draw(height: int, width: int) -> Tensor:
+        rows, columns = (generator.integers(side, size=count) for side in (height, width))
+        return torch.from_numpy(rows * width + columns)
+
+    return _probe_rays(dataset, draw, blend)
+
+
+def steering_rays(dataset: Any, blend: Blend) -> ProbeRays:
+    """Those on which the quality of a run is measured while it is steered."""
+    generator = torch.Generator().manual_seed(_STEERING_SEED)
+    return _probe_rays(
+        dataset,
+        lambda height, width: torch.randint(
+            height * width, (_STEERING_RAYS_PER_IMAGE,), generator=generator
+        ),
+        blend,
+    )
+
+
+def _probe_rays(dataset: Any, draw: Draw, blend: Blend) -> ProbeRays:
+    """Rays through pixels of evenly spread images; of an image with a mask through those that it
+    allows."""
+    indices, colors = [], []
+    for number in evenly_spaced(len(dataset), MAX_IMAGES):
+        item = dataset[number]
+        image = item["image"].to("cpu")
+        height, width = image.shape[:2]
+        if "mask" in item:
+            allowed = item["mask"].flatten().nonzero()[:, 0].cpu()
             if not len(allowed):
                 continue
-            picked = allowed[torch.randint(len(allowed), (_RAYS_PER_IMAGE,), generator=generator)]
-            rows, columns = picked // image.shape[1], picked % image.shape[1]
-            indices.append(torch.stack([torch.full_like(rows, number), rows, columns], 1))
-            colors.append(image.to("cpu")[rows, columns])
-        self._bundle = datamanager.train_ray_generator(torch.cat(indices))
-        self._colors = torch.cat(colors)
-
-    @torch.no_grad()
-    def psnr(self, model: ShaciraModel) -> float:
-        """Of the rounded model; it is left in the mode it was in."""
-        training = model.training
-        model.eval()
-        try:
-            rgb = model.get_outputs(self._bundle.to(model.device))["rgb"]
-            truth = model.renderer_rgb.blend_background(self._colors.to(model.device))
-            error = torch.mean((rgb - truth) ** 2).item()
-        finally:
-            model.train(training)
-        return -10 * math.log10(max(error, 1e-10))
+            pixels = allowed[draw(1, len(allowed))]
+        else:
+            pixels = draw(height, width)
+        rows, columns = pixels // width, pixels % width
+        indices.append(torch.stack([torch.full_like(rows, number), rows, columns], 1))
+        colors.append(blend(image[rows, columns]))
+    if not indices:
+        raise ValueError("expected training pixels outside of masks, found none")
+    bundle = RayGenerator(dataset.cameras.to("cpu"))(torch.cat(indices))
+    return ProbeRays(bundle.origins, F.normalize(bundle.directions, dim=-1), torch.cat(colors))

@@ -1,8 +1,8 @@
 """Nerfstudio's door to RTMV scenes, and the data set class that reads linear images.
 
-Alone in its module, which imports no data manager, pipeline or trainer: Nerfstudio loads data
-parser entry points while ``base_datamanager`` is half imported, so anything more would be a
-circular import that takes every ns-* command down.
+It and what it imports know no data manager, pipeline or trainer: Nerfstudio loads data parser entry
+points while ``base_datamanager`` is half imported, so anything more would be a circular import that
+takes every ns-* command down.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.scenes import rtmv
 
 
@@ -123,21 +124,17 @@ class RtmvDataParser(DataParser):
 class ShaciraDataset(InputDataset):
     """Nerfstudio's images, or linear ones (RTMV, any EXR) as sRGB; tells the model about the data.
 
-    ``metadata["shacira"]`` holds alpha_color (three floats or None), cameras (Cameras), bounded
-    (True, or None where unknown), dataparser_scale and dataparser_transform. A background colour
-    implies a bounded scene: whatever is outside it is transparent.
+    A background colour implies a bounded scene: whatever is outside it is transparent.
     """
 
     def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0) -> None:
         super().__init__(dataparser_outputs, scale_factor)
         color = dataparser_outputs.alpha_color
-        self.metadata["shacira"] = {
-            "alpha_color": None if color is None else [float(value) for value in color],
-            "cameras": self.cameras,
-            "bounded": True if "rtmv" in self.metadata or color is not None else None,
-            "dataparser_scale": float(dataparser_outputs.dataparser_scale),
-            "dataparser_transform": dataparser_outputs.dataparser_transform.tolist(),
-        }
+        DatasetMetadata(
+            alpha_color=None if color is None else tuple(color.tolist()),
+            cameras=self.cameras,
+            is_bounded=True if "rtmv" in self.metadata or color is not None else None,
+        ).put_into(self.metadata)
 
     def get_numpy_image(self, image_idx: int) -> NDArray[np.uint8]:
         """The image in 8 bits, [H, W, 3 or 4]."""
@@ -159,7 +156,8 @@ class ShaciraDataset(InputDataset):
     def _read_linear(self, image_idx: int) -> NDArray[np.float32]:
         path = Path(self.image_filenames[image_idx])
         options = dict(self.metadata.get("rtmv") or {})
-        options.setdefault("background", self.metadata["shacira"]["alpha_color"] or "white")
+        alpha_color = DatasetMetadata.of(self.metadata).alpha_color
+        options.setdefault("background", alpha_color or "white")
         shrink = round(1 / self.scale_factor)
         if not math.isclose(shrink * self.scale_factor, 1.0, rel_tol=1e-3):
             raise ValueError(

@@ -1,95 +1,125 @@
-"""From a data set to a box, a contraction and a background: what `auto` means."""
+"""From a configuration and a data set to a scene: what `auto` means."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from nerfstudio.cameras.cameras import Cameras
 
-from shacira_nerfstudio.backends import MarchSettings
-
-if TYPE_CHECKING:
-    from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
-
-Background = Literal["white", "black", "random", "last_sample", "color"]
-_NAMED = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
-
-
-@dataclass(frozen=True)
-class SceneSettings:
-    """How a scene is marched and what lies behind it."""
-
-    march: MarchSettings
-    """In training."""
-    render: MarchSettings
-    """Afterwards: the same, but for the length of steps."""
-    train_background: Any
-    """In the form that the host's renderer takes: a name or a colour [3]."""
-    background: Background
-    """What is rendered behind the scene after training; never random."""
-    background_color: tuple[float, float, float]
-    """The colour, if it is one."""
-
-    def background_for(self, *, training: bool) -> Tensor | str | None:
-        """A colour [3], ``last_sample``, or None for random: the host's renderer then adds it in
-        the loss."""
-        if (
-            training
-            and isinstance(self.train_background, str)
-            and self.train_background == "random"
-        ):
-            return None
-        if self.background == "last_sample":
-            return "last_sample"
-        return torch.tensor(self.background_color)
+from shacira_nerfstudio.backends import Backend, MarchSettings
+from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.model.occupancy import OccupancyGrid, seen_cells
+from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField
+from shacira_nerfstudio.model.scene import Background, RadianceScene, SceneSettings
+from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
+from shacira_nerfstudio.plugin.host_cameras import camera_set
+from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 
 
-def resolve_scene_settings(
-    config: ShaciraModelConfig, scene_box: Any, facts: dict[str, Any] | None
+def scene_settings(
+    config: ShaciraModelConfig, scene_box: Any, dataset: DatasetMetadata
 ) -> SceneSettings:
     """Decides what the configuration leaves to the data.
 
     Args:
-        scene_box: The host's scene box, in scene units.
-        facts: What :class:`ShaciraDataset` found out: ``alpha_color`` (colour that images with
-            alpha were put on, or
-            None) and ``bounded`` (True, False or None for unknown).
+        scene_box: The host's, in scene units.
     """
-    facts = facts or {}
-    alpha_color = facts.get("alpha_color")
-    bounded = facts.get("bounded")
-    contraction = config.contraction
+    sampling, contraction = config.sampling, config.contraction
     if contraction == "auto":
-        bounded = alpha_color is not None if bounded is None else bounded
-        contraction = "affine" if bounded else "contracted"
+        is_bounded = dataset.is_bounded
+        is_bounded = dataset.alpha_color is not None if is_bounded is None else is_bounded
+        contraction = "affine" if is_bounded else "contracted"
     low, high = (tuple(float(v) for v in corner) for corner in scene_box.aabb.tolist())
     half = max(b - a for a, b in zip(low, high, strict=True)) / 2
     # The diagonal of the cube that is marched through: Instant-NGP takes 1024 steps across it. Of
     # contracted space that cube is twice as wide as the box.
     width = 2 * half * (2 if contraction == "contracted" else 1)
-    step = width * math.sqrt(3) / config.steps_across_box
     march = MarchSettings(
         contraction=contraction,
         box=(low, high),  # pyright: ignore[reportArgumentType]
-        near=config.near_plane,
-        far=config.far_plane,
-        step_size=step,
+        near=sampling.near_plane,
+        far=sampling.far_plane,
+        step_size=width * math.sqrt(3) / sampling.steps_across_box,
         # Steps grow from where a camera at the border of the box has passed its centre.
         knee=0.0 if contraction == "affine" else 2 * half,
     )
-    finer = config.render_steps_across_box or config.steps_across_box
-    render = replace(march, step_size=width * math.sqrt(3) / finer)
-    background = config.background_color
-    if background == "auto":
-        if alpha_color is not None:
-            color = tuple(float(v) for v in alpha_color)
-            named = [name for name, value in _NAMED.items() if value == color]
-            after = named[0] if named else "color"
-            return SceneSettings(march, render, torch.tensor(color), after, color)  # pyright: ignore
-        background = "random"
-    after = "black" if background == "random" else background
-    color = _NAMED.get(after, (0.0, 0.0, 0.0))
-    return SceneSettings(march, render, background, after, color)  # pyright: ignore[reportArgumentType]
+    finer = sampling.render_steps_across_box or sampling.steps_across_box
+    return SceneSettings(
+        train_march=march,
+        render_march=replace(march, step_size=width * math.sqrt(3) / finer),
+        background=_background(config, dataset),
+        early_stop=sampling.early_stop,
+        max_samples_per_ray=sampling.max_samples_per_ray,
+    )
+
+
+def trains_on_random_background(config: ShaciraModelConfig, dataset: DatasetMetadata) -> bool:
+    """Whether each training ray has a background of its own, of which nothing remains."""
+    is_unknown = config.background_color == "auto" and dataset.alpha_color is None
+    return is_unknown or config.background_color == "random"
+
+
+def _background(config: ShaciraModelConfig, dataset: DatasetMetadata) -> Background:
+    if trains_on_random_background(config, dataset):
+        return Background.named("black")
+    if config.background_color == "auto":
+        assert dataset.alpha_color is not None
+        return Background.of_color(dataset.alpha_color)
+    return Background.named(config.background_color)
+
+
+def build_scene(
+    config: ShaciraModelConfig, settings: SceneSettings, backend: Backend, *, num_images: int
+) -> RadianceScene:
+    """The scene that training starts from."""
+    grid, networks, rate = config.grid, config.networks, config.rate
+    quantizer = config.quantizer.mode
+    field = RadianceField.create(
+        GridSpec.create(
+            num_levels=grid.num_levels,
+            base_res=grid.base_res,
+            max_res=grid.max_res,
+            log2_hashmap_size=grid.log2_hashmap_size,
+        ),
+        FieldShape(
+            hidden_dim=networks.hidden_dim,
+            geo_feat_dim=networks.geo_feat_dim,
+            num_color_layers=networks.num_color_layers,
+            sh_degree=networks.sh_degree,
+            appearance_dim=networks.appearance_dim,
+        ),
+        backend.with_precision(networks.precision),
+        latent_dim=grid.latent_dim,
+        features_per_level=grid.features_per_level,
+        # Signs need no scale of their own, the first layer has one for each.
+        identity_decoder=quantizer in ("none", "binary")
+        and grid.latent_dim == grid.features_per_level,
+        decoder_per_level=grid.decoder_per_level,
+        quantizer=quantizer,
+        rate_model=rate.model,
+        entropy_model_layers=rate.entropy_model_layers,
+        shared_entropy_model=rate.shared_entropy_model,
+        latents_init_std=grid.latents_init_std,
+        decoder_init_std=grid.decoder_init_std,
+        weight_bits=0 if quantizer == "none" else networks.weight_bits,
+        first_layer_bits=networks.first_layer_bits,
+    )
+    sampling = config.sampling
+    occupancy = OccupancyGrid(sampling.occupancy_resolution, threshold=sampling.occupancy_threshold)
+    return RadianceScene(field, occupancy, settings, num_images=num_images)
+
+
+def mark_unseen_cells(scene: RadianceScene, cameras: Cameras | None) -> None:
+    """In an unbounded capture most of space is behind all cameras: it stays empty."""
+    settings, pinholes = scene.settings.train_march, camera_set(cameras)
+    if settings.contraction != "contracted" or cameras is None or pinholes is None:
+        return
+    if len(pinholes.sizes) < len(cameras):
+        return  # a fisheye or a panorama sees what a pinhole does not
+    arrays = pinholes.camera_to_worlds, pinholes.intrinsics, pinholes.sizes.astype(np.float32)
+    seen = seen_cells(scene.occupancy.resolution, settings, *map(torch.from_numpy, arrays))
+    scene.occupancy.mark_unseen(seen.to(scene.device))

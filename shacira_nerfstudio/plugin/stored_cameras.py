@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import (
     DataParser,
     DataParserConfig,
@@ -21,7 +20,8 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from PIL import Image
 
-from shacira_nerfstudio.codec import CameraSet, load_scene
+from shacira_nerfstudio.codec import load_scene
+from shacira_nerfstudio.plugin.host_cameras import host_cameras
 
 PLACEHOLDER_NAME = "placeholder.png"
 """Beside the .shacira file; stands for every image."""
@@ -57,22 +57,6 @@ class StoredCamerasDataParser(DataParser):
         )
 
 
-def host_cameras(cameras: CameraSet) -> Cameras:
-    """A file's cameras as the host's."""
-    fx, fy, cx, cy = torch.from_numpy(cameras.intrinsics.copy()).T[:, :, None]
-    width, height = torch.from_numpy(cameras.sizes.astype("int64")).T[:, :, None]
-    return Cameras(
-        camera_to_worlds=torch.from_numpy(cameras.camera_to_worlds.copy()),
-        fx=fx,
-        fy=fy,
-        cx=cx,
-        cy=cy,
-        width=width,
-        height=height,
-        camera_type=CameraType.PERSPECTIVE,
-    )
-
-
 def write_placeholder(folder: Path) -> None:
     """A small grey image: the host loads one per camera, of whatever size."""
     Image.new("RGB", (16, 16), (128, 128, 128)).save(folder / PLACEHOLDER_NAME)
@@ -88,23 +72,12 @@ class StoredCamerasPipelineConfig(VanillaPipelineConfig):
 class StoredCamerasPipeline(VanillaPipeline):
     """Refuses everything that would compare with placeholder images."""
 
-    def _refuse(self) -> NoReturn:
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(
             "expected a data set, got the cameras stored in a .shacira file: without images there "
             "is nothing to compare with; run `shacira import` again with --data"
         )
 
-    def get_train_loss_dict(self, step: int) -> NoReturn:
-        self._refuse()
-
-    def get_eval_loss_dict(self, step: int) -> NoReturn:
-        self._refuse()
-
-    def get_eval_image_metrics_and_images(self, step: int) -> NoReturn:
-        self._refuse()
-
-    def get_average_image_metrics(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
-
-    def get_average_eval_image_metrics(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
+    get_train_loss_dict = get_eval_loss_dict = _refuse
+    get_eval_image_metrics_and_images = _refuse
+    get_average_image_metrics = get_average_eval_image_metrics = _refuse

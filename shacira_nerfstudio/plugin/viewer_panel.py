@@ -5,10 +5,10 @@ A module without parameters, because the viewer looks for its elements on module
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from nerfstudio.viewer.viewer_elements import (
     ViewerButton,
     ViewerControl,
@@ -18,15 +18,23 @@ from nerfstudio.viewer.viewer_elements import (
 )
 from torch import nn
 
-from shacira_nerfstudio.codec import describe, encode_scene
+from shacira_nerfstudio.codec import PackedScene
+from shacira_nerfstudio.compression.compressor import Compressor
+from shacira_nerfstudio.model.scene import RadianceScene
+from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 
 VISER_NERFSTUDIO_SCALE_RATIO = 10.0
 """The host's constant of that name; its module is not yet importable when plugins load."""
-
-if TYPE_CHECKING:
-    from shacira_nerfstudio.plugin.model import ShaciraModel
-
 _UNKNOWN = "press Measure size"
+
+
+class ShownModel(Protocol):
+    """What is asked of a model."""
+
+    scene: RadianceScene
+    compressor: Compressor
+    dataset: DatasetMetadata
+    file_scene: PackedScene | None
 
 
 class _StartView(ViewerControl):
@@ -48,13 +56,13 @@ class ViewerPanel(nn.Module):
         model: Whose scene is shown. Held in a list: it must not become a child of its child.
     """
 
-    def __init__(self, model: ShaciraModel) -> None:
+    def __init__(self, model: ShownModel) -> None:
         super().__init__()
         self._model = [model]
-        levels = model.field.encoding.grid.num_levels
+        levels = model.scene.encoding.grid.num_levels
         self.rate_lambda = ViewerNumber(
             "Rate lambda",
-            model.config.rate_lambda,
+            model.compressor.options.rate_lambda,
             cb_hook=self._set_rate,
             hint="Weight of the rate while training; larger gives smaller files.",
         )
@@ -73,28 +81,23 @@ class ViewerPanel(nn.Module):
         self.reset_view = ViewerButton("View from first camera", self._reset_view)
 
     def _set_rate(self, element: Any) -> None:
-        self._model[0].config.rate_lambda = max(float(element.value), 0.0)
+        compressor, rate = self._model[0].compressor, max(float(element.value), 0.0)
+        compressor.options = dataclasses.replace(compressor.options, rate_lambda=rate)
 
     def _set_levels(self, element: Any) -> None:
-        self._model[0].field.encoding.max_level = int(element.value)
+        self._model[0].scene.encoding.max_level = int(element.value)
 
     def _measure(self, _: Any) -> None:
         """Encodes the scene as it is now and shows bytes by part. An export looks longer and may
         find that fewer bytes do."""
-        # The exporter imports scripts of the host that are not importable when plugins load.
-        from shacira_nerfstudio.plugin.export_folder import pack_model
-
         self.size.value = "measuring ..."
-        model = self._model[0]
         try:
-            with torch.no_grad():
-                data = encode_scene(model.file_scene or pack_model(model))
+            parts = self._model[0].compressor.size_meter.file_bytes_by_part()
         except ValueError as error:  # latents that are not quantised
             self.size.value = str(error)
             return
-        parts = describe(data)["bytes_by_part"]
         listing = ", ".join(f"{name} {count:,}" for name, count in parts.items())
-        self.size.value = f"{len(data):,} bytes ({listing})"
+        self.size.value = f"{sum(parts.values()):,} bytes ({listing})"
 
     def _reset_view(self, _: Any) -> None:
         for client in self.control.viser_server.get_clients().values():
@@ -119,6 +122,5 @@ class ViewerPanel(nn.Module):
         model = self._model[0]
         if model.file_scene is not None and model.file_scene.cameras is not None:
             return model.file_scene.cameras.camera_to_worlds[0]
-        facts = (model.kwargs.get("metadata") or {}).get("shacira") or {}
-        cameras = facts.get("cameras")
+        cameras = model.dataset.cameras
         return None if cameras is None else cameras.camera_to_worlds[0].cpu().numpy()

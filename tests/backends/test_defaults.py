@@ -5,10 +5,14 @@ import pytest
 import torch
 from synthetic_inputs import coded_problem, logistic_problem
 from synthetic_networks import SHAPES, gradients, make_inputs, make_weights
-from synthetic_scenes import SETTINGS, Scene
+from synthetic_scenes import SETTINGS, Scene, make_rays
 
 from shacira_nerfstudio.backends import AdamState, Backend, SparseRowGradient, TableQuantizer
 from shacira_nerfstudio.backends.sparse_rows import IDENTITY
+from shacira_nerfstudio.model.occupancy import OccupancyGrid
+from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField
+from shacira_nerfstudio.model.scene import Background, RadianceScene, SceneSettings
+from shacira_nerfstudio.model.sparse_row_adam import SparseRowAdam
 
 REQUIRED = {"interpolate", "march", "composite"}
 # Single precision in another order, behind networks and sums over a ray.
@@ -169,52 +173,48 @@ def test_three_operations_are_required():
     assert Backend.__abstractmethods__ == REQUIRED
 
 
-def train(backend, device, scene, settings, target):
-    """Twenty steps, from the samples that light reaches to Adam.
+def train(backend, device, grid):
+    """Twenty steps of a scene of one colour per direction.
 
     Returns:
-        The loss of each step, and the error of what is rendered then.
+        The error before the first step and of each look after the last.
     """
-    scene.table = torch.zeros(scene.grid.num_entries, 1).requires_grad_()
-    scene.weights = scene.weights.map(lambda name, w: w.detach().clone().requires_grad_())
-    optimizer = torch.optim.Adam([scene.table, *scene.weights.named().values()], lr=0.02)
-    *rays, cells, features = (v.to(device) for v in (*scene.rays, scene.cells, scene.features))
-    scale, shift = torch.ones(1, 1).to(device), torch.zeros(1, 1).to(device)
-    losses, field = [], scene.field(device=device)
-    for _ in range(20):
-        found = backend.march_visible(*rays, cells, settings, field, early_stop=1e-3)
-        positions, latents = found.positions, found.latents
-        latents = backend.interpolate(positions, field.table, field.grid, values=latents)
-        info = found.packed_info
-        ray_indices = torch.repeat_interleave(info[:, 1], output_size=len(positions))
-        sigmas, rgbs = backend.shade(
-            latents, found.density_outputs, features, ray_indices, field.weights
-        )
-        color, *_ = backend.composite(sigmas, rgbs, found.t_starts, found.t_ends, info)
-        bits = backend.logistic_bits(field.table, scale, shift, field.grid, seed=1)
-        loss = (color - target).square().mean() + 1e-6 * bits
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-        field = scene.field(device=device)
-    rendered = backend.render(
-        *rays, cells, settings, field, features, early_stop=1e-4, min_weight=0.0
+    torch.manual_seed(3)
+    shape = FieldShape(hidden_dim=16, geo_feat_dim=3, num_color_layers=1, sh_degree=2)
+    field = RadianceField.create(
+        grid, shape, backend, latent_dim=1, features_per_level=2, quantizer="noise"
     )
-    return losses, float((rendered.color - target).square().mean())
+    march, white = SETTINGS["affine"], Background.named("white")
+    settings = SceneSettings(march, march, white, early_stop=1e-3)
+    scene = RadianceScene(field, OccupancyGrid(8), settings).to(device)
+    origins, directions = (v.to(device) for v in make_rays(60))
+    target = (directions / 4 + 0.25).abs()
+    latents = field.encoding.latents
+    others = [p for p in scene.parameters() if p is not latents and p.requires_grad]
+    optimizers = SparseRowAdam([latents], lr=0.05), torch.optim.Adam(others, lr=0.02)
+    errors = []
+    for step in range(20):
+        rendered, _ = scene.train_rays(origins, directions, observe_weights=True)
+        error = (white.behind(rendered) - target).square().mean()
+        (error + 1e-6 * field.encoding.bits(fraction=0.5)).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        if step % 8 == 7:
+            scene.update_occupancy(everywhere=True)
+        errors.append(float(error.detach()))
+    scene.eval()
+    colors = scene.render_colors(origins, directions)
+    return errors[0], errors[-1], float((colors - target).square().mean())
 
 
-def test_three_operations_train_a_field(backend, device, tiny_grid_3d):
-    scene = Scene(tiny_grid_3d, density=1.0, share=1.0, count=30)
-    target = (scene.rays[1] / 4 + 0.25).abs().to(device)
-    weights, settings = scene.weights, SETTINGS["affine"]
-    losses, error = train(RequiredOnly(backend), device, scene, settings, target)
-    assert losses[-1] < 0.5 * losses[0]
-    assert error < 0.5 * losses[0]
-    scene.weights = weights
-    own_losses, own_error = train(backend, device, scene, settings, target)
-    assert losses == pytest.approx(own_losses, rel=1e-2)
-    assert error == pytest.approx(own_error, rel=2e-2)
+def test_three_operations_train_and_render_a_scene(backend, device, tiny_grid_3d):
+    before, after, looked_at = train(RequiredOnly(backend), device, tiny_grid_3d)
+    assert after < 0.5 * before
+    assert looked_at < 0.7 * before
+    # 0.1 dB is a factor of 1.02.
+    own = train(backend, device, tiny_grid_3d)
+    assert (before, after, looked_at) == pytest.approx(own, rel=0.02)
 
 
 def test_a_backend_without_networks_of_its_own_computes_in_float32(backend):

@@ -155,7 +155,7 @@ def test_interpolate_quantizes_what_it_reads(
 
 def test_gradients_by_rows(row_writer, device, tiny_grid):
     table = torch.randn(tiny_grid.num_entries, 2).to(device).requires_grad_()
-    rows = SparseRowGradient.zeros(*table.shape)
+    rows = SparseRowGradient.zeros(*table.shape, device=device)
     x = positions(40, tiny_grid.num_dims).to(device)
     upstream = torch.randn(40, tiny_grid.num_levels, 2).to(device)
     (expected,) = torch.autograd.grad(row_writer.interpolate(x, table, tiny_grid), table, upstream)

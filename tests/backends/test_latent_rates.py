@@ -31,25 +31,26 @@ def test_logistic_bits(backend, device, reference, tiny_grid, first, stride, num
         torch.testing.assert_close(f.grad.cpu().double(), e.grad, rtol=2e-3, atol=1e-4)
 
 
-def test_logistic_bits_by_rows(row_writer, tiny_grid):
-    latents, scale, shift = logistic_problem(tiny_grid, tiny_grid.num_levels)
+def test_logistic_bits_by_rows(row_writer, device, tiny_grid):
+    problem = logistic_problem(tiny_grid, tiny_grid.num_levels)
+    latents, scale, shift = (v.to(device) for v in problem)
     latents.requires_grad_()
     options = {"first": 1, "stride": 3, "seed": 5}
-    rows = SparseRowGradient.zeros(*latents.shape)
+    rows = SparseRowGradient.zeros(*latents.shape, device=device)
     bits = row_writer.logistic_bits(latents, scale, shift, tiny_grid, **options)
     (2 * bits).backward()
     again = row_writer.logistic_bits(latents, scale, shift, tiny_grid, gradient=rows, **options)
     (2 * again).backward()
     assert torch.equal(rows.values, latents.grad)
-    assert torch.equal(rows.touched_rows(), torch.arange(len(latents)) // 16 % 3 == 1)
+    assert torch.equal(rows.touched_rows().cpu(), torch.arange(len(latents)) // 16 % 3 == 1)
 
 
-@pytest.mark.parametrize(("num_bins", "density"), [(3, 1), (9, 1), (9, 4), (25, 4)])
+@pytest.mark.parametrize(("num_bins", "per_unit"), [(3, 1), (9, 1), (9, 4), (25, 4)])
 @pytest.mark.parametrize(("first", "stride"), [(0, 1), (2, 5), (6, 7)])
-def test_coded_bits(backend, device, reference, tiny_grid, first, stride, num_bins, density):
+def test_coded_bits(backend, device, reference, tiny_grid, first, stride, num_bins, per_unit):
     latents, lengths, classes, first_table = coded_problem(tiny_grid, num_bins)
     found, expected = (v.clone().requires_grad_() for v in (latents.to(device), latents.double()))
-    options = {"first": first, "stride": stride, "bins_per_unit": density}
+    options = {"first": first, "stride": stride, "bins_per_unit": per_unit}
     tables = (*(v.to(device) for v in (lengths, classes, first_table)), tiny_grid)
     bits = backend.coded_bits(found, *tables, **options)
     truth = reference.coded_bits(expected, lengths, classes, first_table, tiny_grid, **options)
@@ -117,11 +118,10 @@ def test_coded_bits_between_integers(backend, device, tiny_grid):
     torch.testing.assert_close(latents.grad[:3, 0].cpu(), torch.tensor(slopes))
 
 
-def test_coded_bits_by_rows(row_writer, tiny_grid):
-    latents, lengths, classes, first_table = coded_problem(tiny_grid, 9)
-    latents.requires_grad_()
-    arguments = latents, lengths, classes, first_table, tiny_grid
-    rows = SparseRowGradient.zeros(*latents.shape)
+def test_coded_bits_by_rows(row_writer, device, tiny_grid):
+    latents, *tables = (v.to(device) for v in coded_problem(tiny_grid, 9))
+    arguments = latents.requires_grad_(), *tables, tiny_grid
+    rows = SparseRowGradient.zeros(*latents.shape, device=device)
     (2 * row_writer.coded_bits(*arguments, first=1, stride=3)).backward()
     (2 * row_writer.coded_bits(*arguments, first=1, stride=3, gradient=rows)).backward()
     assert torch.equal(rows.values, latents.grad)
@@ -131,25 +131,30 @@ def test_coded_bits_by_rows(row_writer, tiny_grid):
 
 @pytest.mark.parametrize("num_channels", [1, 3])
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.5)])
-def test_update_rows(rival, reference, num_channels, betas):
+def test_update_rows(rival, device, reference, num_channels, betas):
     count = 1003  # the last byte of marks is not full
-    parameters = [torch.randn(count, num_channels)] * 2
-    parameters = [p.clone() for p in parameters]
+    start, places = torch.randn(count, num_channels), (device, "cpu")
+    parameters = [start.clone().to(place) for place in places]
     states = [
-        AdamState(torch.zeros(count, 2, num_channels), torch.zeros(count, dtype=torch.int16))
-        for _ in parameters
+        AdamState(
+            torch.zeros(count, 2, num_channels, device=place),
+            torch.zeros(count, dtype=torch.int16, device=place),
+        )
+        for place in places
     ]
-    states[1].num_updates[5] = states[0].num_updates[5] = 32767  # the counter is full
+    for state in states:
+        state.num_updates[5] = 32767  # the counter is full
     for share in (0.02, 0.6, 1.0, 0.3):
         grad = torch.randn(count, num_channels) * (torch.rand(count, 1) < share)
         for backend, p, state in zip((rival, reference), parameters, states, strict=True):
-            rows = SparseRowGradient.of(grad.clone())
+            rows = SparseRowGradient.of(grad.clone().to(p))
             options = {"lr": 0.1, "betas": betas, "eps": 1e-15, "weight_decay": 0.02}
             backend.update_rows(p, rows, state, **options)
             assert not rows.values.any()
             assert not rows.touched.any()
         # Both work in single precision, in another order.
-        torch.testing.assert_close(*parameters, rtol=1e-5, atol=1e-6)
+        found, expected = parameters
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-6)
         for name in ("moments", "num_updates"):
-            both = [getattr(state, name) for state in states]
-            torch.testing.assert_close(*both, rtol=1e-5, atol=1e-7)
+            found, expected = (getattr(state, name) for state in states)
+            torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-7)

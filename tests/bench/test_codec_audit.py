@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shacira_nerfstudio.cli import main as cli
 from shacira_nerfstudio.bench import codec_audit
-from shacira_nerfstudio.bench.throughput.rivals import torchac_bytes
+from shacira_nerfstudio.bench.rival_coders import torchac_bytes
+from shacira_nerfstudio.cli import main as cli
 from shacira_nerfstudio.codec import PackedScene, QuantizedTensor, decode_scene, encode_scene
 from shacira_nerfstudio.codec.latents.features import reached_entries
 from shacira_nerfstudio.grid import GridSpec
@@ -17,7 +17,7 @@ from shacira_nerfstudio.grid import GridSpec
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1_tiny.shacira"
 
 
-def made_up_scene():
+def synthetic_scene():
     """As training leaves them: a part of space occupied, coarse levels rich, fine ones mostly 0."""
     rng = np.random.default_rng(0)
     grid = GridSpec.create(num_levels=6, base_res=12, max_res=72, log2_hashmap_size=16)
@@ -35,8 +35,8 @@ def made_up_scene():
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("audit") / "made_up.shacira"
-    path.write_bytes(encode_scene(made_up_scene()))
+    path = tmp_path_factory.mktemp("audit") / "synthetic.shacira"
+    path.write_bytes(encode_scene(synthetic_scene()))
     return path
 
 
@@ -90,7 +90,7 @@ def test_rivals_code_the_same_integers(file, figures):
 @pytest.mark.slow
 def test_torchac_needs_the_pooled_entropy(monkeypatch, figures):
     monkeypatch.delitem(sys.modules, "torchac")
-    planes = made_up_scene().symbols.T
+    planes = synthetic_scene().symbols.T
     found = torchac_bytes(planes)
     if isinstance(found, str):
         pytest.skip(found)

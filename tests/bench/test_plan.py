@@ -12,20 +12,22 @@ GOOD = """
 scene: lego
 dataparser: blender-data
 steps: 100
-settings: {model.hidden_dim: 32, model.num_levels: 8}
+settings: {model.networks.hidden_dim: 32, model.grid.num_levels: 8}
 runs:
   - preset: small.yaml
     rate_lambdas: [1.0e-3, 4.0e-3]
     seeds: [1, 2]
-    settings: {model.num_levels: 4}
+    settings: {model.grid.num_levels: 4}
   - preset: plain.yaml
 """
 
 
 @pytest.fixture
 def write(tmp_path):
-    (tmp_path / "small.yaml").write_text("model.max_res: 64\nmodel.rate_lambda: 0.5\n", "utf-8")
-    (tmp_path / "plain.yaml").write_text("model.quantizer: none\n", "utf-8")
+    (tmp_path / "small.yaml").write_text(
+        "model.grid.max_res: 64\nmodel.rate_lambda: 0.5\n", "utf-8"
+    )
+    (tmp_path / "plain.yaml").write_text("model.quantizer.mode: none\n", "utf-8")
 
     def write(text):
         path = tmp_path / "plan.yaml"
@@ -42,9 +44,13 @@ def test_a_plan_expands_runs_rates_and_seeds(write):
         (0.0, 42),
     ]
     assert [job.method for job in jobs] == ["shacira"] * 4 + ["ngp-fp16"]
-    assert jobs[0].settings == {"model.max_res": 64, "model.hidden_dim": 32, "model.num_levels": 4}
-    assert jobs[0].changes == {"model.num_levels": 4}
-    assert jobs[-1].is_plain and not jobs[0].is_plain
+    assert jobs[0].settings == {
+        "model.grid.max_res": 64,
+        "model.networks.hidden_dim": 32,
+        "model.grid.num_levels": 4,
+    }
+    assert jobs[0].changes == {"model.grid.num_levels": 4}
+    assert jobs[-1].is_baseline and not jobs[0].is_baseline
     assert jobs[0].preset_values() == {
         **jobs[0].settings,
         "model.rate_lambda": 0.001,
@@ -58,8 +64,8 @@ def test_keys_name_settings_and_nothing_else(write):
     first, again = load_plan(write(GOOD)), load_plan(write("# a comment\n" + GOOD))
     assert [job.key for job in first] == [job.key for job in again]
     assert len({job.key for job in first}) == len(first)
-    moved = GOOD.replace("settings: {model.num_levels: 4}", "").replace(
-        "model.num_levels: 8", "model.num_levels: 4"
+    moved = GOOD.replace("settings: {model.grid.num_levels: 4}", "").replace(
+        "model.grid.num_levels: 8", "model.grid.num_levels: 4"
     )
     assert load_plan(write(moved))[0].key == first[0].key
     assert load_plan(write(GOOD.replace("steps: 100", "steps: 101")))[0].key != first[0].key
@@ -67,7 +73,7 @@ def test_keys_name_settings_and_nothing_else(write):
 
 def test_a_preset_that_changes_makes_another_job(write, tmp_path):
     key = load_plan(write(GOOD))[0].key
-    (tmp_path / "small.yaml").write_text("model.max_res: 65\n", "utf-8")
+    (tmp_path / "small.yaml").write_text("model.grid.max_res: 65\n", "utf-8")
     assert load_plan(write(GOOD))[0].key != key
 
 
@@ -77,7 +83,11 @@ def test_a_preset_that_changes_makes_another_job(write, tmp_path):
         ("steps: 100", "stepz: 100", "expected keys among .* found stepz"),
         ("seeds: [1, 2]", "sedes: [1, 2]", "run 1: expected keys among .* found sedes"),
         ("steps: 100", "steps: 100\nsteps: 200", "expected each key once, found 'steps' again"),
-        ("model.hidden_dim: 32", "model.hidden_dim: 32, model.hidden_dim: 64", "again"),
+        (
+            "model.networks.hidden_dim: 32",
+            "model.networks.hidden_dim: 32, model.networks.hidden_dim: 64",
+            "again",
+        ),
         ("steps: 100", "steps: 0", "whole number from 1 on for steps, found 0"),
         ("steps: 100", "steps: 1.5", "whole number"),
         ("steps: 100", "steps: true", "whole number"),
@@ -90,8 +100,12 @@ def test_a_preset_that_changes_makes_another_job(write, tmp_path):
         ("[1.0e-3, 4.0e-3]", "[.inf]", "different numbers"),
         ("[1.0e-3, 4.0e-3]", "0.1", "list of different numbers"),
         ("seeds: [1, 2]", "seeds: []", "different whole numbers"),
-        ("model.hidden_dim: 32", "model.rate_lambda: 0.1", "expected rate_lambdas instead"),
-        ("model.hidden_dim: 32", "model.hidden_dim: [32]", "plain scalar"),
+        (
+            "model.networks.hidden_dim: 32",
+            "model.rate_lambda: 0.1",
+            "expected rate_lambdas instead",
+        ),
+        ("model.networks.hidden_dim: 32", "model.networks.hidden_dim: [32]", "plain scalar"),
         ("plain.yaml", "plain.yaml\n    rate_lambdas: [1.0]", "no rate_lambdas"),
         ("plain.yaml", "plain.yaml\n    method: shacira", "expected the method ngp-fp16"),
         ("small.yaml", "small.yaml\n    method: ngp-fp16", "expected the method ngp-fp16"),
@@ -144,7 +158,7 @@ def test_the_curve_and_the_ablations_are_what_they_say():
     assert {"lego-half", "lego-full", "fox", "ablations", "smoke"} <= plans.keys()
     rates = {job.rate_lambda for job in plans["lego-half"] if job.method == "shacira"}
     assert len(rates) >= 4
-    assert any(job.is_plain for job in plans["lego-half"])
+    assert any(job.is_baseline for job in plans["lego-half"])
     bases = [job for job in plans["ablations"] if job.ablation == "base"]
     assert len(bases) >= 3
     for job in plans["ablations"]:
@@ -165,8 +179,12 @@ def test_the_method_has_every_option_that_plans_name(path):
 @pytest.mark.parametrize(
     ("key", "value", "complaint"),
     [
-        ("model.hiden_dim", 32, "expected an option of the method, found 'model.hiden_dim'"),
-        ("model.hidden_dim", 32.0, "type int for model.hidden_dim, found 32.0"),
+        (
+            "model.networks.hiden_dim",
+            32,
+            "expected an option of the method, found 'model.networks.hiden_dim'",
+        ),
+        ("model.networks.hidden_dim", 32.0, "type int for model.networks.hidden_dim, found 32.0"),
         ("optimizers.latent.optimizer.lr", 1.0, "expected an option"),
     ],
 )

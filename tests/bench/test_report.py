@@ -1,4 +1,4 @@
-"""Reports of a few made-up rows: every figure in them can be told beforehand."""
+"""Reports of a few synthetic rows: every figure in them can be told beforehand."""
 
 import csv
 import io
@@ -12,15 +12,15 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from shacira_nerfstudio.cli import main as cli
 from shacira_nerfstudio.bench import tables
-from shacira_nerfstudio.bench.readme_block import BEGIN, EMPTY, END, headline, replace_block
+from shacira_nerfstudio.bench.plot_data import byte_text, byte_ticks, plots
 from shacira_nerfstudio.bench.plot_png import write_png
+from shacira_nerfstudio.bench.readme_block import BEGIN, EMPTY, END, replace_block, results_block
 from shacira_nerfstudio.bench.report import CSV_HEAD, survey_csv, write_report
 from shacira_nerfstudio.bench.results import ablations, curves, load_rows
-from shacira_nerfstudio.bench.plot_data import byte_text, byte_ticks, plots
+from shacira_nerfstudio.cli import main as cli
 
-ROWS = Path(__file__).with_name("made_up_rows.jsonl")
+ROWS = Path(__file__).with_name("synthetic_rows.jsonl")
 
 
 RESULTS = Path(tables.__file__).with_name("results")
@@ -80,7 +80,7 @@ def test_curves_that_share_a_method_are_told_apart(rows):
     fox = [row for row in rows if row["scene"] == "fox"]
     names = {curve.name for curve in curves([*fox, *more])}
     assert names == {
-        *("shacira big", "shacira made-up, 1000 steps", "shacira made-up, 2000 steps"),
+        *("shacira big", "shacira synthetic, 1000 steps", "shacira synthetic, 2000 steps"),
     }
 
 
@@ -88,7 +88,7 @@ def test_a_learning_curve_is_what_differs_in_its_steps_alone(rows):
     assert tables.learning_table(curves(rows)) == ""
     (plain,) = (row for row in rows if row["method"] == "ngp-fp16")
     more = [{**plain, "steps": 8000, "psnr": 36.0, "key": "x"}]
-    more += [{**plain, "steps": 500, "settings": {"model.log2_hashmap_size": 15}, "key": "y"}]
+    more += [{**plain, "steps": 500, "settings": {"model.grid.log2_hashmap_size": 15}, "key": "y"}]
     lines = tables.learning_table(curves([*rows, *more])).splitlines()[2:]
     assert [line.split(" | ")[1:] for line in lines] == [
         ["1,000", "600", "20,000,000", "33.00", "- |"],
@@ -218,9 +218,9 @@ def test_a_legend_has_room(rows, tmp_path, length):
 
 def test_results_are_dated_and_linked(report):
     text = (report / "RESULTS.md").read_text("utf-8")
-    assert "Measured 2000-01-01 on no machine, numbers made up for tests." in text
-    assert "shacira bench rd configs/sweeps/made-up.yaml" in text
-    assert "made_up_rows.jsonl" in text and str(report) not in text
+    assert "Measured 2000-01-01 on no machine, synthetic numbers for tests." in text
+    assert "shacira bench rd configs/sweeps/synthetic.yaml" in text
+    assert "synthetic_rows.jsonl" in text and str(report) not in text
     assert "half floats in zstd-19" in text
     for name in re.findall(r"\]\(([^)]+)\)", text):
         assert (report / name).exists(), name
@@ -240,14 +240,14 @@ def test_the_same_rows_make_the_same_bytes(report, tmp_path, capsys):
 def test_committed_results_are_generated_and_not_edited(tmp_path):
     write_report(sorted(RESULTS.glob("*.jsonl")), tmp_path)
     for path in [tmp_path / "RESULTS.md", tmp_path / "rd.html", *tmp_path.glob("csv/*")]:
-        committed = RESULTS.parent / path.relative_to(tmp_path)
+        committed = RESULTS / path.relative_to(tmp_path)
         assert committed.read_text("utf-8") == path.read_text("utf-8"), committed
 
 
 def test_the_readme_shows_the_committed_results():
     text = README.read_text("utf-8")
     rows = load_rows(sorted(RESULTS.glob("*.jsonl")))
-    assert replace_block(text, headline(rows, "shacira_nerfstudio/bench")) == text
+    assert replace_block(text, results_block(rows, "shacira_nerfstudio/bench/results")) == text
 
 
 def test_a_readme_gets_the_same_figures(rows, tmp_path, capsys):
@@ -267,8 +267,8 @@ def test_a_readme_gets_the_same_figures(rows, tmp_path, capsys):
         assert (tmp_path / name).exists(), name
     # Where ablations were made says nothing of these lines.
     moved = [{**row, "machine": "elsewhere"} if row["ablation"] else row for row in rows]
-    assert "elsewhere" not in headline(moved, "report") != headline([], "report") == EMPTY
-    assert headline(ablations(rows), "report") == EMPTY
+    assert "elsewhere" not in results_block(moved, "report") != results_block([], "report") == EMPTY
+    assert results_block(ablations(rows), "report") == EMPTY
     before = readme.read_text("utf-8")
     assert cli.main(command) == 0 and readme.read_text("utf-8") == before
     readme.write_text("no marks", "utf-8")

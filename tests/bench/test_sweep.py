@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shacira_nerfstudio.cli import main as cli
 from shacira_nerfstudio.bench import sweep
 from shacira_nerfstudio.bench.plan import load_plan
 from shacira_nerfstudio.bench.results import load_rows
+from shacira_nerfstudio.cli import main as cli
 
 PLAN = """
 scene: demo
@@ -34,7 +34,7 @@ FACTS = {
 
 @pytest.fixture
 def plan(tmp_path):
-    (tmp_path / "preset.yaml").write_text("model.num_levels: 4\n", "utf-8")
+    (tmp_path / "preset.yaml").write_text("model.grid.num_levels: 4\n", "utf-8")
     path = tmp_path / "plan.yaml"
     path.write_text(PLAN, "utf-8")
     return path
@@ -54,7 +54,7 @@ def ran(monkeypatch):
         elif name == "export":
             made = [log.parent / "export" / part for part in ("scene.shacira", "config.yml")]
         else:
-            made = [log.parent / "facts.json"]
+            made = [log.parent / "figures.json"]
         for path in made:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(FACTS), "utf-8")
@@ -72,12 +72,12 @@ def stems(commands):
 def test_a_sweep_trains_exports_and_measures_each_job_once(plan, tmp_path, ran):
     output, said = tmp_path / "results" / "rows.jsonl", []
     assert sweep.run_plan(plan, output, work_dir=tmp_path / "work", say=said.append) == []
-    assert stems(ran) == ["cli train", "cli export", "rate_distortion --run"] * 2
+    assert stems(ran) == ["main train", "main export", "rate_distortion --run"] * 2
     rows = load_rows([output])
     assert [row["rate_lambda"] for row in rows] == [0.001, 0.01]
     assert rows[0]["psnr"] == 20 and rows[0]["plan"] == "plan.yaml" and rows[0]["steps"] == 2
     assert rows[0]["peak_rss_mb"] == 1.5 and rows[0]["train_seconds"] >= 0
-    assert rows[0]["settings"] == {"model.num_levels": 4}
+    assert rows[0]["settings"] == {"model.grid.num_levels": 4}
     assert str(tmp_path) not in output.read_text("utf-8")  # no paths of a machine in results
     ran.clear()
     said.clear()
@@ -125,7 +125,7 @@ def test_a_failed_job_is_told_and_the_others_go_on(plan, tmp_path, ran, monkeypa
     monkeypatch.setattr(sweep, "_run", run)
     ran.clear()
     assert sweep.run_plan(plan, output, work_dir=tmp_path / "work", say=said.append) == []
-    assert stems(ran) == ["cli export", "rate_distortion --run"]
+    assert stems(ran) == ["main export", "rate_distortion --run"]
     assert len(load_rows([output])) == 2
 
 
@@ -214,7 +214,7 @@ def test_a_real_sweep_measures_what_ns_eval_measures(tmp_path, here):
 
     (tmp_path / "preset.yaml").write_text("model.rate_lambda: 0.5\n", "utf-8")
     (tmp_path / "plain.yaml").write_text(
-        "model.quantizer: none\nmodel.latent_dim: 4\nmodel.weight_qat_start: 1.0\n", "utf-8"
+        "model.quantizer.mode: none\nmodel.latent_dim: 4\nmodel.weight_qat_start: 1.0\n", "utf-8"
     )
     plan = tmp_path / "plan.yaml"
     plan.write_text(
@@ -225,12 +225,12 @@ dataparser: rtmv-data
 downscale: 2
 steps: 2
 settings:
-  model.num_levels: 4
-  model.max_res: 64
-  model.log2_hashmap_size: 10
-  model.occupancy_resolution: 32
-  model.target_num_samples: 4096
-  model.latents_init_std: 2.0
+  model.grid.num_levels: 4
+  model.grid.max_res: 64
+  model.grid.log2_hashmap_size: 10
+  model.sampling.occupancy_resolution: 32
+  model.sampling.target_num_samples: 4096
+  model.grid.latents_init_std: 2.0
 runs:
   - preset: preset.yaml
     rate_lambdas: [1.0e-3]
@@ -256,9 +256,9 @@ runs:
     assert ours["paper_accounting_bytes"] > ours["bytes_by_part"]["weights"]
     assert ours["rate_lambda_at_end"] == 0.001
     # Everything is occupied yet: there is nothing to skip.
-    recoded = ours["recoded_bytes"]
-    assert recoded["skipping off"] == ours["bytes"] < recoded["weights at 32 bits"]
-    assert recoded["contexts and skipping off"] >= recoded["skipping off"]
+    other = ours["codec_ablation_bytes"]
+    assert other["skipping off"] == ours["bytes"] < other["weights at 32 bits"]
+    assert other["contexts and skipping off"] >= other["skipping off"]
     assert plain["method"] == "ngp-fp16" and plain["compressor"] in ("zstd-19", "xz-6")
     size = (work.resolve() / plain["key"] / "parameters.fp16").stat().st_size
     assert plain["bytes"] == size == sum(plain["bytes_by_part"].values())
@@ -268,34 +268,34 @@ runs:
     assert plain["psnr"] == pytest.approx(floats["psnr"], abs=0.1)  # half floats lose little
 
 
-def test_pooled_entropy_is_that_of_each_channel():
-    from shacira_nerfstudio.bench.rate_distortion import pooled_entropy_bytes
+def test_entropy_is_that_of_each_channel():
+    from shacira_nerfstudio.bench.codec_audit import entropy_bytes
 
     flat = np.tile(np.arange(4, dtype=np.int16), 1000)[:, None]
-    assert pooled_entropy_bytes(flat) == 4000 * 2 / 8
-    assert pooled_entropy_bytes(np.zeros((100, 2), np.int16)) == 0
-    assert pooled_entropy_bytes(np.concatenate([flat, flat * 0], 1)) == 4000 * 2 / 8
+    assert entropy_bytes(flat) == 4000 * 2 / 8
+    assert entropy_bytes(np.zeros((100, 2), np.int16)) == 0
+    assert entropy_bytes(np.concatenate([flat, flat * 0], 1)) == 4000 * 2 / 8
 
 
 @pytest.mark.parametrize("compressor", ["xz-6", "zstd-19"])
 def test_half_floats_come_back(compressor, monkeypatch):
-    from shacira_nerfstudio.bench import fp16_baseline as plain_file
+    from shacira_nerfstudio.bench import fp16_baseline
 
     if compressor == "zstd-19":
         pytest.importorskip("zstandard")
     else:
-        monkeypatch.setattr(plain_file.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(fp16_baseline.importlib.util, "find_spec", lambda name: None)
     generator = np.random.default_rng(0)
     arrays = {"a": generator.normal(size=(50, 3)), "b": np.zeros(1000), "c": np.ones(())}
-    data, by_name, used = plain_file.pack_halves(arrays)
+    data, by_name, used = fp16_baseline.pack_halves(arrays)
     assert used == compressor
     assert sum(by_name.values()) == len(data) and by_name["b"] < 200 < by_name["a"]
     shapes = {name: array.shape for name, array in arrays.items()}
-    back = plain_file.unpack_halves(data, shapes, used)
+    back = fp16_baseline.unpack_halves(data, shapes, used)
     for name, array in arrays.items():
         assert np.array_equal(back[name], array.astype(np.float16).astype(np.float32))
     with pytest.raises(ValueError, match="expected"):
-        plain_file.unpack_halves(data + b"x", shapes, used)
+        fp16_baseline.unpack_halves(data + b"x", shapes, used)
 
 
 def test_commits_and_machines_are_named_without_paths():
@@ -308,5 +308,5 @@ def test_commits_and_machines_are_named_without_paths():
 def test_a_job_shows_all_it_is(plan):
     job = load_plan(plan)[0]
     assert job.title == "demo, shacira, preset, lambda 0.001, 2 steps, seed 42"
-    plainer = dataclasses.replace(job, ablation="no x", changes={"model.hidden_dim": 8})
+    plainer = dataclasses.replace(job, ablation="no x", changes={"model.networks.hidden_dim": 8})
     assert "ablation no x, hidden_dim 8" in plainer.title

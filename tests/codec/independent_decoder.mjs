@@ -38,11 +38,6 @@ class Bytes {
   rest() { return this.take(this.data.length - this.at); }
   u8(low = 0, high = 255) { return within(this.take(1)[0], low, high, `a byte of ${this.what}`); }
   u32() { const [a, b, c, d] = this.take(4); return a + 256 * (b + 256 * (c + 256 * d)); }
-  u64() {
-    const low = this.u32(), high = this.u32();
-    demand(high < 1 << 21, `a length of ${this.what} is too large`);
-    return low + high * 2 ** 32;
-  }
   f32() {
     const raw = this.take(4);
     const value = new DataView(raw.buffer, raw.byteOffset, 4).getFloat32(0, true);
@@ -105,12 +100,12 @@ class Stream {
     this.at = this.lane = 0;
   }
   begin() { this.lane = 0; }
-  // `find` gives the letter of a slot, `freq` and `start` what belongs to the letter.
+  // `find` gives the index of a symbol from a slot, `freq` and `start` what belongs to the index.
   next(p, find, freq, start) {
     demand(this.states.length > 0, `${this.what} has symbols but no bytes`);
     const size = 2 ** p, old = this.states[this.lane], slot = old % size;
-    const letter = find(slot);
-    let x = freq(letter) * Math.floor(old / size) + slot - start(letter);
+    const index = find(slot);
+    let x = freq(index) * Math.floor(old / size) + slot - start(index);
     if (x < 65536) {
       demand(this.at + 2 <= this.words.length, `${this.what} runs out of words`);
       x = 65536 * x + this.words[this.at] + 256 * this.words[this.at + 1];
@@ -118,11 +113,11 @@ class Stream {
     }
     this.states[this.lane] = x;
     this.lane = (this.lane + 1) % this.states.length;
-    return letter;
+    return index;
   }
   symbol(table) {
     if (table.freqs.length === 1) return table.minimum;
-    const find = (slot) => table.letters[slot];
+    const find = (slot) => table.slots[slot];
     return table.minimum + this.next(table.p, find, (i) => table.freqs[i], (i) => table.starts[i]);
   }
   occupied(f) {
@@ -137,54 +132,54 @@ class Stream {
 
 // ---- sections 3 and 4: tables and arrays
 
-function readRoot(bits, expected) {
+function readSqrtFreq(bits, expected) {
   const u = bits.golomb(Math.max(0, 32 - Math.clz32(expected) - 2));
   return u > 2 * expected ? u : expected + (u % 2 ? -(u + 1) / 2 : u / 2);
 }
 
-// `above`: the table before this one, where there is one to be relative to.
-function readTable(bits, p, above) {
+// `before`: the table before this one, where there is one to be relative to.
+function readTable(bits, p, before) {
   const what = `a table of ${bits.what}`;
-  const minimum = above ? above.minimum + bits.signed(0) : bits.signed(2);
-  const n = above
-    ? above.minimum + above.roots.length + bits.signed(0) - minimum : bits.golomb(2) + 1;
+  const minimum = before ? before.minimum + bits.signed(0) : bits.signed(2);
+  const n = before
+    ? before.minimum + before.values.length + bits.signed(0) - minimum : bits.golomb(2) + 1;
   within(minimum, -4095, 4095, `the minimum of ${what}`);
   within(minimum + n - 1, minimum, 4095, `the maximum of ${what}`);
-  const roots = [];
-  const push = (root, count) => {
-    within(root, 0, 1024, `a root of ${what}`);
-    demand(roots.length + count <= n, `${what} has too many roots`);
-    while (count-- > 0) roots.push(root);
+  const values = [];
+  const push = (r, count) => {
+    within(r, 0, 1024, `a sqrt_freq of ${what}`);
+    demand(values.length + count <= n, `${what} has too many values`);
+    while (count-- > 0) values.push(r);
   };
-  for (let previous = 0; roots.length < n; ) {
-    if (!above) {
-      previous = readRoot(bits, previous);
+  for (let previous = 0; values.length < n; ) {
+    if (!before) {
+      previous = readSqrtFreq(bits, previous);
       push(previous, previous ? 1 : bits.golomb(1) + 1);
       continue;
     }
-    const place = minimum + roots.length - above.minimum;
-    const h = above.roots[place] ?? 0, t = above.roots[place - 1] ?? 0;
+    const place = minimum + values.length - before.minimum;
+    const h = before.values[place] ?? 0, t = before.values[place - 1] ?? 0;
     const x = t === 0 ? Math.floor((previous + h + 1) / 2)
       : Math.min(1024, Math.floor((h * (previous + 2) + Math.floor((t + 2) / 2)) / (t + 2)));
-    const isOuter = +(roots.length === 0 || roots.length === n - 1);
-    previous = readRoot(bits, Math.max(0, x - isOuter)) + isOuter;
+    const isOuter = +(values.length === 0 || values.length === n - 1);
+    previous = readSqrtFreq(bits, Math.max(0, x - isOuter)) + isOuter;
     push(previous, 1);
     if (previous === 0 && x === 0) push(0, bits.golomb(0));
   }
-  const present = roots.filter((root) => root > 0).length, whole = 2 ** p;
-  demand(roots[0] && roots[n - 1] && present <= whole, `${what} has wrong roots`);
-  let weights = roots.map((root) => (root ? (root - 1) ** 2 : 0));
-  if (weights.every((w) => w === 0)) weights = roots.map((root) => +(root > 0));
+  const present = values.filter((r) => r > 0).length, whole = 2 ** p;
+  demand(values[0] && values[n - 1] && present <= whole, `${what} has wrong values`);
+  let weights = values.map((r) => (r ? (r - 1) ** 2 : 0));
+  if (weights.every((w) => w === 0)) weights = values.map((r) => +(r > 0));
   const total = weights.reduce((a, b) => a + b);
-  const freqs = roots.map(
-    (root, i) => (root ? 1 + Math.floor((weights[i] * (whole - present)) / total) : 0));
+  const freqs = values.map(
+    (r, i) => (r ? 1 + Math.floor((weights[i] * (whole - present)) / total) : 0));
   let largest = 0;
   freqs.forEach((f, i) => { if (f > freqs[largest]) largest = i; });
   freqs[largest] += whole - freqs.reduce((a, b) => a + b);
-  const starts = [], letters = new Uint16Array(whole);
+  const starts = [], slots = new Uint16Array(whole);
   let sum = 0;
-  freqs.forEach((f, i) => { starts.push(sum); letters.fill(i, sum, sum + f); sum += f; });
-  return { minimum, roots, freqs, starts, letters, p };
+  freqs.forEach((f, i) => { starts.push(sum); slots.fill(i, sum, sum + f); sum += f; });
+  return { minimum, values, freqs, starts, slots, p };
 }
 
 function readArray(bytes, count, low, high) {
@@ -209,31 +204,32 @@ function readArray(bytes, count, low, high) {
 
 // ---- section 5: occupancy
 
-// All cells of {0 … side - 1}^D, the last axis fastest.
-function* cellsOf(side, dims) {
-  const cell = new Array(dims).fill(0);
-  for (let left = side ** dims; left > 0; left--) {
+// All cells of a grid of this shape, the last axis fastest.
+function* cellsOf(shape) {
+  const cell = shape.map(() => 0);
+  for (let left = product(shape); left > 0; left--) {
     yield cell;
-    for (let axis = dims - 1; axis >= 0; axis--) {
-      if (++cell[axis] < side) break;
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      if (++cell[axis] < shape[axis]) break;
       cell[axis] = 0;
     }
   }
 }
 
-const flat = (cell, side) => cell.reduce((index, c) => index * side + c, 0);
+const product = (numbers) => numbers.reduce((a, b) => a * b, 1);
+const flat = (cell, shape) => cell.reduce((index, c, axis) => index * shape[axis] + c, 0);
 
-function coordinates(index, side, dims) {
-  const cell = new Array(dims);
-  for (let axis = dims - 1; axis >= 0; axis--, index = Math.floor(index / side)) {
-    cell[axis] = index % side;
+function coordinates(index, shape) {
+  const cell = new Array(shape.length);
+  for (let axis = shape.length - 1; axis >= 0; axis--, index = Math.floor(index / shape[axis + 1])) {
+    cell[axis] = index % shape[axis];
   }
   return cell;
 }
 
-function backwards(dims) {
+function earlierNeighbours(dims) {
   const result = [];
-  for (const step of cellsOf(3, dims)) {
+  for (const step of cellsOf(new Array(dims).fill(3))) {
     const shifts = step.map((s) => s - 1);
     const leading = [...shifts].reverse().find((s) => s !== 0);
     if (leading === -1) result.push(shifts);
@@ -241,119 +237,125 @@ function backwards(dims) {
   return result;
 }
 
-function readGridOfCells(stream, side, dims, blocks) {
-  const fronts = [], coarse = Math.ceil(side / 4), occupied = new Uint8Array(side ** dims);
-  for (const cell of cellsOf(side, dims)) {
+const quarter = (shape) => shape.map((g) => Math.ceil(g / 4));
+
+function readGridOfCells(stream, shape, blocks) {
+  const wavefronts = [], coarse = quarter(shape), occupied = new Uint8Array(product(shape));
+  for (const cell of cellsOf(shape)) {
     if (blocks && !blocks[flat(cell.map((c) => c >> 2), coarse)]) continue;
-    const front = cell.reduce((sum, c, axis) => sum + c * 2 ** axis, 0);
-    (fronts[front] ??= []).push([...cell]);
+    const number = cell.reduce((sum, c, axis) => sum + c * 2 ** axis, 0);
+    (wavefronts[number] ??= []).push([...cell]);
   }
-  const neighbours = backwards(dims), seen = new Float64Array(2 ** (neighbours.length + 1));
-  for (const front of fronts) {
-    if (!front) continue;
-    const patterns = front.map((cell) => neighbours.reduce((pattern, shift) => {
+  const neighbours = earlierNeighbours(shape.length);
+  const seen = new Float64Array(2 ** (neighbours.length + 1));
+  for (const wavefront of wavefronts) {
+    if (!wavefront) continue;
+    const patterns = wavefront.map((cell) => neighbours.reduce((pattern, shift) => {
       const other = cell.map((c, axis) => c + shift[axis]);
-      const inside = other.every((c) => c >= 0 && c < side);
-      return 2 * pattern + (inside ? occupied[flat(other, side)] : 0);
+      const inside = other.every((c, axis) => c >= 0 && c < shape[axis]);
+      return 2 * pattern + (inside ? occupied[flat(other, shape)] : 0);
     }, 0));
     stream.begin();
-    front.forEach((cell, i) => {
+    wavefront.forEach((cell, i) => {
       const a = seen[2 * patterns[i]], b = seen[2 * patterns[i] + 1];
       const f = Math.floor(((5 * b + 2) * 65536) / (5 * (a + b) + 4));
-      occupied[flat(cell, side)] = stream.occupied(Math.min(Math.max(f, 1), 65535));
+      occupied[flat(cell, shape)] = stream.occupied(Math.min(Math.max(f, 1), 65535));
     });
-    front.forEach((cell, i) => { seen[2 * patterns[i] + occupied[flat(cell, side)]]++; });
+    wavefront.forEach((cell, i) => { seen[2 * patterns[i] + occupied[flat(cell, shape)]]++; });
   }
   return occupied;
 }
 
 function readOccupancy(data, dims, fileBytes) {
-  const bytes = new Bytes(data, "OCCU"), side = bytes.varint(1), lanes = bytes.varint(1, 1024);
+  const bytes = new Bytes(data, "OCCU"), side = bytes.varint(0, 4096);
+  const shape = Array.from({ length: dims }, () => side || bytes.varint(1, 4096));
+  demand(side || shape.some((g) => g !== shape[0]), "OCCU stores equal axes one by one");
   const most = Math.min(2 ** 24, Math.max(2 ** 21, 128 * fileBytes));
-  demand(side ** dims <= most, `OCCU claims ${side}^${dims} cells`);
-  const stream = new Stream(bytes.rest(), lanes, "OCCU"), sides = [side];
-  while (sides[0] > 8) sides.unshift(Math.ceil(sides[0] / 4));
+  demand(product(shape) <= most, `OCCU claims ${shape.join(" x ")} cells`);
+  const lanes = bytes.varint(1, 1024), stream = new Stream(bytes.rest(), lanes, "OCCU");
+  const shapes = [shape];
+  while (Math.max(...shapes[0]) > 8) shapes.unshift(quarter(shapes[0]));
   let cells = null;
-  for (const each of sides) cells = readGridOfCells(stream, each, dims, cells);
+  for (const each of shapes) cells = readGridOfCells(stream, each, cells);
   stream.end();
-  return { side, cells };
+  return { shape, cells };
 }
 
 // ---- section 6: levels
 
 class Level {
-  constructor(version, channels, dims, N, T, occupancy, coarser) {
-    Object.assign(this, { version, dims, N, T, occupancy });
-    this.isDense = N ** dims <= T;
-    const G = occupancy ? occupancy.side : 1;
-    this.lo = Array.from({ length: G + 1 },
-      (_, c) => Math.floor((2 * c * (N - 1) + G) / (2 * G)));
-    // vertices of the hashed levels that are walked, up to here
+  constructor(channels, N, T, occupancy, coarser) {
+    const dims = N.length;
+    Object.assign(this, { dims, N, T, occupancy });
+    this.isDense = product(N) <= T;
+    this.sides = N.map((n) => n + 1);
+    this.lo = N.map((n, axis) => {
+      const G = occupancy ? occupancy.shape[axis] : 1;
+      return Array.from({ length: G + 1 }, (_, c) => Math.floor((2 * c * (n - 1) + G) / (2 * G)));
+    });
+    // vertices of the hashed levels that are not saturated, up to here
     this.walked = coarser ? coarser.walked : 0;
-    const vertices = (N + 1) ** dims;
-    this.isCrowded = !this.isDense
+    const vertices = product(this.sides);
+    this.isSaturated = !this.isDense
       && (this.walked + vertices > 2 ** 28 || this.load(24) > 24 * T);
-    if (!this.isDense && !this.isCrowded) this.walked += vertices;
-    // likewise of the crowded levels that are described, and of those with neighbours
-    this.described = coarser ? coarser.described : 0;
+    if (!this.isDense && !this.isSaturated) this.walked += vertices;
+    // likewise of the saturated levels that have features, and of those with neighbours
+    this.extra = coarser ? coarser.extra : 0;
     this.counted = coarser ? coarser.counted : 0;
-    this.isDescribed = !this.isCrowded || (version > 1
-      && this.described + vertices <= 2 ** 26 && this.load(64) <= 64 * T);
-    if (this.isCrowded && this.isDescribed) this.described += vertices;
-    this.hasNeighbours = version > 1 && this.isDescribed
-      && this.counted + vertices * channels <= 2 ** 28;
+    this.hasFeatures = !this.isSaturated
+      || (this.extra + vertices <= 2 ** 26 && this.load(64) <= 64 * T);
+    if (this.isSaturated && this.hasFeatures) this.extra += vertices;
+    this.hasNeighbours = this.hasFeatures && this.counted + vertices * channels <= 2 ** 28;
     if (this.hasNeighbours) this.counted += vertices * channels;
   }
   *occupiedCells() {
     if (!this.occupancy) { yield new Array(this.dims).fill(0); return; }
     let i = 0;
-    for (const cell of cellsOf(this.occupancy.side, this.dims)) {
-      if (this.occupancy.cells[i++]) yield cell;
-    }
+    for (const cell of cellsOf(this.occupancy.shape)) if (this.occupancy.cells[i++]) yield cell;
   }
   load(most) {
     let sum = 0;
     for (const cell of this.occupiedCells()) {
-      sum += cell.reduce((product, c) => product * (this.lo[c + 1] - this.lo[c] + 2), 1);
+      sum += product(cell.map((c, axis) => this.lo[axis][c + 1] - this.lo[axis][c] + 2));
       if (sum > most * this.T) break;
     }
     return sum;
   }
   entry(v) {
     const { N, T } = this;
-    if (this.isDense) return v.reduce((sum, c, axis) => sum + c * N ** axis, 0) % T;
+    if (this.isDense) return v.reduceRight((index, c, axis) => index * N[axis] + c, 0) % T;
     let hash = v[0] ^ Math.imul(v[1], 2654435761 | 0);
     if (this.dims === 3) hash ^= Math.imul(v[2], 805459861);
     return (hash >>> 0) % T;
   }
-  // For every vertex, x slowest: how many touched level cells have it as a corner.
-  supports() {
-    const { N, dims } = this, touched = new Uint8Array(N ** dims);
+  // For every vertex, x slowest: how many touched cells have it as a corner.
+  touchedCells() {
+    const { N, dims, sides } = this, touched = new Uint8Array(product(N));
     for (const cell of this.occupiedCells()) {
       const mark = (axis, index) => {
         if (axis === dims) { touched[index] = 1; return; }
-        const last = this.lo[cell[axis] + 1];
-        for (let j = this.lo[cell[axis]]; j <= last; j++) mark(axis + 1, index * N + j);
+        const lo = this.lo[axis], last = lo[cell[axis] + 1];
+        for (let j = lo[cell[axis]]; j <= last; j++) mark(axis + 1, index * N[axis] + j);
       };
       mark(0, 0);
     }
-    const counts = new Uint8Array((N + 1) ** dims);
-    const corners = Array.from(cellsOf(2, dims), (corner) => flat(corner, N + 1));
+    const counts = new Uint8Array(product(sides));
+    const corners = Array.from(cellsOf(N.map(() => 2)), (corner) => flat(corner, sides));
     for (let cell = touched.indexOf(1); cell >= 0; cell = touched.indexOf(1, cell + 1)) {
-      const vertex = flat(coordinates(cell, N, dims), N + 1);
+      const vertex = flat(coordinates(cell, N), sides);
       for (const corner of corners) counts[vertex + corner]++;
     }
     return counts;
   }
   // The magnitude at a vertex: the sum over the corners of the coarser level's cell around it.
   magnitudeAt(v, coarser, cache) {
-    const { N } = this, M = coarser.N;
-    const cell = v.map((c) => Math.min(
-      Math.floor(((2 * c - 1) * (M - 1) + N - 1) / (2 * (N - 1))), M - 1));
-    const key = flat(cell, M);
+    const { N } = this;
+    const cell = v.map((c, axis) => Math.min(Math.floor(
+      ((2 * c - 1) * (coarser.N[axis] - 1) + N[axis] - 1) / (2 * (N[axis] - 1))), coarser.N[axis] - 1));
+    const key = flat(cell, coarser.N);
     if (!cache.has(key)) {
       let sum = 0;
-      for (const corner of cellsOf(2, this.dims)) {
+      for (const corner of cellsOf(N.map(() => 2))) {
         sum += coarser.sizes[coarser.entry(cell.map((c, axis) => c + corner[axis]))];
       }
       cache.set(key, sum);
@@ -361,31 +363,30 @@ class Level {
     return cache.get(key);
   }
   features(coarser) {
-    const support = new Uint8Array(this.T), magnitude = new Uint8Array(this.T);
-    const ancestry = new Uint8Array(this.T), cache = new Map(), older = new Map();
-    if (!this.isDescribed) return { support, magnitude, ancestry };
-    const ancestor = coarser && this.version > 1 ? coarser.coarser : null;
-    this.counts = this.supports();
+    const [touched, parent, grandparent] = [0, 1, 2].map(() => new Uint8Array(this.T));
+    if (!this.hasFeatures) return { touched, parent, grandparent };
+    const older = coarser ? coarser.coarser : null, caches = [new Map(), new Map()];
+    this.counts = this.touchedCells();
     this.counts.forEach((count, index) => {
       if (!count) return;
-      const v = coordinates(index, this.N + 1, this.dims), e = this.entry(v);
-      support[e] = Math.max(support[e], count);
-      if (coarser) magnitude[e] = Math.max(magnitude[e], this.magnitudeAt(v, coarser, cache));
-      if (ancestor) ancestry[e] = Math.max(ancestry[e], this.magnitudeAt(v, ancestor, older));
+      const v = coordinates(index, this.sides), e = this.entry(v);
+      touched[e] = Math.max(touched[e], count);
+      if (coarser) parent[e] = Math.max(parent[e], this.magnitudeAt(v, coarser, caches[0]));
+      if (older) grandparent[e] = Math.max(grandparent[e], this.magnitudeAt(v, older, caches[1]));
     });
-    return { support, magnitude, ancestry };
+    return { touched, parent, grandparent };
   }
   // The largest sum of sizes over the vertices next to a touched vertex of each entry.
-  around(sizes) {
+  neighbourMagnitudes(sizes) {
     const found = new Uint8Array(this.T);
     this.counts.forEach((count, index) => {
       if (!count) return;
-      const v = coordinates(index, this.N + 1, this.dims), e = this.entry(v);
+      const v = coordinates(index, this.sides), e = this.entry(v);
       let total = 0;
       for (let axis = 0; axis < this.dims; axis++) {
         for (const step of [-1, 1]) {
           const c = v[axis] + step;
-          if (c >= 0 && c <= this.N) total += sizes[this.entry(v.with(axis, c))];
+          if (c >= 0 && c <= this.N[axis]) total += sizes[this.entry(v.with(axis, c))];
         }
       }
       found[e] = Math.max(found[e], total);
@@ -397,28 +398,28 @@ class Level {
     const bits = new Bits(bytes.take(bytes.varint()), what);
     const stream = new Stream(bytes.rest(), lanes, what);
     this.coarser = coarser;
-    const { support, magnitude, ancestry } = this.features(coarser), all = this.isCrowded || !this.occupancy;
-    const entries = [];
-    for (let e = 0; e < this.T; e++) if (all || support[e]) entries.push(e);
+    const { touched, parent, grandparent } = this.features(coarser);
+    const all = this.isSaturated || !this.occupancy, entries = [];
+    for (let e = 0; e < this.T; e++) if (all || touched[e]) entries.push(e);
     const symbols = new Int16Array(this.T * channels), totals = new Uint16Array(this.T);
     for (let channel = 0; channel < channels; channel++) {
       const passes = bits.bit() ? [(e) => e % 2 === 0, (e) => e % 2 === 1] : [() => true];
       passes.forEach((takes, number) => {
-        const model = readModel(bits, this.version, channel > 0, number > 0, p);
+        const model = readModel(bits, channel > 0, number > 0, p), { w } = model;
         const chosen = passes.length > 1 ? entries.filter(takes) : entries;
-        let around = null;
-        if (model.n && this.hasNeighbours) {
+        let neighbours = null;
+        if (w[5] && this.hasNeighbours) {
           const sizes = new Uint8Array(this.T);
           for (const e of entries) sizes[e] = Math.min(31, Math.abs(symbols[e * channels + channel]));
-          around = this.around(sizes);
+          neighbours = this.neighbourMagnitudes(sizes);
         }
         stream.begin();
         for (const e of chosen) {
           const place = e * channels + channel;
           const partner = number ? symbols[(e ^ 1) * channels + channel] : 0;
-          const score = model.a * support[e] + model.b * magnitude[e]
-            + model.e * Math.min(31, totals[e]) + model.g * Math.min(31, Math.abs(partner))
-            + model.h * ancestry[e] + (around ? model.n * around[e] : 0);
+          const score = w[0] * touched[e] + w[1] * parent[e] + w[2] * Math.min(31, totals[e])
+            + w[3] * Math.min(31, Math.abs(partner)) + w[4] * grandparent[e]
+            + (neighbours ? w[5] * neighbours[e] : 0);
           const before = channel ? symbols[place - 1] : 0;
           const table = model.tables[classOf(model, score, before, partner)];
           demand(table, `${what} has a class without a table`);
@@ -443,28 +444,26 @@ function classOf(model, score, before, partner) {
   return (number * (2 * r + 1) + clip(before, r)) * (2 * u + 1) + clip(partner, u);
 }
 
-function readModel(bits, version, hasBefore, hasPartner, p) {
-  const weight = () => within(bits.golomb(1), 0, 63, `a weight of ${bits.what}`);
-  const a = weight(), b = weight(), e = weight(), g = weight();
-  const h = version > 1 ? weight() : 0, n = version > 1 ? weight() : 0;
-  const r = bits.take(2), u = bits.take(2), most = version > 1 ? 47376 : 20034;
-  demand(hasBefore || (e === 0 && r === 0), `${bits.what} looks at a channel before the first`);
-  demand(hasPartner || (g === 0 && u === 0 && n === 0), `${bits.what} looks at partners in a first pass`);
+function readModel(bits, hasBefore, hasPartner, p) {
+  const w = Array.from({ length: 6 }, () => within(bits.golomb(1), 0, 63, `a weight of ${bits.what}`));
+  const r = bits.take(2), u = bits.take(2);
+  demand(hasBefore || (w[2] === 0 && r === 0), `${bits.what} looks at a channel before the first`);
+  demand(hasPartner || (w[3] === 0 && u === 0 && w[5] === 0),
+    `${bits.what} looks at partners in a first pass`);
   const thresholds = [];
   let threshold = 0;
   for (let t = bits.take(4); t > 0; t--) {
     threshold += bits.golomb(4) + 1;
-    thresholds.push(within(threshold, 0, most, `a threshold of ${bits.what}`));
+    thresholds.push(within(threshold, 0, 47376, `a threshold of ${bits.what}`));
   }
   const number = (thresholds.length + 1) * (2 * r + 1) * (2 * u + 1);
-  let above = null;
+  let before = null;
   const tables = Array.from({ length: number }, () => {
     if (!bits.take(1)) return null;
-    const table = readTable(bits, p, above);
-    if (version > 2) above = table;
-    return table;
+    before = readTable(bits, p, before);
+    return before;
   });
-  return { a, b, e, g, h, n, r, u, thresholds, tables };
+  return { w, r, u, thresholds, tables };
 }
 
 // ---- section 1: container and small sections
@@ -490,29 +489,15 @@ function readContents(contents) {
   return entries;
 }
 
-function readOldContents(contents) {
-  const entries = [];
-  demand(contents.data.length % 24 === 0, "the contents have a wrong length");
-  for (let end = 16 + contents.data.length; contents.at < contents.data.length; ) {
-    const tag = readTag(contents), offset = contents.u64(), size = contents.u64();
-    demand(offset === end, `section ${tag} begins in the wrong place`);
-    end += size;
-    entries.push({ tag, size, sum: contents.u32() });
-  }
-  return entries;
-}
-
 function readSections(data) {
   const head = new Bytes(data, "the container");
   demand(String.fromCharCode(...head.take(4)) === "SHCR", "this is no .shacira file");
-  const version = within(head.u8(), 1, 3, "the version of the format");
-  demand(head.u8() === 0, "this is another version of the format");
+  demand(head.u8() === 1 && head.u8() === 0, "this is another version of the format");
   demand(head.u8() === 0 && head.u8() === 0, "the flags are not 0");
-  const length = within(head.u32(), 1, 24 * 256, "the length of the contents"), crc = head.u32();
+  const length = within(head.u32(), 1, 4096, "the length of the contents"), crc = head.u32();
   const raw = head.take(length);
   demand(crc32(raw) === crc, "the contents are damaged");
-  const contents = new Bytes(raw, "the contents"), levels = [], parts = {};
-  const entries = version > 2 ? readContents(contents) : readOldContents(contents);
+  const entries = readContents(new Bytes(raw, "the contents")), levels = [], parts = {};
   let end = 16 + length, last = 0;
   for (const { tag, size, sum } of entries) {
     const offset = end;
@@ -532,7 +517,7 @@ function readSections(data) {
   }
   demand(end === data.length, "the file does not end with its last section");
   for (const tag of ["HEAD", "GRID", "WGTS"]) demand(parts[tag], `section ${tag} is missing`);
-  return { version, parts, levels };
+  return { parts, levels };
 }
 
 function canonical(value) {
@@ -544,10 +529,7 @@ function canonical(value) {
     demand(Number.isSafeInteger(value), "a number in JSON is no integer below 2^53");
     return String(value);
   }
-  demand(value !== null && typeof value === "object" && !Array.isArray(value),
-    "a value in JSON is no string, integer or object");
-  const members = Object.keys(value).sort().map((key) => `${canonical(key)}:${canonical(value[key])}`);
-  return `{${members.join(",")}}`;
+  return refuse("a value in JSON is no string or integer");
 }
 
 function readJson(payload, most, what) {
@@ -555,34 +537,38 @@ function readJson(payload, most, what) {
   const text = Buffer.from(payload).toString("latin1");
   let value;
   try { value = JSON.parse(text); } catch { refuse(`${what} is no JSON`); }
-  demand(typeof value === "object" && canonical(value) === text, `${what} is not canonical JSON`);
+  demand(value !== null && typeof value === "object" && !Array.isArray(value), `${what} is no object`);
+  const members = Object.keys(value).sort().map((key) => `${canonical(key)}:${canonical(value[key])}`);
+  demand(`{${members.join(",")}}` === text, `${what} is not canonical JSON`);
   return value;
 }
 
-function checkFacts(facts, what, isWord) {
-  demand(typeof facts === "object", `${what} is no object`);
-  for (const [key, value] of Object.entries(facts)) {
+function checkMetadata(metadata, what, isWord) {
+  for (const [key, value] of Object.entries(metadata)) {
     demand(/^[a-z0-9_]{1,64}$/.test(key), `${what} has an impossible key`);
-    demand(typeof value === "number" || (typeof value === "string" && isWord(value)),
-      `${what} holds something else than integers and strings`);
+    demand(typeof value === "number" || isWord(value), `${what} has an impossible text`);
   }
 }
 
-function readGrid(version, payload) {
-  const bytes = new Bytes(payload, "GRID");
-  const dims = bytes.u8(2, 3), count = bytes.u8(1, 64), channels = bytes.u8(1, 16), pairs = [];
-  let before = 0;
+function readGrid(payload) {
+  const bytes = new Bytes(payload, "GRID"), shape = bytes.u8(), isEqual = shape < 128;
+  const dims = within(shape % 128, 2, 3, "the number of axes");
+  const count = bytes.u8(1, 64), channels = bytes.u8(1, 16), levels = [];
+  let before = new Array(dims).fill(0);
   for (let level = 0; level < count; level++) {
-    const number = version > 2 ? before + bytes.varint() : bytes.u32();
-    const N = within(number, Math.max(2, before), 2 ** 20, "a resolution");
-    const T = within(version > 2 ? readSize(bytes, N ** dims) : bytes.u32(), 8, 2 ** 28, "a table size");
+    const steps = Array.from({ length: isEqual ? 1 : dims }, () => bytes.varint());
+    const N = before.map((n, axis) => within(
+      n + steps[isEqual ? 0 : axis], 2, 2 ** 20, "a resolution"));
+    const T = within(readSize(bytes, product(N)), 8, 2 ** 28, "a table size");
     demand(T % 8 === 0, "a table size is no multiple of 8");
-    demand(N ** dims <= T || Number.isInteger(Math.log2(T)), "a hashed table is no power of two");
-    pairs.push([N, T]);
+    demand(product(N) <= T || Number.isInteger(Math.log2(T)), "a hashed table is no power of two");
+    levels.push({ N, T });
     before = N;
   }
+  demand(isEqual || levels.some(({ N }) => N.some((n) => n !== N[0])),
+    "GRID stores equal axes one by one");
   bytes.end();
-  return { dims, channels, pairs };
+  return { dims, channels, levels };
 }
 
 function readSize(bytes, vertices) {
@@ -594,36 +580,26 @@ function readSize(bytes, vertices) {
   return T;
 }
 
-function readHead(version, payload, grid) {
-  const kinds = ["radiance_field", "image"];
-  let head;
-  if (version > 2) {
-    const bytes = new Bytes(payload, "HEAD"), kind = kinds[bytes.u8(0, 1)];
-    const present = bytes.u8(), digest = Buffer.from(bytes.take(32)).toString("hex");
-    head = { kind, digest, num_levels_present: present, architecture: readJson(bytes.rest(), 65536, "HEAD") };
-  } else {
-    head = readJson(payload, 65536, "HEAD");
-    const keys = ["architecture", "digest", "kind", "latent_dim", "num_dims", "num_entries",
-      "num_levels", "num_levels_present"];
-    demand(Object.keys(head).join() === keys.join(), "HEAD has other keys");
-    const total = grid.pairs.reduce((sum, [, T]) => sum + T, 0);
-    demand(head.num_dims === grid.dims && head.latent_dim === grid.channels
-      && head.num_levels === grid.pairs.length && head.num_entries === total,
-    "HEAD and GRID do not agree");
-  }
-  checkFacts(head.architecture, "architecture", (text) => /^[ -~]{0,200}$/.test(text));
-  demand(head.kind === kinds[3 - grid.dims], "kind does not fit GRID");
-  within(head.num_levels_present, 1, grid.pairs.length, "the number of levels present");
-  return head;
+function readHead(payload, grid) {
+  const bytes = new Bytes(payload, "HEAD"), kind = bytes.u8(0, 2);
+  demand(grid.dims === [3, 2, 3][kind], "kind does not fit GRID");
+  const present = bytes.u8(1, grid.levels.length);
+  const digest = Buffer.from(bytes.take(32)).toString("hex");
+  checkMetadata(readJson(bytes.rest(), 65536, "HEAD"), "architecture",
+    (text) => /^[ -~]{0,200}$/.test(text));
+  return { present, digest };
 }
 
 function checkSize(grid, present, fileBytes) {
-  const total = grid.pairs.reduce((sum, [, T]) => sum + T, 0);
+  const total = grid.levels.reduce((sum, { T }) => sum + T, 0);
   demand(total <= 2 ** 27, "GRID claims too many entries");
   demand(total * grid.channels <= Math.max(2 ** 24, 2048 * fileBytes), "GRID claims too many symbols");
-  for (const [, T] of grid.pairs.slice(0, present)) {
+  for (const { T } of grid.levels.slice(0, present)) {
     demand(T <= Math.max(2 ** 20, 64 * fileBytes), "GRID claims too large a level");
   }
+  const lengths = grid.levels.slice(0, present).map(({ N }) => Math.max(...N));
+  demand(lengths.reduce((a, b) => a + b) <= Math.max(2 ** 17, 8 * fileBytes),
+    "GRID claims too long levels");
 }
 
 function checkRendering(payload, dims) {
@@ -662,14 +638,13 @@ function readWeights(payload) {
   return tensors;
 }
 
-function readCameras(version, payload) {
+function readCameras(payload) {
   const bytes = new Bytes(payload, "cams"), n = bytes.varint(1, 65536), shared = bytes.u8(0, 1);
   for (let i = shared ? 1 : n; i > 0; i--) {
     for (let k = 0; k < 4; k++) bytes.f32();
     bytes.take(8);
   }
-  const isRotation = version > 2 && bytes.u8(0, 1) === 1;
-  const poses = isRotation ? readRotations(bytes, n) : readMatrices(bytes, n);
+  const poses = bytes.u8(0, 1) ? readRotations(bytes, n) : readMatrices(bytes, n);
   bytes.end();
   const floats = new Bytes(poses, "cams");
   for (let i = 0; i < 12 * n; i++) floats.f32();
@@ -720,27 +695,27 @@ function sha256(arrays) {
 }
 
 function decode(data) {
-  const { version, parts, levels } = readSections(data), grid = readGrid(version, parts.GRID);
-  const head = readHead(version, parts.HEAD, grid);
-  const present = head.num_levels_present;
+  const { parts, levels } = readSections(data), grid = readGrid(parts.GRID);
+  const { present, digest } = readHead(parts.HEAD, grid);
   demand(levels.length === present, `${levels.length} levels where HEAD says ${present}`);
   checkSize(grid, present, data.length);
   const occupancy = parts.OCCU ? readOccupancy(parts.OCCU, grid.dims, data.length) : null;
   if (parts.RNDR) checkRendering(parts.RNDR, grid.dims);
   const result = { weights: sha256(readWeights(parts.WGTS)) };
   if (occupancy) result.occupancy = sha256([occupancy.cells]);
-  if (parts.cams) result.cameras = sha256([readCameras(version, parts.cams)]);
-  if (parts.meta) checkFacts(readJson(parts.meta, 2 ** 20, "meta"), "meta", () => true);
-  demand(!parts.psnr || parts.psnr.length === 2 * grid.pairs.length, "psnr has a wrong length");
+  if (parts.cams) result.cameras = sha256([readCameras(parts.cams)]);
+  if (parts.meta) checkMetadata(readJson(parts.meta, 2 ** 20, "meta"), "meta", () => true);
+  demand(!parts.psnr || parts.psnr.length === 2 * grid.levels.length, "psnr has a wrong length");
   const symbols = [];
   let coarser = null;
   levels.forEach((payload, number) => {
-    const level = new Level(version, grid.channels, grid.dims, ...grid.pairs[number], occupancy, coarser);
+    const { N, T } = grid.levels[number];
+    const level = new Level(grid.channels, N, T, occupancy, coarser);
     symbols.push(level.read(payload, grid.channels, coarser, `LATN ${number}`));
     coarser = level;
   });
   result.symbols = sha256(symbols);
-  demand(result.symbols === head.digest, "the symbols do not have the digest that HEAD states");
+  demand(result.symbols === digest, "the symbols do not have the digest of HEAD");
   return result;
 }
 

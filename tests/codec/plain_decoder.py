@@ -64,18 +64,18 @@ class Stream:
         self.words = list(struct.unpack(f"<{len(words) // 2}H", words))
         self.at = 0
 
-    def segment(self, letters_of, precision):
-        """``letters_of``: per symbol a list of (symbol, frequency) of its table."""
+    def segment(self, tables, precision):
+        """``tables``: per symbol a list of (symbol, frequency)."""
         result, lane = [], 0
-        for letters in letters_of:
-            if len(letters) == 1:
-                result.append(letters[0][0])
+        for freqs in tables:
+            if len(freqs) == 1:
+                result.append(freqs[0][0])
                 continue
             x = self.states[lane]
             s, c = x % (1 << precision), 0
-            for letter, f in letters:
+            for symbol, f in freqs:
                 if c <= s < c + f:
-                    result.append(letter)
+                    result.append(symbol)
                     x = f * (x >> precision) + s - c
                     break
                 c += f
@@ -91,56 +91,55 @@ class Stream:
         assert self.at == len(self.words)
 
 
-def read_root(bits, expected):
+def read_sqrt_freq(bits, expected):
     u = bits.golomb(max(0, expected.bit_length() - 2))
     if u > 2 * expected:
         return u
     return expected + u // 2 if u % 2 == 0 else expected - (u + 1) // 2
 
 
-def roots_by_themselves(bits):
+def sqrt_freqs_alone(bits):
     minimum, n = bits.signed(2), bits.golomb(2) + 1
-    roots, previous = [], 0
-    while len(roots) < n:
-        root = read_root(bits, previous)
-        roots += [0] * (bits.golomb(1) + 1) if root == 0 else [root]
-        previous = root
-    return dict(enumerate(roots, minimum))
+    values, previous = [], 0
+    while len(values) < n:
+        r = read_sqrt_freq(bits, previous)
+        values += [0] * (bits.golomb(1) + 1) if r == 0 else [r]
+        previous = r
+    return dict(enumerate(values, minimum))
 
 
-def roots_after(bits, above):
-    minimum = min(above) + bits.signed(0)
-    maximum = max(above) + bits.signed(0)
-    roots, previous, symbol = {}, 0, minimum
+def sqrt_freqs_after(bits, before):
+    minimum = min(before) + bits.signed(0)
+    maximum = max(before) + bits.signed(0)
+    values, previous, symbol = {}, 0, minimum
     while symbol <= maximum:
-        h, t = above.get(symbol, 0), above.get(symbol - 1, 0)
+        h, t = before.get(symbol, 0), before.get(symbol - 1, 0)
         if t == 0:
             x = (previous + h + 1) // 2
         else:
             x = min(1024, (h * (previous + 2) + (t + 2) // 2) // (t + 2))
         if symbol in (minimum, maximum):
-            root = read_root(bits, max(0, x - 1)) + 1
+            r = read_sqrt_freq(bits, max(0, x - 1)) + 1
         else:
-            root = read_root(bits, x)
-        run = bits.golomb(0) if root == x == 0 else 0
+            r = read_sqrt_freq(bits, x)
+        run = bits.golomb(0) if r == x == 0 else 0
         for _ in range(1 + run):
-            roots[symbol] = root
+            values[symbol] = r
             symbol += 1
-        previous = root
-    return roots
+        previous = r
+    return values
 
 
-def table(bits, p, above=None):
-    """Section 3: a list of (symbol, frequency), and roots by symbol."""
-    found = roots_by_themselves(bits) if above is None else roots_after(bits, above)
-    minimum, roots, n = min(found), list(found.values()), len(found)
-    weights = [(roots[i] - 1) ** 2 if roots[i] else 0 for i in range(n)]
+def table(bits, p, before=None):
+    """Section 3: a list of (symbol, frequency), and sqrt_freqs by symbol."""
+    found = sqrt_freqs_alone(bits) if before is None else sqrt_freqs_after(bits, before)
+    weights = [(r - 1) ** 2 if r else 0 for r in found.values()]
     if not any(weights):
-        weights = [1 if root else 0 for root in roots]
-    spare, total = (1 << p) - sum(root > 0 for root in roots), sum(weights)
-    freqs = [(root > 0) + w * spare // total for root, w in zip(roots, weights, strict=True)]
+        weights = [1 if r else 0 for r in found.values()]
+    spare, total = (1 << p) - sum(r > 0 for r in found.values()), sum(weights)
+    freqs = [(r > 0) + w * spare // total for r, w in zip(found.values(), weights, strict=True)]
     freqs[freqs.index(max(freqs))] += (1 << p) - sum(freqs)
-    return [(minimum + i, freqs[i]) for i in range(n)], found
+    return list(zip(found, freqs, strict=True)), found
 
 
 def array(data, count):
@@ -150,32 +149,34 @@ def array(data, count):
         bits = Bits(data.take((count * width + 7) // 8))
         return [minimum + bits.take(width) for _ in range(count)]
     p, lanes, table_bytes, stream_bytes = data.u8(), data.varint(), data.varint(), data.varint()
-    letters, _ = table(Bits(data.take(table_bytes)), p)
+    freqs, _ = table(Bits(data.take(table_bytes)), p)
     stream = Stream(data.take(stream_bytes), lanes)
-    values = stream.segment([letters] * count, p)
+    values = stream.segment([freqs] * count, p)
     stream.end()
     return values
 
 
 def occupancy(data, dims):
-    """Section 5: the side, and the set of occupied cells."""
-    g, lanes = data.varint(), data.varint()
+    """Section 5: cells per axis, and the set of occupied cells."""
+    g = data.varint()
+    shape = (g,) * dims if g else tuple(data.varint() for _ in range(dims))
+    lanes = data.varint()
     stream = Stream(data.rest(), lanes)
-    sides = [g]
-    while sides[-1] > 8:
-        sides.append((sides[-1] + 3) // 4)
+    shapes = [shape]
+    while max(shapes[-1]) > 8:
+        shapes.append(tuple((g + 3) // 4 for g in shapes[-1]))
     neighbours = [
         n for n in itertools.product((-1, 0, 1), repeat=dims) if tuple(reversed(n)) < (0,) * dims
     ]
     blocks = None
-    for side in reversed(sides):
-        occupied, seen, fronts = set(), {}, {}
-        for cell in itertools.product(range(side), repeat=dims):
+    for sides in reversed(shapes):
+        occupied, seen, wavefronts = set(), {}, {}
+        for cell in itertools.product(*map(range, sides)):
             if blocks is None or tuple(c // 4 for c in cell) in blocks:
-                fronts.setdefault(sum(c << i for i, c in enumerate(cell)), []).append(cell)
-        for front in sorted(fronts):
-            patterns, letters = [], []
-            for cell in fronts[front]:
+                wavefronts.setdefault(sum(c << i for i, c in enumerate(cell)), []).append(cell)
+        for number in sorted(wavefronts):
+            cells, patterns, tables = wavefronts[number], [], []
+            for cell in cells:
                 pattern = 0
                 for n in neighbours:
                     other = tuple(c + i for c, i in zip(cell, n, strict=True))
@@ -183,173 +184,153 @@ def occupancy(data, dims):
                 a, b = seen.get(pattern, (0, 0))
                 f = min(max((5 * b + 2) * 65536 // (5 * (a + b) + 4), 1), 65535)
                 patterns.append(pattern)
-                letters.append([(0, 65536 - f), (1, f)])
-            bits = stream.segment(letters, 16)
-            for cell, pattern, bit in zip(fronts[front], patterns, bits, strict=True):
+                tables.append([(0, 65536 - f), (1, f)])
+            bits = stream.segment(tables, 16)
+            for cell, pattern, bit in zip(cells, patterns, bits, strict=True):
                 a, b = seen.get(pattern, (0, 0))
                 seen[pattern] = (a + 1 - bit, b + bit)
                 if bit:
                     occupied.add(cell)
         blocks = occupied
     stream.end()
-    return g, blocks
+    return shape, blocks
 
 
-class Grid:
-    """Section 6, what is known about entries."""
+class Level:
+    """Section 6: one level, which knows the coarser ones."""
 
-    def __init__(self, dims, levels, cells, channels, version):
-        self.dims, self.levels = dims, levels
-        self.channels, self.version = channels, version
+    def __init__(self, resolutions, size, cells, channels, coarser):
+        self.n, self.t, self.dims, self.coarser = resolutions, size, len(resolutions), coarser
+        self.is_dense = math.prod(resolutions) <= size
+        self.g, self.cells = cells if cells else ((1,) * self.dims, {(0,) * self.dims})
         self.has_occupancy = cells is not None
-        self.g, self.cells = cells if cells else (1, {(0,) * dims})
+        self.vertices = math.prod(n + 1 for n in resolutions)
+        load, before = self.load(), list(coarser)
 
-    def entry(self, level, v):
-        n, t = self.levels[level]
-        if n**self.dims <= t:
-            return sum(c * n**i for i, c in enumerate(v)) % t
+        def together(kind):
+            return self.vertices + sum(level.vertices for level in before if kind(level))
+
+        self.is_saturated = not self.is_dense and (
+            load > 24 * size
+            or together(lambda level: not level.is_dense and not level.is_saturated) > 1 << 28
+        )
+        self.has_features = not self.is_saturated or (
+            load <= 64 * size
+            and together(lambda level: level.is_saturated and level.has_features) <= 1 << 26
+        )
+        counted = together(lambda level: level.has_neighbours) * channels
+        self.has_neighbours = self.has_features and counted <= 1 << 28
+
+    def entry(self, v):
+        if self.is_dense:
+            return sum(c * math.prod(self.n[:axis]) for axis, c in enumerate(v)) % self.t
         index = 0
         for c, prime in zip(v, (1, 2654435761, 805459861), strict=False):
             index ^= c * prime % (1 << 32)
-        return index % t
+        return index % self.t
 
-    def lo(self, c, n):
-        return (2 * c * (n - 1) + self.g) // (2 * self.g)
+    def lo(self, axis, c):
+        n, g = self.n[axis], self.g[axis]
+        return (2 * c * (n - 1) + g) // (2 * g)
 
-    def crowded(self, level):
-        n, t = self.levels[level]
-        if n**self.dims <= t:
-            return False
-        walked = (n + 1) ** self.dims
-        for other, (m, size) in enumerate(self.levels[:level]):
-            if m**self.dims > size and not self.crowded(other):
-                walked += (m + 1) ** self.dims
-        if walked > 1 << 28:
-            return True
-        return self.load(level) > 24 * t
+    def load(self):
+        spans = [
+            [self.lo(axis, c + 1) - self.lo(axis, c) + 2 for c in range(g)]
+            for axis, g in enumerate(self.g)
+        ]
+        return sum(math.prod(spans[axis][c] for axis, c in enumerate(cell)) for cell in self.cells)
 
-    def load(self, level):
-        n = self.levels[level][0]
-        spans = [self.lo(c + 1, n) - self.lo(c, n) + 2 for c in range(self.g)]
-        return sum(math.prod(spans[c] for c in cell) for cell in self.cells)
+    def touched_cells(self):
+        """By vertex: how many touched cells have it as a corner."""
+        touched, count = set(), {}
+        for cell in self.cells:
+            spans = [
+                range(self.lo(axis, c), self.lo(axis, c + 1) + 1) for axis, c in enumerate(cell)
+            ]
+            touched |= set(itertools.product(*spans))
+        for cell in touched:
+            for v in itertools.product(*((c, c + 1) for c in cell)):
+                count[v] = count.get(v, 0) + 1
+        return count
 
-    def described(self, level):
-        if not self.crowded(level):
-            return True
-        if self.version == 1:
-            return False
-        n, t = self.levels[level]
-        count = (n + 1) ** self.dims
-        for other, (m, _) in enumerate(self.levels[:level]):
-            if self.crowded(other) and self.described(other):
-                count += (m + 1) ** self.dims
-        return count <= 1 << 26 and self.load(level) <= 64 * t
-
-    def has_neighbours(self, level):
-        if self.version == 1 or not self.described(level):
-            return False
-        count = (self.levels[level][0] + 1) ** self.dims * self.channels
-        for other, (m, _) in enumerate(self.levels[:level]):
-            if self.has_neighbours(other):
-                count += (m + 1) ** self.dims * self.channels
-        return count <= 1 << 28
-
-    def around(self, level, sizes):
-        """The largest sum of sizes next to a touched vertex of each entry."""
-        n, t = self.levels[level]
-        found = [0] * t
-        for v in self.supports(level):
+    def neighbour_magnitudes(self, sizes):
+        found = [0] * self.t
+        for v in self.touched_cells():
             total = 0
             for axis in range(self.dims):
                 for step in (-1, 1):
                     w = list(v)
                     w[axis] += step
-                    if 0 <= w[axis] <= n:
-                        total += sizes[self.entry(level, w)]
-            e = self.entry(level, v)
+                    if 0 <= w[axis] <= self.n[axis]:
+                        total += sizes[self.entry(w)]
+            e = self.entry(v)
             found[e] = max(found[e], total)
         return found
 
-    def supports(self, level):
-        n = self.levels[level][0]
-        corners = list(itertools.product((0, 1), repeat=self.dims))
-        touched, count = set(), {}
-        for cell in self.cells:
-            spans = [range(self.lo(c, n), self.lo(c + 1, n) + 1) for c in cell]
-            touched |= set(itertools.product(*spans))
-        for k in touched:
-            for corner in corners:
-                v = tuple(a + b for a, b in zip(k, corner, strict=True))
-                count[v] = count.get(v, 0) + 1
-        return count
+    def features(self):
+        """Touched cells, parent magnitudes and grandparent magnitudes by entry."""
+        found = [[0] * self.t for _ in range(3)]
+        for v, number in self.touched_cells().items() if self.has_features else ():
+            values = [number] + [self.magnitude(v, level) for level in self.coarser[-1:-3:-1]]
+            e = self.entry(v)
+            for feature, value in zip(found, values, strict=False):
+                feature[e] = max(feature[e], value)
+        return found
 
-    def features(self, level, levels):
-        t = self.levels[level][1]
-        support, magnitude, ancestry = [0] * t, [0] * t, [0] * t
-        if not self.described(level):
-            return support, magnitude, ancestry
-        for v, number in self.supports(level).items():
-            e = self.entry(level, v)
-            support[e] = max(support[e], number)
-            if level >= 1:
-                magnitude[e] = max(magnitude[e], self.magnitude(level, v, level - 1, levels))
-            if level >= 2 and self.version > 1:
-                ancestry[e] = max(ancestry[e], self.magnitude(level, v, level - 2, levels))
-        return support, magnitude, ancestry
-
-    def magnitude(self, level, v, coarser, levels):
-        n, m = self.levels[level][0], self.levels[coarser][0]
-        p = [min(((2 * c - 1) * (m - 1) + n - 1) // (2 * (n - 1)), m - 1) for c in v]
-        corners = itertools.product((0, 1), repeat=self.dims)
-        at = [[a + b for a, b in zip(p, corner, strict=True)] for corner in corners]
-        found = [levels[coarser][self.entry(coarser, vertex)] for vertex in at]
+    def magnitude(self, v, coarser):
+        corners = []
+        for c, n, m in zip(v, self.n, coarser.n, strict=True):
+            parent = min(((2 * c - 1) * (m - 1) + n - 1) // (2 * (n - 1)), m - 1)
+            corners.append((parent, parent + 1))
+        found = [coarser.symbols[coarser.entry(w)] for w in itertools.product(*corners)]
         return sum(min(31, sum(map(abs, symbols))) for symbols in found)
 
+    def decode(self, data, channels):
+        p, lanes, size = data.u8(), data.varint(), data.varint()
+        bits, stream = Bits(data.take(size)), Stream(data.rest(), lanes)
+        features = self.features()
+        everything = self.is_saturated or not self.has_occupancy
+        entries = [e for e in range(self.t) if everything or features[0][e]]
+        rows = self.symbols = [[0] * channels for _ in range(self.t)]
+        for channel in range(channels):
+            for parities in [[0, 1]] if not bits.take(1) else [[0], [1]]:
+                model, tables = context_model(bits, p)
+                neighbours = [0] * self.t
+                if model["w"][5] and self.has_neighbours:
+                    neighbours = self.neighbour_magnitudes([min(31, abs(q[channel])) for q in rows])
+                chosen, wanted = [e for e in entries if e % 2 in parities], []
+                for e in chosen:
+                    partner = rows[e ^ 1][channel] if parities == [1] else 0
+                    of_entry = [feature[e] for feature in (*features, neighbours)]
+                    wanted.append(tables[class_of(model, of_entry, rows[e][:channel], partner)])
+                if any(tables):
+                    for e, symbol in zip(chosen, stream.segment(wanted, p), strict=True):
+                        rows[e][channel] = symbol
+        stream.end()
 
-def level_symbols(data, grid, level, channels, levels):
-    p, lanes, size = data.u8(), data.varint(), data.varint()
-    bits, stream = Bits(data.take(size)), Stream(data.rest(), lanes)
-    support, magnitude, ancestry = grid.features(level, levels)
-    everything = grid.crowded(level) or not grid.has_occupancy
-    entries = [e for e in range(grid.levels[level][1]) if everything or support[e]]
-    rows = [[0] * channels for _ in support]
-    for channel in range(channels):
-        passes = [[0, 1]] if not bits.take(1) else [[0], [1]]
-        for parities in passes:
-            a, b, c, g = (bits.golomb(1) for _ in range(4))
-            h, k = (bits.golomb(1) for _ in range(2)) if grid.version > 1 else (0, 0)
-            around = None
-            if k and parities == [1] and grid.has_neighbours(level):
-                sizes = [min(31, abs(rows[e][channel])) for e in range(len(rows))]
-                around = grid.around(level, sizes)
-            r, u, thresholds, threshold = bits.take(2), bits.take(2), [], 0
-            for _ in range(bits.take(4)):
-                threshold += bits.golomb(4) + 1
-                thresholds.append(threshold)
-            num_classes = (len(thresholds) + 1) * (2 * r + 1) * (2 * u + 1)
-            tables, above = [], None
-            for _ in range(num_classes):
-                letters_of, roots = table(bits, p, above) if bits.take(1) else (None, above)
-                tables.append(letters_of)
-                above = roots if grid.version > 2 else None
-            chosen, letters = [e for e in entries if e % 2 in parities], []
-            for e in chosen:
-                earlier = rows[e][:channel]
-                partner = rows[e ^ 1][channel] if parities == [1] else 0
-                score = a * support[e] + b * magnitude[e] + c * min(31, sum(map(abs, earlier)))
-                score += g * min(31, abs(partner)) + h * ancestry[e]
-                score += k * around[e] if around else 0
-                number = sum(t <= score for t in thresholds) * (2 * r + 1)
-                if r:
-                    number += r + min(max(earlier[-1], -r), r)
-                number = number * (2 * u + 1) + u + min(max(partner, -u), u)
-                letters.append(tables[number])
-            if not any(tables):
-                continue
-            for e, symbol in zip(chosen, stream.segment(letters, p), strict=True):
-                rows[e][channel] = symbol
-    stream.end()
-    return rows
+
+def context_model(bits, p):
+    w = [bits.golomb(1) for _ in range(6)]
+    r, u, thresholds, threshold = bits.take(2), bits.take(2), [], 0
+    for _ in range(bits.take(4)):
+        threshold += bits.golomb(4) + 1
+        thresholds.append(threshold)
+    tables, before = [], None
+    for _ in range((len(thresholds) + 1) * (2 * r + 1) * (2 * u + 1)):
+        freqs, before = table(bits, p, before) if bits.take(1) else (None, before)
+        tables.append(freqs)
+    return {"w": w, "r": r, "u": u, "thresholds": thresholds}, tables
+
+
+def class_of(model, features, earlier, partner):
+    touched, parent, grandparent, neighbours = features
+    r, u = model["r"], model["u"]
+    values = touched, parent, min(31, sum(map(abs, earlier))), min(31, abs(partner))
+    values = *values, grandparent, neighbours
+    score = sum(w * value for w, value in zip(model["w"], values, strict=True))
+    q = earlier[-1] if earlier else 0
+    number = sum(t <= score for t in model["thresholds"]) * (2 * r + 1) + r + min(max(q, -r), r)
+    return number * (2 * u + 1) + u + min(max(partner, -u), u)
 
 
 def weights(data):
@@ -364,10 +345,10 @@ def weights(data):
     return result
 
 
-def cameras(data, version):
+def cameras(data):
     n, shared = data.varint(), data.u8()
     optics = [struct.unpack("<4f2I", data.take(24)) for _ in range(1 if shared else n)]
-    poses = rotations if version > 2 and data.u8() else matrices
+    poses = rotations if data.u8() else matrices
     return {"optics": optics * n if shared else optics, "poses": poses(data, n)}
 
 
@@ -393,13 +374,6 @@ def rotations(data, n):
     return [[struct.unpack("<f", struct.pack("<f", e))[0] for e in pose] for pose in poses]
 
 
-def old_contents(data):
-    """Section 10."""
-    length = struct.unpack_from("<I", data, 8)[0]
-    entries = struct.iter_unpack("<4sQQI", data[16 : 16 + length])
-    return [(tag.decode(), data[offset : offset + size]) for tag, offset, size, _ in entries]
-
-
 def contents(data):
     length = struct.unpack_from("<I", data, 8)[0]
     runs, offset, sections = Bytes(data[16 : 16 + length]), 16 + length, []
@@ -413,28 +387,25 @@ def contents(data):
     return sections
 
 
-def grid_pairs(payload, version):
-    if version < 3:
-        return list(struct.iter_unpack("<II", payload[3:]))
-    data, pairs, n = Bytes(payload[3:]), [], 0
-    for _ in range(payload[1]):
-        n += data.varint()
-        code, t = data.u8(), 0
+def grid(data):
+    shape, num_levels, channels = data.u8(), data.u8(), data.u8()
+    dims, levels = shape % 128, []
+    n = [0] * dims
+    for _ in range(num_levels):
+        steps = [data.varint() for _ in range(dims)] if shape > 127 else [data.varint()] * dims
+        n = [before + step for before, step in zip(n, steps, strict=True)]
+        code = data.u8()
         if code == 0:
-            t = (n ** payload[0] + 7) // 8 * 8
-        elif code < 255:
-            t = 2**code
+            t = (math.prod(n) + 7) // 8 * 8
         else:
-            t = data.varint()
-        pairs.append((n, t))
-    return pairs
+            t = 2**code if code < 255 else data.varint()
+        levels.append((tuple(n), t))
+    return dims, channels, levels
 
 
-def head(payload, version):
-    if version < 3:
-        return json.loads(payload)
+def head(payload):
     return {
-        "kind": ["radiance_field", "image"][payload[0]],
+        "kind": ["radiance_field", "image", "video"][payload[0]],
         "num_levels_present": payload[1],
         "digest": payload[2:34].hex(),
         "architecture": json.loads(payload[34:]),
@@ -443,27 +414,28 @@ def head(payload, version):
 
 def decode(data):
     """Everything in a file, as plain lists and dicts."""
-    version, levels_found = data[4], []
-    sections = contents(data) if version > 2 else old_contents(data)
+    sections = contents(data)
     parts = dict(sections)
-    levels = [payload for tag, payload in sections if tag == "LATN"]
-    dims, num_levels, channels = parts["GRID"][:3]
-    pairs = grid_pairs(parts["GRID"], version)
+    payloads = [payload for tag, payload in sections if tag == "LATN"]
+    dims, channels, sizes = grid(Bytes(parts["GRID"]))
     cells = occupancy(Bytes(parts["OCCU"]), dims) if "OCCU" in parts else None
-    grid, symbols = Grid(dims, pairs, cells, channels, version), []
-    for level, payload in enumerate(levels):
-        found = level_symbols(Bytes(payload), grid, level, channels, levels_found)
-        levels_found.append(found)
-        symbols += found
-    for level in range(len(levels), num_levels):
-        symbols += [[0] * channels for _ in range(pairs[level][1])]
+    levels, symbols = [], []
+    for (n, t), payload in zip(sizes, payloads, strict=False):
+        level = Level(n, t, cells, channels, levels)
+        level.decode(Bytes(payload), channels)
+        levels = [*levels, level]
+        symbols += level.symbols
+    for _, t in sizes[len(payloads) :]:
+        symbols += [[0] * channels for _ in range(t)]
+    psnr = parts.get("psnr")
     return {
-        "head": head(parts["HEAD"], version),
+        "head": head(parts["HEAD"]),
+        "levels": sizes,
         "symbols": symbols,
         "occupancy": cells,
         "weights": weights(Bytes(parts["WGTS"])),
-        "cameras": cameras(Bytes(parts["cams"]), version) if "cams" in parts else None,
+        "cameras": cameras(Bytes(parts["cams"])) if "cams" in parts else None,
         "rendering": parts.get("RNDR"),
         "meta": json.loads(parts.get("meta", b"{}")),
-        "prefix_psnr": struct.unpack(f"<{num_levels}H", parts["psnr"]) if "psnr" in parts else None,
+        "prefix_psnr": struct.unpack(f"<{len(sizes)}H", psnr) if psnr else None,
     }

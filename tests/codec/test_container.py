@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import modest
 
-from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
 from shacira_nerfstudio.codec.bitio import ByteReader, SceneFormatError, varint
+from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
 
 KNOWN = frozenset(["HEAD", "DATA"])
 SECTIONS = [("HEAD", b"abc"), ("skip", b""), ("DATA", b"\0" * 5), ("DATA", b"x")]
@@ -29,19 +29,11 @@ def test_layout_byte_by_byte():
     contents = b"DATA\x02\x02" + struct.pack("<I", zlib.crc32(b"hi"))
     contents += b"\xc8\x01" + struct.pack("<I", zlib.crc32(b"!" * 200))
     contents += b"skip\x01\0\0\0\0\0"
-    head = b"SHCR" + struct.pack("<HHII", 3, 0, len(contents), zlib.crc32(contents))
+    head = b"SHCR" + struct.pack("<HHII", 1, 0, len(contents), zlib.crc32(contents))
     sections = [("DATA", b"hi"), ("DATA", b"!" * 200), ("skip", b"")]
     assert pack_sections(sections) == head + contents + b"hi" + b"!" * 200
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_the_older_layout_byte_by_byte(version):
-    contents = b"DATA" + struct.pack("<QQI", 40, 2, zlib.crc32(b"hi"))
-    head = b"SHCR" + struct.pack("<HHII", version, 0, 24, zlib.crc32(contents))
-    assert pack_sections([("DATA", b"hi")], version=version) == head + contents + b"hi"
-
-
-@pytest.mark.parametrize("version", [2, 3])
 @modest(20)
 @given(
     st.lists(
@@ -50,14 +42,13 @@ def test_the_older_layout_byte_by_byte(version):
         max_size=6,
     )
 )
-def test_round_trip(version, sections):
-    found = unpack_sections(pack_sections(sections, version=version), known=KNOWN)
+def test_round_trip(sections):
+    found = unpack_sections(pack_sections(sections), known=KNOWN)
     assert [(section.tag, bytes(section.payload)) for section in found] == sections
 
 
-@pytest.mark.parametrize("version", [2, 3])
-def test_every_flipped_bit_is_noticed(version):
-    data = pack_sections(SECTIONS, version=version)
+def test_every_flipped_bit_is_noticed():
+    data = pack_sections(SECTIONS)
     for position in range(len(data)):
         for bit in range(8):
             broken = bytearray(data)
@@ -66,9 +57,8 @@ def test_every_flipped_bit_is_noticed(version):
                 unpack_sections(broken, known=KNOWN)
 
 
-@pytest.mark.parametrize("version", [2, 3])
-def test_truncation(version):
-    data = pack_sections(SECTIONS, version=version)
+def test_truncation():
+    data = pack_sections(SECTIONS)
     for length in range(len(data)):
         with pytest.raises(SceneFormatError):
             unpack_sections(data[:length], known=KNOWN)
@@ -88,7 +78,7 @@ def test_too_many_sections():
         pack_sections([("DATA", b"")] * 257)
     run = b"\x80\x01" + (b"\0" * 5) * 128
     contents = b"DATA" + run + b"HEAD" + run + b"DATA\x01" + b"\0" * 5
-    head = b"SHCR" + struct.pack("<HHII", 3, 0, len(contents), zlib.crc32(contents))
+    head = b"SHCR" + struct.pack("<HHII", 1, 0, len(contents), zlib.crc32(contents))
     with pytest.raises(SceneFormatError, match="sections of a tag from 1 to 0"):
         unpack_sections(head + contents, known=KNOWN)
 
@@ -102,54 +92,38 @@ def test_unknown_tags():
             pack_sections([(tag, b"")])
 
 
-LIES = {
-    3: (
-        (16, "4s", b"HEAd", "tags"),
-        (20, "B", 0, "sections of a tag"),
-        (20, "B", 200, "sections of a tag from 1 to 256"),
-        (21, "B", 4, "CRC-32"),
-        (21, "B", 2, "CRC-32"),
-        (21, "H", 0x0083, "shortest"),
-        (22, "I", 0, "CRC-32"),
-        (26, "4s", b"HEAD", "different"),
-        (40, "B", 3, "bytes of length of a section"),
-        (41, "B", 77, "to end at"),
-    ),
-    2: (
-        (16, "4s", b"HEAd", "tags"),
-        (16, "4s", b"he\0d", "tags"),
-        (20, "Q", 0, "at offset"),
-        (20, "Q", 113, "at offset"),
-        (28, "Q", 2, "at offset"),
-        (28, "Q", 2**63, "at offset"),
-        (28, "Q", 4, "at offset"),
-        (36, "I", 0, "CRC-32"),
-    ),
-}
-"""By format version: position, layout and value of a number in the contents, and what is said."""
-
-
-@pytest.mark.parametrize(
-    ("version", "lie"), [(version, lie) for version, lies in LIES.items() for lie in lies]
+LIES = (
+    (16, "4s", b"HEAd", "tags"),
+    (20, "B", 0, "sections of a tag"),
+    (20, "B", 200, "sections of a tag from 1 to 256"),
+    (21, "B", 4, "CRC-32"),
+    (21, "B", 2, "CRC-32"),
+    (21, "H", 0x0083, "shortest"),
+    (22, "I", 0, "CRC-32"),
+    (26, "4s", b"HEAD", "different"),
+    (40, "B", 3, "bytes of length of a section"),
+    (41, "B", 77, "to end at"),
 )
-def test_lies_in_the_contents(version, lie):
+"""Position, layout and value of a number in the contents, and the message."""
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_lies_in_the_contents(lie):
     *change, message = lie
-    data = repacked(pack_sections(SECTIONS, version=version), *change)
     with pytest.raises(SceneFormatError, match=message):
-        unpack_sections(data, known=KNOWN)
+        unpack_sections(repacked(pack_sections(SECTIONS), *change), known=KNOWN)
 
 
 def test_head():
     data = pack_sections(SECTIONS)
     for position, layout, value, message in (
         (0, "4s", b"SHCX", "magic"),
-        (4, "H", 4, "version 1 to 3, found 4"),
-        (4, "H", 0, "version 1 to 3, found 0"),
-        (4, "H", 2, "entries"),
+        (4, "H", 2, "version 1, found 2"),
+        (4, "H", 0, "version 1, found 0"),
         (6, "H", 1, "flags"),
-        (8, "I", 0, "entries"),
-        (8, "I", 24 * 257, "entries"),
-        (8, "I", 24 * 200, "contents"),
+        (8, "I", 0, "1 to 4096 bytes"),
+        (8, "I", 4097, "1 to 4096 bytes"),
+        (8, "I", 4096, "contents: expected 4096 bytes"),
         (8, "I", 30, "CRC-32"),
     ):
         broken = bytearray(data)

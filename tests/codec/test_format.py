@@ -7,6 +7,7 @@ import struct
 import make
 import numpy as np
 import plain_decoder
+import pytest
 from hypothesis import given
 from strategies import modest, scenes
 
@@ -14,16 +15,20 @@ from shacira_nerfstudio import codec
 from shacira_nerfstudio.codec import decode_scene, encode_scene
 
 PAGE = (pathlib.Path(codec.__file__).parent / "FORMAT.md").read_text(encoding="utf-8")
+TEXT = " ".join(PAGE.split())
 GOLDEN = (pathlib.Path(make.__file__).parent / f"{make.NAME}.shacira").read_bytes()
 
 
 def same(scene, found):
     assert np.array_equal(scene.symbols, np.array(found["symbols"]))
+    grid = scene.grid
+    assert found["levels"] == list(zip(grid.resolutions, grid.table_sizes, strict=True))
+    assert found["head"]["kind"] == scene.kind
     if scene.occupancy is None:
         assert found["occupancy"] is None
     else:
         assert found["occupancy"] == (
-            len(scene.occupancy),
+            scene.occupancy.shape,
             set(map(tuple, np.argwhere(scene.occupancy).tolist())),
         )
     assert sorted(found["weights"]) == sorted(scene.weights)
@@ -40,6 +45,12 @@ def same(scene, found):
     assert dict(scene.meta) == found["meta"]
     assert scene.prefix_psnr == found["prefix_psnr"]
     assert dict(scene.architecture) == found["head"]["architecture"]
+
+
+@pytest.mark.parametrize("name", sorted(make.SCENES))
+def test_scenes_of_every_kind(name):
+    scene = make.SCENES[name]()
+    same(scene, plain_decoder.decode(encode_scene(scene)))
 
 
 def test_the_golden_file():
@@ -67,20 +78,27 @@ def test_the_worked_example_is_the_golden_file():
 
 
 def test_limits_on_the_page_are_those_of_the_code():
-    from shacira_nerfstudio.codec import scene_file
-    from shacira_nerfstudio.codec.latents import features as contexts
-    from shacira_nerfstudio.codec.latents import level_section as latents
-    from shacira_nerfstudio.codec.latents import context_model as pass_model
-    from shacira_nerfstudio.codec.sections import grid_and_rendering as side_info
+    from shacira_nerfstudio.codec import container, scene, scene_file
+    from shacira_nerfstudio.codec.latents import context_model, level_kinds, level_section
+    from shacira_nerfstudio.codec.sections import occupancy, table, weights
 
-    assert contexts.MAX_LOAD == 24 and "exceeds 24 T" in PAGE
-    assert contexts.MAX_DESCRIBED_LOAD == 64 and "does not exceed 64 T" in PAGE
-    assert contexts.MAX_DESCRIBED == 1 << 26 and "at most 2^26 vertices together" in PAGE
-    assert contexts.MAX_NEIGHBOURS == 1 << 28 and "at most 2^28 together" in PAGE
-    assert contexts.MAX_WALKED == 1 << 28 and "more than 2^28 vertices" in PAGE
-    assert all(f"≤ {most}" in PAGE for most in pass_model.MAX_SCORES)
-    assert scene_file.MAX_SYMBOLS == (1 << 24, 2048) and "max(2^24, 2048 · file bytes)" in PAGE
-    assert scene_file.MAX_LEVEL == (1 << 20, 64) and "max(2^20, 64 · file bytes)" in PAGE
-    assert scene_file.MAX_OCCUPANCY == (1 << 21, 128) and "max(2^21, 128 · file bytes)" in PAGE
-    assert latents.MAX_LETTERS == (1 << 17, 128) and "≤ 2^17 + 128 · bytes of its bit" in PAGE
-    assert side_info.MAX_WEIGHTS == 1 << 22 and "2^22 values" in PAGE
+    assert container.VERSION == 1 and "version = 1" in TEXT
+    assert container.MAX_CONTENTS == 4096 and "(1 … 4096)" in TEXT
+    assert level_kinds.MAX_LOAD == 24 and "exceeds 24 T" in TEXT
+    assert level_kinds.MAX_FEATURE_LOAD == 64 and "does not exceed 64 T" in TEXT
+    assert level_kinds.MAX_FEATURE_VERTICES == 1 << 26 and "at most 2^26" in TEXT
+    assert level_kinds.MAX_NEIGHBOUR_VERTICES == 1 << 28 and "at most 2^28" in TEXT
+    assert level_kinds.MAX_WALKED == 1 << 28 and "exceed 2^28 together" in TEXT
+    assert f"≤ {context_model.MAX_SCORE}" in TEXT
+    assert scene_file.MAX_SYMBOLS == (1 << 24, 2048) and "max(2^24, 2048 · file bytes)" in TEXT
+    assert scene_file.MAX_LEVEL == (1 << 20, 64) and "max(2^20, 64 · file bytes)" in TEXT
+    assert scene_file.MAX_SLABS == (1 << 17, 8) and "max(2^17, 8 · file bytes)" in TEXT
+    assert occupancy.MAX_FILE_CELLS == (1 << 21, 128) and "max(2^21, 128 · file bytes)" in TEXT
+    assert scene.MAX_CELLS_PER_AXIS == 4096 and "1 ≤ G_a ≤ 4096" in TEXT
+    assert level_section.MAX_TABLE_SYMBOLS == (1 << 17, 128)
+    assert "≤ 2^17 + 128 · bytes of its bit" in TEXT
+    assert weights.MAX_WEIGHTS == 1 << 22 and "2^22 values" in TEXT
+    for row in table.SECTIONS:
+        assert f"**{row.tag}**: " in TEXT or f"## 5. {row.tag}" in TEXT
+    for code, kind in enumerate(scene.KINDS):
+        assert f"{code} `{kind}`" in TEXT

@@ -14,7 +14,7 @@ import pytest
 from shacira_nerfstudio.codec import PackedScene, decode_scene, encode_scene, truncate
 from shacira_nerfstudio.codec.container import pack_sections, unpack_sections
 from shacira_nerfstudio.codec.latents.features import reached_entries
-from shacira_nerfstudio.codec.scene_file import KNOWN
+from shacira_nerfstudio.codec.sections.table import KNOWN
 from shacira_nerfstudio.grid import GridSpec
 
 
@@ -29,6 +29,7 @@ def find_node():
 NODE = find_node()
 DECODER = pathlib.Path(__file__).with_name("independent_decoder.mjs")
 GOLDEN = sorted(pathlib.Path(make.__file__).parent.glob("*.shacira"))
+TINY = next(path for path in GOLDEN if path.stem == make.NAME)
 pytestmark = pytest.mark.skipif(NODE is None, reason="there is no node to run JavaScript with")
 
 
@@ -70,10 +71,11 @@ def test_golden_files(path):
     same(path)
 
 
-def any_scene(kind, num_dims, occupancy):
-    """Dense, hashed and crowded levels, three channels that lean on each other."""
+def any_scene(kind, max_res, occupancy):
+    """Dense, hashed and saturated levels, three channels that lean on each other."""
+    num_dims = len(max_res)
     grid = GridSpec.create(
-        num_dims=num_dims, num_levels=6, base_res=5, max_res=90, log2_hashmap_size=9
+        num_dims=num_dims, num_levels=6, base_res=5, max_res=max_res, log2_hashmap_size=9
     )
     rng = np.random.default_rng(num_dims)
     size = rng.laplace(scale=1.5, size=(grid.num_entries, 1))
@@ -88,10 +90,12 @@ def any_scene(kind, num_dims, occupancy):
 @pytest.mark.parametrize(
     "scene",
     [
-        any_scene("radiance_field", 3, make.tiny_occupancy()),
-        any_scene("image", 2, None),
+        any_scene("radiance_field", (90, 90, 90), make.tiny_occupancy()),
+        any_scene("image", (90, 90), None),
+        any_scene("image", (200, 70), np.eye(40, 11, dtype=bool)),
+        any_scene("video", (120, 80, 11), make.tiny_video().occupancy),
     ],
-    ids=["field", "image"],
+    ids=["field", "square image", "wide image", "video"],
 )
 def test_fresh_files(scene, tmp_path):
     path = tmp_path / "fresh.shacira"
@@ -104,14 +108,14 @@ def test_fresh_files(scene, tmp_path):
 
 def damaged():
     """One damage of each kind, by name."""
-    data = GOLDEN[-1].read_bytes()
+    data = TINY.read_bytes()
     sections = [(s.tag, bytes(s.payload)) for s in unpack_sections(data, known=KNOWN)]
     for position in (0, 4, 6, 9, 13, 17, 23, 39, 305, 570, 620, 700, 760, 1100, len(data) - 1):
         broken = bytearray(data)
         broken[position] ^= 1 << position % 8
         yield f"flip {position}", bytes(broken)
     for length in (0, 3, 15, 40, 304, 1000, len(data) - 1):
-        yield f"cut {length}", data[:length]
+        yield f"truncated {length}", data[:length]
     yield "longer", data + b"\0"
     yield "unknown upper case", pack_sections([*sections, ("NEWS", b"")])
     yield "a level too few", pack_sections(sections[:-1])
@@ -140,8 +144,8 @@ def test_damaged_files(name, tmp_path):
 def test_unknown_lower_case_sections_are_skipped(tmp_path):
     sections = [
         (section.tag, bytes(section.payload))
-        for section in unpack_sections(GOLDEN[-1].read_bytes(), known=KNOWN)
+        for section in unpack_sections(TINY.read_bytes(), known=KNOWN)
     ]
     path = tmp_path / "note.shacira"
     path.write_bytes(pack_sections([*sections[:3], ("note", b"hello"), *sections[3:]]))
-    assert decode(path).stdout == decode(GOLDEN[-1]).stdout
+    assert decode(path).stdout == decode(TINY).stdout

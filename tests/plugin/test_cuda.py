@@ -6,10 +6,7 @@ import pytest
 import torch
 from tiny_runs import NUM_STEPS, make_config, make_trainer, steps
 
-from shacira_nerfstudio.codec.scene_file import decode_scene
-from shacira_nerfstudio.compression.pack import unpack_scene
-from shacira_nerfstudio.bench.throughput.nerfstudio_side import eval_cameras, own_file
-from shacira_nerfstudio.plugin.bitstream import install
+from shacira_nerfstudio.codec import encode_scene
 
 pytestmark = [
     pytest.mark.cuda,
@@ -22,20 +19,20 @@ def test_a_run_on_a_gpu_makes_a_file_that_the_cpu_renders_alike(scene, tmp_path)
     config.machine.device_type = "cuda"
     trainer = make_trainer(config)
     model = trainer.pipeline.model
-    assert model.device.type == "cuda" and model.backend.name == "reference"
+    assert model.device.type == "cuda" and model.scene.encoding.backend.name == "reference"
     history = steps(trainer, 0, NUM_STEPS)
     first, last = (float(history[i][0]["rgb_loss"]) for i in (0, -1))
     assert last < first
 
-    data = own_file(model)
-    camera = eval_cameras(trainer)[0:1]
-    install(model, unpack_scene(decode_scene(data), model.backend, device="cuda"), data)
+    data = encode_scene(model.pack())
+    camera = trainer.pipeline.datamanager.eval_dataset.cameras[0:1]
+    model.show_file(data)
     model.eval()
     on_gpu = model.get_outputs_for_camera(camera.to("cuda"))["rgb"].cpu()
 
-    config = make_config(scene, tmp_path / "cpu", backend="reference")
+    config = make_config(scene, tmp_path / "cpu", {"backend": "reference"})
     other = make_trainer(config).pipeline.model
-    install(other, unpack_scene(decode_scene(data), other.backend), data)
+    other.show_file(data)
     other.eval()
     on_cpu = other.get_outputs_for_camera(camera.to("cpu"))["rgb"]
     # Sums in another order, and a sample more or less where a ray grazes a cell.

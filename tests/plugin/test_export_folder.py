@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tiny_runs import set_options
 
 pytest.importorskip("nerfstudio")
 pytestmark = [pytest.mark.nerfstudio, pytest.mark.slow]
@@ -20,26 +21,26 @@ pytestmark = [pytest.mark.nerfstudio, pytest.mark.slow]
 from nerfstudio.configs.dataparser_configs import all_dataparsers  # noqa: E402
 from nerfstudio.configs.method_configs import all_methods  # noqa: E402
 from nerfstudio.utils.eval_utils import eval_setup  # noqa: E402
+from shacira_nerfstudio.model.scene import PinholeCamera  # noqa: E402
 
-from shacira_nerfstudio.cli import main as cli  # noqa: E402
 from shacira_nerfstudio.backends import get_backend  # noqa: E402
-from shacira_nerfstudio.codec import PackedScene, decode_scene, encode_scene, load_scene, save_scene, truncate
-from shacira_nerfstudio.codec.latents import features as contexts
-from shacira_nerfstudio.scenes.demo_scene import write_demo_scene  # noqa: E402
-from shacira_nerfstudio.grid import GridSpec  # noqa: E402
-from shacira_nerfstudio.model.pinhole import (  # noqa: E402
-    background_fill,
-    pinhole_rays,
-    render_view,
+from shacira_nerfstudio.cli import main as cli  # noqa: E402
+from shacira_nerfstudio.codec import (  # noqa: E402
+    PackedScene,
+    decode_scene,
+    encode_scene,
+    load_scene,
+    save_scene,
+    truncate,
 )
+from shacira_nerfstudio.codec.latents import features, level_kinds  # noqa: E402
+from shacira_nerfstudio.compression import export_search  # noqa: E402
 from shacira_nerfstudio.compression.pack import unpack_scene  # noqa: E402
-from shacira_nerfstudio.compression import export_search as export_choices  # noqa: E402
-from shacira_nerfstudio.plugin.evaluation import evaluate_run  # noqa: E402
-from shacira_nerfstudio.plugin.export_folder import (  # noqa: E402
-    camera_set,
-    pack_model,
-    thin_cameras,
-)
+from shacira_nerfstudio.grid import GridSpec  # noqa: E402
+from shacira_nerfstudio.plugin import probe_rays  # noqa: E402
+from shacira_nerfstudio.plugin.evaluate import evaluate_run  # noqa: E402
+from shacira_nerfstudio.plugin.host_cameras import camera_set, thin_cameras  # noqa: E402
+from shacira_nerfstudio.scenes.demo_scene import write_demo_scene  # noqa: E402
 
 AS_TRAINED = ("--max-loss-db", "0")
 """What an export leaves out takes it many renderings; one test looks at that."""
@@ -53,10 +54,12 @@ def run(tmp_path_factory):
     data = write_demo_scene(root / "data", num_views=6, size=24)
     config = copy.deepcopy(all_methods["shacira"])
     model, manager = config.pipeline.model, config.pipeline.datamanager
-    model.num_levels, model.max_res, model.log2_hashmap_size = 4, 64, 10
-    model.occupancy_resolution, model.occupancy_warmup, model.occupancy_every = 32, 8, 4
-    model.latents_init_std = 2.0  # so that a short run ends with latents other than 0
-    model.target_num_samples, model.appearance_dim = 4096, 2
+    tiny = {"grid.num_levels": 4, "grid.max_res": 64, "grid.log2_hashmap_size": 10}
+    tiny |= {"sampling.occupancy_resolution": 32, "sampling.occupancy_every": 4}
+    tiny |= {"sampling.occupancy_warmup": 8, "sampling.target_num_samples": 4096}
+    tiny |= {"networks.appearance_dim": 2}
+    tiny |= {"grid.latents_init_std": 2.0}  # so that a short run ends with latents other than 0
+    set_options(model, tiny)
     manager.dataparser = copy.deepcopy(all_dataparsers["rtmv-data"])
     manager.dataparser.data = manager.data = data
     config.max_num_iterations, config.steps_per_eval_image = NUM_STEPS, 0
@@ -97,9 +100,7 @@ def test_a_float_checkpoint_comes_back_exactly(run):
     assert step == NUM_STEPS - 1
     assert same_state(pipeline.state_dict(), trained.state_dict())
     assert pipeline.model.file_bytes == {}
-    for name in ("march", "background", "background_color"):
-        ours, theirs = (p.model.settings for p in (pipeline, trained))
-        assert getattr(ours, name) == getattr(theirs, name)
+    assert pipeline.model.scene.settings == trained.model.scene.settings
 
 
 def test_the_folder_holds_three_files_and_no_code(exported):
@@ -121,11 +122,11 @@ def test_the_file_says_how_it_was_made(run, exported):
     assert not any("/" in str(value) for value in scene.meta.values())  # no paths
     assert len(scene.cameras.sizes) == 4
     assert np.count_nonzero(scene.symbols)
-    assert scene == pack_model(run[1].model, meta=scene.meta)
+    assert scene == run[1].model.pack(meta=scene.meta)
 
 
 def test_an_export_leaves_out_what_the_loss_allows(run, exported, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(export_choices, "NUM_RAYS", 512)
+    monkeypatch.setattr(probe_rays, "NUM_EXPORT_RAYS", 512)
     options = ["export", "--load-config", str(run[0]), "--output-dir"]
     sizes, losses = [(exported / "scene.shacira").stat().st_size], []
     for allowed in ("0.02", "0.2"):
@@ -133,7 +134,7 @@ def test_an_export_leaves_out_what_the_loss_allows(run, exported, tmp_path, caps
         assert cli.main([*options, str(out), "--max-loss-db", allowed]) == 0
         scene = load_scene(out / "scene.shacira")
         # Other cells and weights, and nothing else.
-        plain = pack_model(run[1].model, meta=scene.meta)
+        plain = run[1].model.pack(meta=scene.meta)
         assert ((scene.symbols == plain.symbols) | (scene.symbols == 0)).all()
         others = {name: getattr(scene, name) for name in ("symbols", "occupancy", "weights")}
         assert dataclasses.replace(plain, **others) == scene
@@ -147,32 +148,38 @@ def test_an_export_leaves_out_what_the_loss_allows(run, exported, tmp_path, caps
     assert "max_loss_db" in capsys.readouterr().err
 
 
+def compress_within(run, *, max_loss_db):
+    dataset, model = run[1].datamanager.train_dataset, run[1].model
+    rays = probe_rays.export_rays(dataset, model.renderer_rgb.blend_background)
+    return export_search.compress_within_loss(
+        model.scene, model.pack, rays, max_loss_db=max_loss_db
+    )
+
+
 def test_what_costs_quality_stays(run, monkeypatch):
     """Cells that a tidy grid has not, but without which views change."""
-    monkeypatch.setattr(export_choices, "NUM_RAYS", 512)
-    monkeypatch.setattr(export_choices, "tidy_cells", torch.zeros_like)
-    monkeypatch.setattr(export_choices, "coarser_occupancy", lambda scene: None)
-    pack = functools.partial(pack_model, run[1].model)
-    scene = export_choices.economical_scene(run[1], pack, max_loss_db=0.02)
-    assert np.array_equal(scene.occupancy, run[1].model.occupancy.occupied.numpy())
+    monkeypatch.setattr(probe_rays, "NUM_EXPORT_RAYS", 512)
+    monkeypatch.setattr(export_search, "remove_isolated_cells", torch.zeros_like)
+    monkeypatch.setattr(export_search, "coarser_occupancy", lambda scene: None)
+    scene = compress_within(run, max_loss_db=0.02)
+    assert np.array_equal(scene.occupancy, run[1].model.scene.occupancy.occupied.numpy())
 
 
 @pytest.mark.parametrize("worth", [1e4, -1e4])
 def test_cells_grow_where_that_pays(run, monkeypatch, worth):
-    monkeypatch.setattr(export_choices, "NUM_RAYS", 512)
-    monkeypatch.setattr(export_choices, "tidy_cells", torch.clone)
-    monkeypatch.setattr(export_choices, "DB_PER_OCTAVE", worth)
-    plain = pack_model(run[1].model)
-    pack = functools.partial(pack_model, run[1].model)
-    scene = export_choices.economical_scene(run[1], pack, max_loss_db=100.0)
-    wanted = export_choices.coarser_occupancy(plain) if worth > 0 else plain
+    monkeypatch.setattr(probe_rays, "NUM_EXPORT_RAYS", 512)
+    monkeypatch.setattr(export_search, "remove_isolated_cells", torch.clone)
+    monkeypatch.setattr(export_search, "DB_PER_OCTAVE", worth)
+    plain = run[1].model.pack()
+    scene = compress_within(run, max_loss_db=100.0)
+    wanted = export_search.coarser_occupancy(plain) if worth > 0 else plain
     assert np.array_equal(scene.occupancy, wanted.occupancy)
     assert np.array_equal(scene.symbols, plain.symbols)
 
 
 def test_coarser_cells_hold_all_finer_ones(exported):
     fine = load_scene(exported / "scene.shacira")
-    coarse = export_choices.coarser_occupancy(fine)
+    coarse = export_search.coarser_occupancy(fine)
     assert dataclasses.replace(coarse, occupancy=fine.occupancy) == fine
     side = len(coarse.occupancy)
     assert 2 * side == len(fine.occupancy)
@@ -183,20 +190,20 @@ def test_coarser_cells_hold_all_finer_ones(exported):
     assert decode_scene(encode_scene(coarse)) == coarse
     for occupancy in (None, np.ones((5, 5, 5), dtype=bool)):
         other = dataclasses.replace(fine, occupancy=occupancy)
-        assert export_choices.coarser_occupancy(other) is None
+        assert export_search.coarser_occupancy(other) is None
 
 
-def test_coarser_cells_where_a_level_is_no_longer_crowded():
-    """Of a crowded level every entry is stored, of others what cells reach."""
+def test_coarser_cells_where_a_level_is_no_longer_saturated():
+    """Of a saturated level every entry is stored, of others what cells reach."""
     grid = GridSpec(3, (10,), (512,))
     occupancy = np.zeros((16,) * 3, dtype=bool)
     occupancy[:, :, :5] = True
     symbols = np.ones((512, 1), dtype=np.int16)
     fine = PackedScene("radiance_field", {}, grid, symbols, occupancy, {})
-    coarse = export_choices.coarser_occupancy(fine)
-    assert contexts.crowded_levels(grid, occupancy) == (True,)
-    assert contexts.crowded_levels(grid, coarse.occupancy) == (False,)
-    reached = contexts.reached_entries(grid, 0, coarse.occupancy)
+    coarse = export_search.coarser_occupancy(fine)
+    assert level_kinds.saturated_levels(grid, occupancy) == (True,)
+    assert level_kinds.saturated_levels(grid, coarse.occupancy) == (False,)
+    reached = features.reached_entries(grid, 0, coarse.occupancy)
     assert np.array_equal(coarse.symbols[:, 0], reached) and not reached.all()
     assert decode_scene(encode_scene(coarse)) == coarse
 
@@ -216,9 +223,9 @@ def test_exporting_an_export_gives_the_same_file(exported, tmp_path):
     assert cli.main([*options, str(tmp_path / "again")]) == 0
     for name in ("scene.shacira", WRAPPER):
         assert (tmp_path / "again" / name).read_bytes() == (exported / name).read_bytes()
-    # Facts may be added; nothing else changes.
-    stated = ["--author", "Ada", "--max-cameras", "2"]
-    assert cli.main([*options, str(tmp_path / "again"), *stated]) == 0
+    # Metadata may be added; nothing else changes.
+    author = ["--author", "Ada", "--max-cameras", "2"]
+    assert cli.main([*options, str(tmp_path / "again"), *author]) == 0
     scene = load_scene(tmp_path / "again" / "scene.shacira")
     original = load_scene(exported / "scene.shacira")
     assert scene.meta == {**original.meta, "author": "Ada"}
@@ -238,22 +245,18 @@ def psnr(image, truth):
     return -10 * math.log10(float(((image - truth) ** 2).mean()))
 
 
+def pinhole(cameras, index):
+    optics, size = cameras.intrinsics[index].tolist(), cameras.sizes[index].tolist()
+    return PinholeCamera(cameras.camera_to_worlds[index], *optics, *size)
+
+
 def test_the_host_measures_what_was_packed(run, exported, loaded):
-    packed = unpack_scene(pack_model(run[1].model), get_backend("auto", "cpu"))
+    scene = unpack_scene(run[1].model.pack(), get_backend("auto", "cpu"))
     dataset = loaded.datamanager.eval_dataset
     cameras = camera_set(dataset.cameras)
     expected = []
     for index in range(len(dataset)):
-        image = render_view(
-            packed.field,
-            packed.occupied,
-            packed.march,
-            cameras.camera_to_worlds[index],
-            cameras.intrinsics[index],
-            (24, 24),
-            background=background_fill(packed.background, packed.background_color),
-            early_stop=packed.early_stop,
-        )
+        image = scene.render_view(pinhole(cameras, index))
         expected.append(psnr(image, dataset[index]["image"]))
     results = evaluate_run(exported / "config.yml", output_path=exported.parent / "eval.json")
     # Ray directions of the host differ in the last bits.
@@ -267,14 +270,13 @@ def test_the_decoded_model_renders_as_the_trained_one(run, loaded):
     camera = loaded.datamanager.eval_dataset.cameras[0:1]
     images = [p.model.get_outputs_for_camera(camera)["rgb"] for p in (run[1], loaded)]
     assert psnr(*images) > 30
-    assert loaded.model.occupancy.occupied.equal(run[1].model.occupancy.occupied)
+    assert loaded.model.scene.occupancy.occupied.equal(run[1].model.scene.occupancy.occupied)
 
 
 def test_our_rays_are_the_hosts(loaded):
     cameras = loaded.datamanager.eval_dataset.cameras
     ours = camera_set(cameras)
-    size = tuple(int(side) for side in ours.sizes[1])
-    origins, directions = pinhole_rays(ours.camera_to_worlds[1], ours.intrinsics[1], size)
+    origins, directions = pinhole(ours, 1).rays()
     theirs = cameras.generate_rays(camera_indices=1, keep_shape=True)
     assert torch.allclose(origins, theirs.origins.view(-1, 3))
     assert torch.allclose(directions, theirs.directions.view(-1, 3), atol=1e-6)
@@ -319,9 +321,9 @@ def test_a_file_says_how_good_each_prefix_is(run, exported, tmp_path, capsys):
     capsys.readouterr()
     assert cli.main([*options, "--psnr-views", "9", "--json", "True"]) == 0
     text = capsys.readouterr().out
-    facts = json.loads(text[text.index("\n{\n") :])  # the host prints first
+    description = json.loads(text[text.index("\n{\n") :])  # the host prints first
     scene = load_scene(tmp_path / "out" / "scene.shacira")
-    assert facts["prefix_psnr"] == [value / 100 for value in scene.prefix_psnr]
+    assert description["prefix_psnr"] == [value / 100 for value in scene.prefix_psnr]
     assert dataclasses.replace(scene, prefix_psnr=None) == load_scene(exported / "scene.shacira")
     # The last of them is what the whole file reaches, the first what its first level does.
     results = evaluate_run(exported / "config.yml")
@@ -333,7 +335,7 @@ def test_a_file_says_how_good_each_prefix_is(run, exported, tmp_path, capsys):
     assert scene.prefix_psnr[0] == pytest.approx(100 * results["psnr"], abs=0.51)
     # Packing a shortened file's model again keeps in mind what is missing.
     model = eval_setup(out / "config.yml")[1].model
-    assert pack_model(model).num_levels_present == 1
+    assert model.pack().num_levels_present == 1
     # Without test images there is nothing to measure.
     assert cli.main(["import", str(coarse), "--output-dir", str(tmp_path / "look")]) == 0
     options[2], options[4] = str(tmp_path / "look" / "config.yml"), str(tmp_path / "no")
@@ -393,7 +395,7 @@ def test_import_with_data_uses_the_parser_that_the_file_names(run, exported, tmp
     manager = config.pipeline.datamanager
     assert type(manager.dataparser) is type(all_dataparsers["rtmv-data"])
     assert manager.data == manager.dataparser.data == run[2]
-    assert config.pipeline.model.num_levels == 4
+    assert config.pipeline.model.grid.num_levels == 4
     assert cli.main([*options, str(run[2]), "--dataparser", "nonsense"]) == 2
     assert cli.main([*options, str(tmp_path / "nowhere")]) == 2
     assert "expected a data set at" in capsys.readouterr().err

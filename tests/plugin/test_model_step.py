@@ -66,9 +66,9 @@ def test_checkpoints_load_without_pickled_code(trained):
 
 def test_number_of_rays_adapts_to_the_samples(trained):
     trainer, history = trained
-    samples = history[-1][1]["num_samples"].item()
+    samples = history[-1][1]["num_samples"]
     # One batch scatters about the target; before adapting it was 512 rays with 20 times as many.
-    assert samples < 3 * trainer.pipeline.model.config.target_num_samples
+    assert samples < 3 * trainer.pipeline.model.config.sampling.target_num_samples
 
 
 def test_eval_outputs_have_one_row_per_ray(trained):
@@ -93,34 +93,36 @@ def test_eval_outputs_have_one_row_per_ray(trained):
 
 
 def test_appearance_codes_and_baseline_train(scene, tmp_path):
-    baseline = {"quantizer": "none", "rate_lambda": 0.0, "latent_dim": 2, "features_per_level": 2}
-    codes, binary = {"appearance_dim": 4}, {"quantizer": "binary", "latent_dim": 4}
-    learned = {"rate_model": "learned"}
-    for index, options in enumerate((codes, {"quantizer": "sga"}, binary, baseline, learned)):
-        trainer = make_trainer(make_config(scene, tmp_path / str(index), **options))
-        field = trainer.pipeline.model.field
+    baseline = {"quantizer.mode": "none", "rate_lambda": 0.0}
+    baseline |= {"grid.latent_dim": 2, "grid.features_per_level": 2}
+    codes, sga = {"networks.appearance_dim": 4}, {"quantizer.mode": "sga"}
+    binary = {"quantizer.mode": "binary", "grid.latent_dim": 4}
+    learned = {"rate.model": "learned"}
+    for index, options in enumerate((codes, sga, binary, baseline, learned)):
+        trainer = make_trainer(make_config(scene, tmp_path / str(index), options))
+        field = trainer.pipeline.model.scene.field
         before = {name: p.detach().clone() for name, p in field.named_parameters()}
-        appearance = trainer.pipeline.model.appearance.detach().clone()
+        appearance = trainer.pipeline.model.scene.appearance.detach().clone()
         steps(trainer, 0, 4)
         model = trainer.pipeline.model
         still = [n for n, p in field.named_parameters() if p.numel() and torch.equal(p, before[n])]
         # Without integers there is nothing to rate, and tables are not learned; a Bernoulli of
         # signs has one parameter.
-        kind = options.get("quantizer", "noise")
+        kind = options.get("quantizer.mode", "noise")
         unused = "entropy_model.scale" if kind == "binary" else "entropy_model"
         unused = None if options == learned else unused
         assert all(unused and unused in name for name in still), still
-        assert torch.equal(appearance, model.appearance) == (not options.get("appearance_dim"))
+        assert torch.equal(appearance, model.scene.appearance) == (options != codes)
 
 
 def test_level_dropout_trains_prefixes_and_leaves_their_rate_out(scene, tmp_path):
-    trainer = make_trainer(make_config(scene, tmp_path, level_dropout=0.5))
+    trainer = make_trainer(make_config(scene, tmp_path, {"rate.level_dropout": 0.5}))
     model = trainer.pipeline.model
-    encoding = model.field.encoding
+    encoding = model.scene.encoding
     trained, get_outputs = [], model.get_outputs
     model.get_outputs = lambda rays: trained.append(encoding.trained_levels) or get_outputs(rays)
     history = steps(trainer, 0, 40)
-    schedule = model.make_schedule(NUM_STEPS)
+    schedule = model.compressor.schedule
     expected = [schedule.num_levels_at(step, 4, seed=torch.initial_seed()) for step in range(40)]
     assert set(expected) == {1, 2, 3, 4}
     assert trained == expected
@@ -129,14 +131,15 @@ def test_level_dropout_trains_prefixes_and_leaves_their_rate_out(scene, tmp_path
 
 
 def test_a_file_of_signs_holds_signs_and_looks_the_same(scene, tmp_path):
-    from shacira_nerfstudio.codec import decode_scene, encode_scene
     from shacira_nerfstudio.bench.throughput.nerfstudio_side import own_file, twin
+    from shacira_nerfstudio.codec import decode_scene, encode_scene
 
-    options = {"quantizer": "binary", "latent_dim": 4, "features_per_level": 4}
-    trainer = make_trainer(make_config(scene, tmp_path, **options))
+    options = {"quantizer.mode": "binary"}
+    options |= {"grid.latent_dim": 4, "grid.features_per_level": 4}
+    trainer = make_trainer(make_config(scene, tmp_path, options))
     steps(trainer, 0, 30)
     model = trainer.pipeline.model
-    assert model.field.encoding.latent_decoder.matrix is None  # signs need no scale of their own
+    assert model.scene.encoding.latent_decoder.matrix is None  # signs need no scale of their own
     data = own_file(model)
     symbols = decode_scene(data).symbols
     assert set(symbols.flatten().tolist()) <= {-1, 0, 1} and (symbols == -1).any()
@@ -149,8 +152,8 @@ def test_a_file_of_signs_holds_signs_and_looks_the_same(scene, tmp_path):
 
 
 def test_a_run_empties_cells_that_no_ray_sees(scene, tmp_path):
-    trainer = make_trainer(make_config(scene, tmp_path, visibility_start=0.5))
-    occupancy = trainer.pipeline.model.occupancy
+    trainer = make_trainer(make_config(scene, tmp_path, {"sampling.visibility_start": 0.5}))
+    occupancy = trainer.pipeline.model.scene.occupancy
     steps(trainer, 0, NUM_STEPS // 4)
     assert not occupancy.weight.any()
     steps(trainer, NUM_STEPS // 4, NUM_STEPS // 2)
@@ -158,7 +161,7 @@ def test_a_run_empties_cells_that_no_ray_sees(scene, tmp_path):
     before = occupancy.occupied_fraction
     # After so few steps all is fog: only what weighs most of all shall count.
     threshold = float(occupancy.weight.sort().values[-100])
-    trainer.pipeline.model.config.visibility_threshold = threshold
+    trainer.pipeline.model.config.sampling.visibility_threshold = threshold
     steps(trainer, NUM_STEPS // 2, NUM_STEPS)
     assert occupancy.visible_from == threshold
     assert 0 < occupancy.occupied_fraction < before
@@ -174,27 +177,20 @@ def _with_neighbours(cells):
 
 
 def test_a_file_is_rendered_in_the_steps_that_were_asked_for(scene, tmp_path):
-    from shacira_nerfstudio.codec import decode_scene
     from shacira_nerfstudio.bench.throughput.nerfstudio_side import own_file, twin
+    from shacira_nerfstudio.codec import decode_scene
 
-    trainer = make_trainer(make_config(scene, tmp_path, render_steps_across_box=512))
+    trainer = make_trainer(make_config(scene, tmp_path, {"sampling.render_steps_across_box": 512}))
     steps(trainer, 0, 30)
     model = trainer.pipeline.model.eval()
-    assert model.settings.march.step_size == 4 * model.settings.render.step_size
+    settings = model.scene.settings
+    assert settings.train_march.step_size == 4 * settings.render_march.step_size
     data = own_file(model)
-    assert decode_scene(data).rendering.step_size == np.float32(model.settings.render.step_size)
+    assert decode_scene(data).rendering.step_size == np.float32(settings.render_march.step_size)
     camera = trainer.pipeline.datamanager.eval_dataset.cameras[0:1]
     found = twin(model, model.config.backend, data).get_outputs_for_camera(camera)["rgb"]
     fine = model.get_outputs_for_camera(camera)["rgb"]
-    model.settings = dataclasses.replace(model.settings, render=model.settings.march)
+    model.scene.settings = dataclasses.replace(settings, render_march=settings.train_march)
     coarse = model.get_outputs_for_camera(camera)["rgb"]
     assert not torch.equal(fine, coarse)
     assert (found - fine).abs().mean() < (found - coarse).abs().mean()
-
-
-def test_looks_at_the_file_do_not_grow_with_the_table(scene, tmp_path, monkeypatch):
-    model = make_trainer(make_config(scene, tmp_path)).pipeline.model
-    assert model.make_schedule(NUM_STEPS).tables_every == 250
-    entries = model.field.encoding.grid.num_entries
-    monkeypatch.setattr("shacira_nerfstudio.plugin.model._ENTRIES_PER_LOOK", entries // 3)
-    assert model.make_schedule(NUM_STEPS).tables_every == 4 * 250

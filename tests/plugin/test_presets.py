@@ -25,10 +25,11 @@ def value_at(config, key):
 
 
 def test_flags_spell_keys_as_the_host_does():
-    values = {"model.rate_lambda": 1.0e-3, "max_num_iterations": 5, "model.use_lpips": False}
-    assert preset_flags(values) == [
+    values = {"model.rate_lambda": 1.0e-3, "max_num_iterations": 5, "model.grid.max_res": 64}
+    assert preset_flags({**values, "model.use_lpips": False}) == [
         *("--pipeline.model.rate-lambda", "0.001"),
         *("--max-num-iterations", "5"),
+        *("--pipeline.model.grid.max-res", "64"),
         *("--pipeline.model.use-lpips", "False"),
     ]
 
@@ -72,8 +73,8 @@ def test_shacira_mid_spells_out_the_defaults():
 @pytest.mark.nerfstudio
 def test_the_baseline_neither_quantises_nor_rates():
     values = load_preset(next(path for path in CONFIGS if path.stem == "ngp"))
-    assert values["model.quantizer"] == "none" and values["model.rate_lambda"] == 0
-    assert values["model.latent_dim"] == values["model.features_per_level"]
+    assert values["model.quantizer.mode"] == "none" and values["model.rate_lambda"] == 0
+    assert values["model.grid.latent_dim"] == values["model.grid.features_per_level"]
 
 
 QUALITIES = {"draft": "5 minutes", "normal": "15 minutes", "max": "90 minutes"}
@@ -93,12 +94,12 @@ def test_qualities_are_three_and_end_in_time():
         assert head.startswith(f"# {name}:") and time in head and "two cores" in head
         values = load_preset(path)
         steps.append(values["max_num_iterations"])
-        tables.append(values["model.log2_hashmap_size"])
-        samples = values["model.target_num_samples"]
+        tables.append(values["model.grid.log2_hashmap_size"])
+        samples = values["model.sampling.target_num_samples"]
         # A tenth is for start, checkpoints and the growth of the table.
         assert 0.7 < steps[-1] * samples * SECONDS_PER_SAMPLE / limits[name] < 0.9
     assert steps == sorted(steps) and tables == sorted(tables)
-    default = shacira_method.config.pipeline.model.log2_hashmap_size
+    default = shacira_method.config.pipeline.model.grid.log2_hashmap_size
     assert tables[1] == default
 
 

@@ -24,6 +24,7 @@ from nerfstudio.data.dataparsers.base_dataparser import (  # noqa: E402
 )
 from nerfstudio.data.datasets.base_dataset import InputDataset  # noqa: E402
 
+from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata  # noqa: E402
 from shacira_nerfstudio.plugin.rtmv_dataparser import (  # noqa: E402
     RtmvDataParserConfig,
     ShaciraDataset,
@@ -174,12 +175,10 @@ def test_images_are_those_of_the_reader(scene):
 def test_metadata_for_the_model(scene):
     parsed = outputs(scene, background="black")
     dataset = ShaciraDataset(parsed)
-    found = dataset.metadata["shacira"]
+    found = DatasetMetadata.of(dataset.metadata)
     assert dataset.metadata["rtmv"] == {"background": "black", "exposure": 0.0, "downscale": 1}
-    assert found["alpha_color"] == [0.0, 0.0, 0.0] and found["bounded"] is True
-    assert found["cameras"] is dataset.cameras
-    assert found["dataparser_scale"] == parsed.dataparser_scale
-    np.testing.assert_allclose(found["dataparser_transform"], parsed.dataparser_transform)
+    assert found.alpha_color == (0.0, 0.0, 0.0) and found.is_bounded is True
+    assert found.cameras is dataset.cameras
     assert "shacira" not in parsed.metadata  # the parser's own answer is left alone
 
 
@@ -227,9 +226,9 @@ def test_other_parsers_get_nerfstudios_own_images(tmp_path, color):
             expected = stock.get_data(0, image_type)["image"]
             found = mine.get_data(0, image_type)["image"]
             assert found.dtype == expected.dtype and torch.equal(found, expected)
-    info = ShaciraDataset(parsed).metadata["shacira"]
-    assert info["alpha_color"] == (None if color is None else list(color))
-    assert info["bounded"] is (None if color is None else True)
+    info = DatasetMetadata.of(ShaciraDataset(parsed).metadata)
+    assert info.alpha_color == color
+    assert info.is_bounded is (None if color is None else True)
 
 
 def test_other_parsers_may_serve_exr(tmp_path):

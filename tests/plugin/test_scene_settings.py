@@ -6,17 +6,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_runs import set_options
 
-from shacira_nerfstudio.plugin.scene_settings import resolve_scene_settings
+from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
+from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
+from shacira_nerfstudio.plugin.scene_settings import scene_settings, trains_on_random_background
 
+BOUNDED, UNBOUNDED = DatasetMetadata(is_bounded=True), DatasetMetadata(is_bounded=False)
 WHITE, BLACK, GREY = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.5, 0.25, 0.5)
 
 
-def resolve(facts=None, *, low=(-1.0, -1.0, -1.0), high=(1.0, 1.0, 1.0), **changes):
-    options = {"contraction": "auto", "background_color": "auto", "steps_across_box": 1024}
-    options |= {"render_steps_across_box": 0, "near_plane": 0.05, "far_plane": 1000.0, **changes}
+def resolve(dataset=None, *, low=(-1.0, -1.0, -1.0), high=(1.0, 1.0, 1.0), steps=1024, **changes):
+    config = ShaciraModelConfig()
+    set_options(config, {"sampling.steps_across_box": steps, **changes})
     box = SimpleNamespace(aabb=torch.tensor([low, high]))
-    return resolve_scene_settings(SimpleNamespace(**options), box, facts)
+    return scene_settings(config, box, dataset or DatasetMetadata())
 
 
 @pytest.mark.parametrize(
@@ -33,34 +37,35 @@ def resolve(facts=None, *, low=(-1.0, -1.0, -1.0), high=(1.0, 1.0, 1.0), **chang
     ],
 )
 def test_contraction(alpha_color, bounded, asked, expected):
-    facts = {"alpha_color": alpha_color, "bounded": bounded}
-    assert resolve(facts, contraction=asked).march.contraction == expected
+    dataset = DatasetMetadata(alpha_color=alpha_color, is_bounded=bounded)
+    assert resolve(dataset, contraction=asked).train_march.contraction == expected
 
 
-def test_no_facts_is_an_open_scene():
-    assert resolve(None).march == resolve({}).march
-    assert resolve(None).march.contraction == "contracted"
+def test_without_metadata_a_scene_is_open():
+    assert DatasetMetadata.of(None) == DatasetMetadata.of({}) == DatasetMetadata()
+    assert resolve().train_march.contraction == "contracted"
 
 
 def test_numbers_of_the_march():
-    march = resolve({"bounded": True}).march
+    march = resolve(BOUNDED).train_march
     assert march.box == ((-1, -1, -1), (1, 1, 1))
     assert (march.near, march.far, march.knee) == (0.05, 1000, 0)
     assert march.step_size == pytest.approx(2 * math.sqrt(3) / 1024)
-    march = resolve({"bounded": False}, steps_across_box=512).march
+    march = resolve(UNBOUNDED, steps=512).train_march
     assert march.knee == 2
     assert march.step_size == pytest.approx(4 * math.sqrt(3) / 512)  # [-2, 2]^3
 
 
 def test_rendering_has_steps_of_its_own_if_asked_for():
-    assert resolve().render == resolve().march
-    settings = resolve({"bounded": False}, render_steps_across_box=4096)
-    assert settings.march.step_size == 4 * settings.render.step_size
-    assert replace(settings.render, step_size=settings.march.step_size) == settings.march
+    assert resolve().render_march == resolve().train_march
+    settings = resolve(UNBOUNDED, **{"sampling.render_steps_across_box": 4096})
+    assert settings.train_march.step_size == 4 * settings.render_march.step_size
+    same_steps = replace(settings.render_march, step_size=settings.train_march.step_size)
+    assert same_steps == settings.train_march
 
 
 def test_the_longest_side_of_a_box_counts():
-    march = resolve(low=(0.0, -3.0, 1.0), high=(1.0, 5.0, 2.0)).march
+    march = resolve(low=(0.0, -3.0, 1.0), high=(1.0, 5.0, 2.0)).train_march
     assert march.box == ((0, -3, 1), (1, 5, 2))
     assert march.step_size == pytest.approx(16 * math.sqrt(3) / 1024)
     assert march.knee == 8
@@ -81,9 +86,12 @@ def test_the_longest_side_of_a_box_counts():
     ],
 )
 def test_background(alpha_color, asked, while_training, name, afterwards):
-    settings = resolve({"alpha_color": alpha_color}, background_color=asked)
-    assert settings.background == name
-    for training, expected in ((True, while_training), (False, afterwards)):
-        found = settings.background_for(training=training)
-        # None leaves a random background to the host, which adds it in the loss.
-        assert (tuple(found.tolist()) if isinstance(found, torch.Tensor) else found) == expected
+    dataset = DatasetMetadata(alpha_color=alpha_color)
+    background = resolve(dataset, background_color=asked).background
+    assert background.kind == name
+    fill = background.fill
+    assert (tuple(fill.tolist()) if isinstance(fill, torch.Tensor) else fill) == afterwards
+    # None leaves a random background to the host, which adds it in the loss.
+    config = ShaciraModelConfig(background_color=asked)
+    is_random = trains_on_random_background(config, dataset)
+    assert (None if is_random else afterwards) == while_training

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from shacira_nerfstudio.bench.throughput import (
-    coding,
-    field_ops,
-    ops,
-    processes,
-    profiler,
-    rendering,
-    training,
-)
-from shacira_nerfstudio.bench.throughput.rivals import CODERS, COMPRESSORS
+from shacira_nerfstudio.bench.throughput import coding, ops, processes, training
 from shacira_nerfstudio.bench.throughput.timing import MIN_REPEATS, Row
 
 logger = logging.getLogger(__name__)
@@ -39,50 +30,21 @@ class Plan:
 
 ROWS: dict[str, Callable[[Plan], Row]] = {
     "interpolate": lambda plan: ops.interpolate(plan.setting),
-    "interpolate_int8": lambda plan: ops.interpolate_int8(plan.setting),
     "march": lambda plan: ops.march(plan.setting),
     "composite": lambda plan: ops.composite(plan.setting),
-    "networks": lambda plan: field_ops.networks(plan.setting),
-    "rate": lambda plan: field_ops.rate(plan.setting),
+    "networks": lambda plan: ops.networks(plan.setting),
+    "rate": lambda plan: ops.rate(plan.setting),
     "train_step": lambda plan: training.train_step(plan.runs, plan.repeats),
-    "latent_optimizer": lambda plan: training.latent_optimizer(plan.runs, plan.repeats),
-    "profile": lambda plan: profiler.profile(plan.runs, plan.repeats),
-    "render": lambda plan: rendering.render(plan.runs, plan.repeats),
+    "render": lambda plan: training.render(plan.runs, plan.repeats),
     **{
         name: lambda plan, name=name: coding.scene_row(name, plan.runs.file_bytes, plan.repeats)
         for name in ("encode_scene", "decode_scene")
     },
-    **{
-        f"{what}_{rival}": lambda plan, what=what, rival=rival: coding.coder_row(
-            what, rival, plan.runs.file_bytes, plan.repeats
-        )
-        for what in ("encode", "decode")
-        for rival in CODERS
-    },
-    **{
-        f"size_{name}": lambda plan, name=name: coding.size_row(name, plan.runs.file_bytes)
-        for name in COMPRESSORS
-    },
-    "first_frame": lambda plan: processes.first_frame(plan.runs, plan.repeats),
     "compile": lambda plan: processes.compile_time(plan.runs),
     "large_table": lambda plan: processes.large_table(plan.runs),
 }
 """By name, in the order in which they run: those that need no scene first, new processes last."""
-ON_REQUEST = ("profile",)
 _FIGURES = ("ours", "rival", "ratio", "ours s (min)", "rival s (min)")
-_HIGHLIGHTS = {
-    "train_step": ("ours_samples_per_s", "rival_samples_per_s", "ours_step_s", "rival_step_s"),
-    "profile": ("samples_per_step", "marched_per_step", "rays_per_step"),
-    "render": ("ours_view_s",),
-    "encode_scene": ("ours_s", "numpy_s", "file_mb_per_s"),
-    "decode_scene": ("ours_s", "numpy_s", "file_mb_per_s"),
-    "encode_torchac": ("numpy_symbols_per_s",),
-    "decode_torchac": ("numpy_symbols_per_s",),
-    "first_frame": ("decode_s", "process_peak_rss_bytes"),
-    "compile": ("cached_s",),
-    "large_table": ("slowdown", "peak_rss_bytes_19", "peak_rss_bytes_22"),
-}
-"""Further figures that a person wants to see; all are in the file."""
 
 
 def run_throughput(
@@ -94,7 +56,6 @@ def run_throughput(
     repeats: int = MIN_REPEATS,
     warmup_steps: int = 300,
     only: Sequence[str] = (),
-    profile: bool = False,
 ) -> list[dict[str, Any]]:
     """See `shacira bench throughput --help`.
 
@@ -113,9 +74,7 @@ def run_throughput(
             data, Path(folder), dataparser, warmup_steps=warmup_steps, scene_file=scene_file
         )
         plan = Plan(ops.Setting.create(repeats), runs, repeats)
-        wanted = set(only) or set(ROWS) - set(ON_REQUEST)
-        wanted |= {"profile"} if profile else set()
-        return write_rows(plan, [name for name in ROWS if name in wanted], output)
+        return write_rows(plan, [name for name in ROWS if name in (only or ROWS)], output)
 
 
 def write_rows(plan: Plan, names: Sequence[str], output: Path) -> list[dict[str, Any]]:
@@ -123,8 +82,9 @@ def write_rows(plan: Plan, names: Sequence[str], output: Path) -> list[dict[str,
     output.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     with output.open("w", encoding="utf-8") as sink:
-        for row in _rows(plan, names):
-            rows.append(row.as_dict())
+        for name in names:
+            logger.warning("measuring %s", name)
+            rows.append(ROWS[name](plan).as_dict())
             # A nan would not be JSON.
             sink.write(json.dumps(rows[-1], allow_nan=False) + "\n")
             sink.flush()
@@ -132,14 +92,8 @@ def write_rows(plan: Plan, names: Sequence[str], output: Path) -> list[dict[str,
     return rows
 
 
-def _rows(plan: Plan, names: Sequence[str]) -> Iterator[Row]:
-    for name in names:
-        logger.warning("measuring %s", name)
-        yield ROWS[name](plan)
-
-
 def print_table(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """What a person reads."""
+    """What a person reads; all figures are in the file."""
     table = Table(title="Throughput: medians; ratios above 1 are in our favour")
     for column in ("", "unit", *_FIGURES, "compared with"):
         table.add_column(column, justify="right" if column in _FIGURES else "left")
@@ -149,23 +103,10 @@ def print_table(rows: Sequence[dict[str, Any]], console: Console) -> None:
         table.add_row(row["name"], row["unit"], *figures, *seconds, row["rival_what"])
     console.print(table)
     for row in rows:
-        names = [name for name in _HIGHLIGHTS.get(row["name"], ()) if name in row["more"]]
-        if names:
-            figures = ", ".join(f"{name} {_number(row['more'][name])}" for name in names)
+        numbers = {n: v for n, v in row["more"].items() if isinstance(v, int | float)}
+        if numbers:
+            figures = ", ".join(f"{name} {_number(value)}" for name, value in numbers.items())
             console.print(f"{row['name']}: {figures}", highlight=False, soft_wrap=True)
-    for row in rows:
-        if row["name"] == "profile":
-            _print_profile(row, console)
-
-
-def _print_profile(row: dict[str, Any], console: Console) -> None:
-    table = Table(title=f"A training step: {row['ours']:.1f} ms")
-    for column in ("", "ms", "share", "calls"):
-        table.add_column(column, justify="right" if column else "left")
-    for name, part in row["more"]["parts"].items():
-        figures = f"{part['ms_per_step']:.2f}", f"{part['share']:.1%}"
-        table.add_row(name, *figures, f"{part['calls_per_step']:.3g}")
-    console.print(table)
 
 
 def _seconds(times: dict[str, Any]) -> str:

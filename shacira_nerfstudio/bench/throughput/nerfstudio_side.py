@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,20 +16,18 @@ from unittest import mock
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.cameras.rays import Frustums, RayBundle, RaySamples
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.dataparser_configs import all_dataparsers
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.callbacks import TrainingCallbackLocation as Location
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.field_components.encodings import HashEncoding
-from nerfstudio.field_components.mlp import MLP
-from nerfstudio.model_components.renderers import AccumulationRenderer, RGBRenderer
 from torch import Tensor, nn
 
 from shacira_nerfstudio.codec import encode_scene
-from shacira_nerfstudio.plugin.bitstream import KEY
+from shacira_nerfstudio.model.quantize import get_quantizer
+from shacira_nerfstudio.plugin import bitstream
 from shacira_nerfstudio.plugin.config import shacira_method
-from shacira_nerfstudio.plugin.export_folder import pack_model
 from shacira_nerfstudio.plugin.model import ShaciraModel
 
 # ── modules ──
@@ -41,37 +40,6 @@ def hash_encoding(
     return HashEncoding(
         num_levels, min_res, max_res, log2_hashmap_size, features_per_level, implementation="torch"
     )
-
-
-def networks(
-    in_dim: int, hidden_dim: int, geo_feat_dim: int, ray_dim: int, num_color_layers: int
-) -> tuple[nn.Module, nn.Module]:
-    """Density and colour network of the same shape as ours, as the host builds them in torch."""
-    density = MLP(in_dim, 2, hidden_dim, 1 + geo_feat_dim, implementation="torch")
-    color = MLP(
-        ray_dim + geo_feat_dim,
-        num_color_layers + 1,
-        hidden_dim,
-        3,
-        out_activation=nn.Sigmoid(),
-        implementation="torch",
-    )
-    return density, color
-
-
-class DenseCompositing:
-    """The host's compositing: rays of equally many samples, [R, K] each."""
-
-    def __init__(self, t_starts: Tensor, t_ends: Tensor) -> None:
-        zeros = torch.zeros(*t_starts.shape, 3)
-        frustums = Frustums(zeros, zeros, t_starts[..., None], t_ends[..., None], zeros[..., :1])
-        self.samples = RaySamples(frustums, deltas=(t_ends - t_starts)[..., None])
-        self.rgb, self.accumulation = RGBRenderer("black"), AccumulationRenderer()
-
-    def __call__(self, sigmas: Tensor, rgbs: Tensor) -> tuple[Tensor, Tensor]:
-        """Colour [R, 3] and accumulation [R]."""
-        weights = self.samples.get_weights(sigmas[..., None])
-        return self.rgb(rgbs, weights), self.accumulation(weights)[:, 0]
 
 
 # ── runs ──
@@ -91,12 +59,12 @@ def guess_dataparser(data: Path) -> str:
 
 
 def our_trainer(
-    data: Path, output_dir: Path, *, dataparser: str | None = None, **options: Any
+    data: Path, output_dir: Path, *, options: Mapping[str, Any], dataparser: str | None = None
 ) -> Trainer:
     """The method as registered, set up on a scene.
 
     Args:
-        options: Fields of :class:`ShaciraModelConfig` that differ from the defaults.
+        options: Dotted names of :class:`ShaciraModelConfig` that differ from the defaults.
     """
     config = copy.deepcopy(shacira_method.config)
     _set(config.pipeline.model, options)
@@ -104,7 +72,7 @@ def our_trainer(
 
 
 def nerfacto_trainer(
-    data: Path, output_dir: Path, *, dataparser: str | None = None, **options: Any
+    data: Path, output_dir: Path, *, options: Mapping[str, Any], dataparser: str | None = None
 ) -> Trainer:
     """nerfacto with its defaults, in torch, on the data manager that ours has.
 
@@ -128,10 +96,12 @@ class _NoMetric(nn.Module):
 
 
 def _set(config: Any, options: Mapping[str, Any]) -> None:
-    for name, value in options.items():
-        if not hasattr(config, name):
-            raise ValueError(f"expected an option of {type(config).__name__}, got {name!r}")
-        setattr(config, name, value)
+    for path, value in options.items():
+        *groups, name = path.split(".")
+        node = functools.reduce(getattr, groups, config)
+        if not hasattr(node, name):
+            raise ValueError(f"expected an option of {type(config).__name__}, got {path!r}")
+        setattr(node, name, value)
 
 
 def _set_up(config: TrainerConfig, data: Path, output_dir: Path, dataparser: str | None) -> Trainer:
@@ -158,7 +128,7 @@ class StepRecord:
     num_samples: int
     """Samples that all networks of the field saw, with gradients."""
     num_marched: int
-    """Samples that were looked at at all: by ours without gradient, by nerfacto in proposals."""
+    """Samples whose density was asked for: by ours without gradient, by nerfacto in proposals."""
 
 
 def run_steps(trainer: Trainer, begin: int, count: int) -> list[StepRecord]:
@@ -192,20 +162,17 @@ def _counts(trainer: Trainer, metrics: Mapping[str, Any]) -> tuple[int, int, int
     return rays, samples, samples + rays * sum(model.config.num_proposal_samples_per_ray)
 
 
-def steps_per_proposal_update(trainer: Trainer) -> int:
-    """Steps in which nerfacto, past its warm-up, updates its proposal networks once."""
-    return trainer.pipeline.model.config.proposal_update_every + 1
-
-
-def steady_step(trainer: Trainer) -> int:
-    """A step from which nerfacto updates its proposal networks as rarely as it ever does."""
-    return trainer.pipeline.model.config.proposal_warmup
+def fastest_steps(nerfacto: Trainer) -> tuple[int, int]:
+    """The step from which nerfacto updates its proposal networks as rarely as it ever does, and
+    the number of steps from one update to the next."""
+    config: Any = nerfacto.pipeline.model.config
+    return config.proposal_warmup, config.proposal_update_every + 1
 
 
 # ── models and cameras ──
 
 
-def twin(model: ShaciraModel, backend: str, bitstream: bytes | None = None) -> ShaciraModel:
+def twin(model: ShaciraModel, backend: str, file: bytes | None = None) -> ShaciraModel:
     """A model of the same content with another backend, or one that renders a decoded file."""
     config = dataclasses.replace(model.config, backend=backend)
     other = config.setup(
@@ -215,20 +182,19 @@ def twin(model: ShaciraModel, backend: str, bitstream: bytes | None = None) -> S
         device="cpu",
         grad_scaler=None,
     )
-    if bitstream is not None:
-        bits = torch.frombuffer(bytearray(bitstream), dtype=torch.uint8)
-        other.load_state_dict({KEY: bits})
+    if file is not None:
+        other.load_state_dict(bitstream.as_state_dict(file))
     else:
         other.load_state_dict(model.state_dict())
         # Backends draw noise of their own; rounded, all latents would be 0 early in training.
-        other.field.encoding.set_quantizer("none", 1.0)
-        other.field.quantize_weights = model.field.quantize_weights
+        other.scene.encoding.set_quantizer(get_quantizer("none"), 1.0)
+        other.scene.field.quantize_weights = model.scene.field.quantize_weights
     return other.eval()
 
 
 def own_file(model: ShaciraModel) -> bytes:
     """The file of what a model has learned so far."""
-    return encode_scene(pack_model(model))
+    return encode_scene(model.pack())
 
 
 def render_own_file(trainer: Trainer) -> Tensor:

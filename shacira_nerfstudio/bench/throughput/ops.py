@@ -1,14 +1,16 @@
 """The hot operations one by one, on inputs of their own: no scene needed.
 
-Each function checks, then times, then returns a row. Rivals are Nerfstudio's torch modules where it
-has the operation on a CPU, else `reference`, our own plain torch.
+Each function checks, then times, then returns a row. Interpolation is compared with Nerfstudio's
+torch module; for the other operations the rival is `reference`, our own plain torch.
 
 Notation as in :mod:`shacira_nerfstudio.backends.base`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,21 +18,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shacira_nerfstudio.backends import Backend, MarchSettings, get_backend
+from shacira_nerfstudio.backends import Backend, MarchSettings, NetworkWeights, get_backend
+from shacira_nerfstudio.bench.environment import num_cores
 from shacira_nerfstudio.bench.throughput.timing import (
     Row,
     Side,
     check_close,
     check_relative,
-    num_cpus,
     rate_row,
 )
 from shacira_nerfstudio.grid import GridSpec
 
 OURS_TORCH_THREADS = 1
 """As in training: kernels bring threads of their own, torch's would wait by spinning."""
-PLAIN_TORCH = "`reference`, plain torch"
-"""Where Nerfstudio has nothing of the kind on a CPU."""
+HIDDEN_DIM, GEO_FEAT_DIM, RAY_FEATURES = 64, 15, 16
+"""The method's defaults; spherical harmonics of degree 4 have 16 values."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,58 @@ class Setting:
         cls, repeats: int, sizes: OpSizes | None = None, num_threads: int | None = None
     ) -> Setting:
         """With as many threads as there are cores."""
-        num_threads = num_threads or num_cpus()
+        num_threads = num_threads or num_cores()
         torch.set_num_threads(num_threads)  # which the backend asks for
         return cls(get_backend("auto", "cpu"), repeats, sizes or OpSizes(), num_threads)
 
-    def ours(self, run: Any, what: str, work: Any = 1.0) -> Side:
-        return Side(run, what, OURS_TORCH_THREADS, self.num_threads, work)
 
-    def rival(self, run: Any, what: str, work: Any = 1.0) -> Side:
-        return Side(run, what, self.num_threads, self.num_threads, work)
+@dataclass(frozen=True)
+class Operation:
+    """An operation with its inputs, to be run by any backend."""
+
+    name: str
+    what: str
+    unit: str
+    num_items: int
+    """Units of work of one run."""
+    run: Callable[[Backend], dict[str, Tensor]]
+    """Results and gradients by name; integers have to be equal."""
+    limit: float
+    """Error that is allowed, in parts of a result's length."""
+    because: str
+    """Where an error of that size comes from."""
+    sizes: dict[str, Any]
+    rival: tuple[Callable[[], Any], str] | None = None
+    """What it is compared with, and its name; `reference` by default."""
+
+    def row(self, setting: Setting) -> Row:
+        """Holds the results against those of `reference`, and times both."""
+        reference, backend = get_backend("reference", "cpu"), setting.backend
+        found, expected = self.run(backend), self.run(reference)
+        check: dict[str, Any] = {}
+        for name, result in found.items():
+            if result.is_floating_point():
+                limit = {"limit": self.limit, "because": self.because}
+                check |= check_relative(name, result, expected[name], **limit)
+            else:
+                check |= check_close(name, result, expected[name], atol=0, because="integers")
+        rival = self.rival or (lambda: self.run(reference), "`reference`, plain torch")
+        return rate_row(
+            self.name,
+            self.unit,
+            Side(
+                lambda: self.run(backend),
+                self.what,
+                OURS_TORCH_THREADS,
+                setting.num_threads,
+                self.num_items,
+            ),
+            Side(*rival, setting.num_threads, setting.num_threads, self.num_items),
+            repeats=setting.repeats,
+            check=check,
+            sizes=self.sizes,
+            backend=backend.name,
+        )
 
 
 def coherent_positions(sizes: OpSizes) -> Tensor:
@@ -96,114 +141,46 @@ def coherent_positions(sizes: OpSizes) -> Tensor:
     return (start + direction * steps).clamp(0, 1).reshape(-1, 3)
 
 
-def reference_by_level(
-    x: Tensor, table: Tensor, grid: GridSpec, upstream: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Values and gradient of `reference` in double precision, one level at a time: less memory."""
-    reference = get_backend("reference", "cpu")
-    values, grads = [], []
-    for level, begin in enumerate(grid.offsets[:-1]):
-        size = grid.table_sizes[level]
-        part = GridSpec(grid.num_dims, (grid.resolutions[level],), (size,))
-        rows = table[begin : begin + size].detach().double()
-        rows.requires_grad_(upstream is not None)
-        out = reference.interpolate(x.double(), rows, part)
-        if upstream is not None:
-            (grad,) = torch.autograd.grad(out, rows, upstream[:, level : level + 1].double())
-            grads.append(grad)
-        values.append(out.detach())
-    return torch.cat(values, 1), torch.cat(grads) if upstream is not None else None
-
-
-def _table_sizes(setting: Setting, grid: GridSpec) -> dict[str, Any]:
-    return {**asdict(setting.sizes), "num_entries": grid.num_entries}
-
-
 def interpolate(setting: Setting) -> Row:
     """Forward and backward over float latents, against Nerfstudio's HashEncoding."""
     from shacira_nerfstudio.bench.throughput.nerfstudio_side import hash_encoding
 
-    sizes, backend = setting.sizes, setting.backend
+    sizes = setting.sizes
     grid, x = sizes.grid(), coherent_positions(sizes)
     table = torch.randn(grid.num_entries, sizes.num_channels).requires_grad_()
-    out = backend.interpolate(x, table, grid)
-    upstream = torch.randn_like(out)  # laid out as the backend's own result
-    check = _check_interpolation(x, table, grid, out, upstream)
+    upstream = torch.randn_like(setting.backend.interpolate(x, table, grid))  # laid out alike
     encoding = hash_encoding(
         sizes.num_levels, 16, sizes.max_res, sizes.log2_hashmap_size, sizes.num_channels
     )
     upstream_rival = upstream.reshape(len(x), -1).contiguous()
 
-    def ours() -> None:
+    def run(backend: Backend) -> dict[str, Tensor]:
         table.grad = None
-        backend.interpolate(x, table, grid).backward(upstream)
+        values = backend.interpolate(x, table, grid)
+        values.backward(upstream)
+        assert table.grad is not None
+        return {"values": values.detach(), "grad table": table.grad}
 
     def rival() -> None:
         encoding.zero_grad(set_to_none=True)
         encoding(x).backward(upstream_rival)
 
-    return rate_row(
-        "interpolate",
-        "samples/s",
-        setting.ours(ours, "Backend.interpolate, forward and backward", len(x)),
-        setting.rival(rival, 'HashEncoding(implementation="torch")', len(x)),
-        repeats=setting.repeats,
-        check=check,
-        sizes=_table_sizes(setting, grid)
-        | {"rival_num_entries": grid.num_levels << sizes.log2_hashmap_size},
-        backend=backend.name,
-    )
-
-
-def _check_interpolation(
-    x: Tensor, table: Tensor, grid: GridSpec, out: Tensor, upstream: Tensor
-) -> dict[str, Any]:
-    (grad,) = torch.autograd.grad(out, table, upstream, retain_graph=True)
-    values, expected_grad = reference_by_level(x, table, grid, upstream)
-    assert expected_grad is not None
-    # Cell coordinates go up to the resolution N in single precision: a fraction keeps an error of
-    # N 2^-24, and the difference of two table rows multiplies it.
-    spread = (table.max() - table.min()).item()
-    atol = 4 * spread * grid.resolutions[-1] * 2**-24
-    because = "single precision of cell coordinates, times the spread of the table"
-    found = check_close("values", out, values, atol=atol, because=because)
-    # An entry sums the weights of all samples around it, each off by as much.
-    limit = 16 * grid.resolutions[-1] * 2**-24
-    because = "single precision of cell coordinates and of the sum over samples"
-    return found | check_relative("grad_table", grad, expected_grad, limit=limit, because=because)
-
-
-def interpolate_int8(setting: Setting) -> Row:
-    """Forward over rounded latents of one byte, as rendering reads them."""
-    from shacira_nerfstudio.bench.throughput.nerfstudio_side import hash_encoding
-
-    sizes, backend = setting.sizes, setting.backend
-    grid, x = sizes.grid(), coherent_positions(sizes)
-    table = torch.randint(-3, 4, (grid.num_entries, sizes.num_channels), dtype=torch.int8)
-    out = backend.interpolate(x, table, grid)
-    values, _ = reference_by_level(x, table, grid, None)
-    because = "single precision of cell coordinates, times the spread of the table"
-    atol = 4 * 6 * grid.resolutions[-1] * 2**-24
-    encoding = hash_encoding(
-        sizes.num_levels, 16, sizes.max_res, sizes.log2_hashmap_size, sizes.num_channels
-    )
-
-    def rival() -> None:
-        with torch.no_grad():
-            encoding(x)
-
-    return rate_row(
-        "interpolate_int8",
-        "samples/s",
-        setting.ours(
-            lambda: backend.interpolate(x, table, grid), "Backend.interpolate of int8", len(x)
-        ),
-        setting.rival(rival, 'HashEncoding(implementation="torch")', len(x)),
-        repeats=setting.repeats,
-        check=check_close("values", out, values, atol=atol, because=because),
-        sizes=_table_sizes(setting, grid),
-        backend=backend.name,
-    )
+    return Operation(
+        name="interpolate",
+        what="Backend.interpolate, forward and backward",
+        unit="samples/s",
+        num_items=len(x),
+        run=run,
+        # Coordinates go up to N: a fraction keeps an error of N 2^-24, on either side.
+        limit=4 * max(grid.resolutions[-1]) * 2**-24,
+        because="single precision of cell coordinates",
+        sizes={
+            **asdict(sizes),
+            "num_entries": grid.num_entries,
+            "rival_num_entries": grid.num_levels << sizes.log2_hashmap_size,
+        },
+        rival=(rival, 'HashEncoding(implementation="torch")'),
+    ).row(setting)
 
 
 def _shell(resolution: int) -> Tensor:
@@ -223,78 +200,122 @@ def _orbit_rays(count: int) -> tuple[Tensor, Tensor]:
 
 def march(setting: Setting) -> Row:
     """Packed samples of rays through a sparse occupancy grid."""
-    sizes, backend = setting.sizes, setting.backend
-    reference = get_backend("reference", "cpu")
+    sizes = setting.sizes
     step = 2 * math.sqrt(3) / sizes.steps_across_box
     settings = MarchSettings("affine", ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)), 0.05, 1000.0, step)
     cells = _shell(sizes.occupancy_resolution)
     rays = _orbit_rays(sizes.num_march_rays)
     jitter = torch.rand(len(rays[0]), generator=torch.Generator().manual_seed(1))
 
-    def run(which: Backend) -> Any:
-        return which.march(*rays, cells, settings, jitter=jitter)
+    def run(backend: Backend) -> dict[str, Tensor]:
+        samples = backend.march(*rays, cells, settings, jitter=jitter)
+        names = ("packed_info", "positions", "t_starts", "t_ends")
+        return {name: getattr(samples, name) for name in names}
 
-    found, expected = run(backend), run(reference)
-    because = "both compute in double precision; the last bit of single precision may differ"
-    check = check_close(
-        "packed_info", found.packed_info, expected.packed_info, atol=0, because="integers"
-    )
-    for name in ("positions", "t_starts", "t_ends"):
-        values = getattr(found, name), getattr(expected, name)
-        check |= check_close(name, *values, atol=1e-7, rtol=3e-7, because=because)
-    return rate_row(
-        "march",
-        "rays/s",
-        setting.ours(lambda: run(backend), "Backend.march", len(jitter)),
-        setting.rival(lambda: run(reference), PLAIN_TORCH, len(jitter)),
-        repeats=setting.repeats,
-        check=check,
+    return Operation(
+        name="march",
+        what="Backend.march",
+        unit="rays/s",
+        num_items=len(jitter),
+        run=run,
+        limit=3e-7,
+        because="both compute in double precision; the last bit of single precision may differ",
         sizes={
             "num_rays": len(jitter),
-            "num_samples": len(expected.t_starts),
             "occupied_fraction": cells.float().mean().item(),
             "occupancy_resolution": sizes.occupancy_resolution,
             "steps_across_box": sizes.steps_across_box,
         },
-        backend=backend.name,
-    )
+    ).row(setting)
 
 
 def composite(setting: Setting) -> Row:
-    """Compositing forward and backward; every ray has as many samples, as the rival demands."""
-    from shacira_nerfstudio.bench.throughput.nerfstudio_side import DenseCompositing
-
-    sizes, backend = setting.sizes, setting.backend
-    rays, count = sizes.num_rays, sizes.samples_per_ray
-    t_starts = torch.rand(rays, 1) + torch.arange(count) * 0.02
-    t_ends = t_starts + 0.02
-    sigmas = (torch.rand(rays, count) * 8).requires_grad_()
-    rgbs = torch.rand(rays, count, 3).requires_grad_()
-    info = torch.stack([torch.arange(rays) * count, torch.full((rays,), count)], 1)
+    """Compositing forward and backward."""
+    rays, count = setting.sizes.num_rays, setting.sizes.samples_per_ray
+    t_starts = (torch.rand(rays, 1) + torch.arange(count) * 0.02).view(-1)
+    sigmas = (torch.rand(rays * count) * 8).requires_grad_()
+    rgbs = torch.rand(rays * count, 3).requires_grad_()
+    packed_info = torch.stack([torch.arange(rays) * count, torch.full((rays,), count)], 1)
     upstream = torch.randn(rays, 3)
-    dense = DenseCompositing(t_starts, t_ends)
 
-    def ours(which: Backend = backend) -> tuple[Tensor, ...]:
-        flat = sigmas.view(-1), rgbs.view(-1, 3), t_starts.view(-1), t_ends.view(-1), info
-        color, accumulation, _ = which.composite(*flat)
-        return color, accumulation, *torch.autograd.grad(color, (sigmas, rgbs), upstream)
+    def run(backend: Backend) -> dict[str, Tensor]:
+        rendered = backend.composite(sigmas, rgbs, t_starts, t_starts + 0.02, packed_info)
+        grads = torch.autograd.grad(rendered[0], (sigmas, rgbs), upstream)
+        names = ("color", "accumulation", "distance", "grad sigma", "grad rgb")
+        return dict(zip(names, (*rendered, *grads), strict=True))
 
-    def rival() -> tuple[Tensor, ...]:
-        color, accumulation = dense(sigmas, rgbs)
-        return color, accumulation, *torch.autograd.grad(color, (sigmas, rgbs), upstream)
-
-    expected = ours(get_backend("reference", "cpu"))
-    check: dict[str, Any] = {}
-    for name, f, e in zip(("color", "accumulation", "sigma", "rgb"), ours(), expected, strict=True):
-        because = "sums over a ray in single precision, in `reference` as well"
-        check |= check_close(name, f, e, atol=2e-5, rtol=1e-5, because=because)
-    return rate_row(
-        "composite",
-        "samples/s",
-        setting.ours(ours, "Backend.composite, forward and backward", sigmas.numel()),
-        setting.rival(rival, "RaySamples.get_weights, RGBRenderer", sigmas.numel()),
-        repeats=setting.repeats,
-        check=check,
+    return Operation(
+        name="composite",
+        what="Backend.composite, forward and backward",
+        unit="samples/s",
+        num_items=len(sigmas),
+        run=run,
+        limit=2e-5,
+        because="sums over a ray in single precision, in `reference` as well",
         sizes={"num_rays": rays, "samples_per_ray": count},
-        backend=backend.name,
-    )
+    ).row(setting)
+
+
+def _layers(widths: list[int]) -> tuple[tuple[Tensor, Tensor], ...]:
+    sizes = itertools.pairwise(widths)
+    random = [(torch.randn(out, num) / num**0.5, torch.randn(out) * 0.1) for num, out in sizes]
+    return tuple((weight.requires_grad_(), bias.requires_grad_()) for weight, bias in random)
+
+
+def networks(setting: Setting) -> Row:
+    """Both networks over packed samples, forward and backward."""
+    sizes, count = setting.sizes, setting.sizes.num_samples
+    num_inputs = sizes.num_levels * sizes.num_channels
+    density = _layers([num_inputs, HIDDEN_DIM, 1 + GEO_FEAT_DIM])
+    weights = NetworkWeights(density, _layers([RAY_FEATURES + GEO_FEAT_DIM, HIDDEN_DIM, 3]))
+    # In the layout of the kernels [L, d, S], as interpolation hands them over.
+    latents = torch.randn(sizes.num_levels, sizes.num_channels, count).permute(2, 0, 1)
+    latents.requires_grad_()
+    ray_features = torch.randn(sizes.num_rays, RAY_FEATURES)
+    ray_indices = torch.arange(sizes.num_rays).repeat_interleave(sizes.samples_per_ray)
+    upstream = torch.randn(count), torch.randn(count, 3)
+    inputs = {"latents": latents, **weights.named()}
+
+    def run(backend: Backend) -> dict[str, Tensor]:
+        outputs = backend.density_outputs(latents, weights)
+        shaded = backend.shade(latents, outputs, ray_features, ray_indices, weights)
+        grads = torch.autograd.grad(shaded, tuple(inputs.values()), upstream)
+        names = ("sigma", "rgb", *(f"grad {name}" for name in inputs))
+        return dict(zip(names, (*shaded, *grads), strict=True))
+
+    return Operation(
+        name="networks",
+        what="Backend.density_outputs and shade, forward and backward",
+        unit="samples/s",
+        num_items=count,
+        run=run,
+        limit=1e-2,
+        because="networks may compute in half floats, of 8 significant bits",
+        sizes={"num_samples": count, "num_inputs": num_inputs, "hidden_dim": HIDDEN_DIM},
+    ).row(setting)
+
+
+def rate(setting: Setting) -> Row:
+    """The rate term with its gradient, on one row in ``rate_stride``."""
+    sizes, grid, stride = setting.sizes, setting.sizes.grid(), setting.sizes.rate_stride
+    shape, num_tables, num_bins = (grid.num_entries, sizes.num_channels), 16, 127
+    latents = (torch.randn(shape) + 0.3).requires_grad_()
+    lengths = torch.rand(num_tables * grid.num_levels, num_bins) * 16
+    classes = torch.randint(num_tables, shape, dtype=torch.int16)
+    first_table = torch.arange(grid.num_levels) * num_tables
+
+    def run(backend: Backend) -> dict[str, Tensor]:
+        rows = {"first": stride // 2, "stride": stride}
+        bits = backend.coded_bits(latents, lengths, classes, first_table, grid, **rows)
+        return {"bits": bits.detach(), "grad": torch.autograd.grad(bits, latents)[0]}
+
+    return Operation(
+        name="rate",
+        what="Backend.coded_bits, forward and backward",
+        unit="entries/s",
+        num_items=grid.num_entries,
+        run=run,
+        limit=1e-3,
+        because="`reference` adds up thousands of numbers a level in single precision",
+        sizes={"num_entries": grid.num_entries, "stride": stride},
+    ).row(setting)

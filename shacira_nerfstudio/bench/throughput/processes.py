@@ -9,17 +9,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
-from shacira_nerfstudio.bench.throughput.timing import Row, Times, WrongResultError
+from shacira_nerfstudio.bench.throughput.timing import Row, Timed, WrongResultError
 from shacira_nerfstudio.bench.throughput.training import SceneRuns
 
 WORKER = "shacira_nerfstudio.bench.throughput.worker"
 SMALL_TABLE, LARGE_TABLE = 19, 22
 """Log2 of a level's entries: the usual one, and eight times that."""
 MEMORY_STEPS = 32
-"""Timed steps of a run that is measured for memory: two looks at the occupancy."""
+"""Timed steps of a run that is measured for memory: two updates of the occupancy."""
 MEMORY_RUNS = 2
 """Runs of either size, in turns; most of their time is warm-up."""
 
@@ -43,38 +42,6 @@ def run_worker(
         tail = "\n".join((run.stdout + run.stderr).splitlines()[-15:])
         raise RuntimeError(f"{task} failed with status {run.returncode}:\n{tail}")
     return json.loads(run.stdout.splitlines()[-1])
-
-
-def first_frame(runs: SceneRuns, repeats: int) -> Row:
-    """From the path of a file to its first view: read, decode, load kernels, render."""
-    from shacira_nerfstudio.bench.throughput.rendering import check_file
-
-    check = check_file(runs)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "scene.shacira"
-        file.write_bytes(runs.file_bytes)
-        # The first process fills the operating system's cache and numba's; it does not count.
-        results = [run_worker("first_frame", {"file": str(file)}) for _ in range(repeats + 1)][1:]
-    seconds = Times(tuple(result["first_frame_s"] for result in results))
-    last = results[-1]
-    return Row(
-        name="first_frame",
-        unit="s",
-        ours=seconds.median,
-        rival=None,
-        ratio=None,
-        ours_what="from the path to a view, imports excluded, each in a new process",
-        rival_what="none: Nerfstudio's methods open training checkpoints",
-        check=check,
-        sizes={name: last[name] for name in ("file_bytes", "num_rays")},
-        threads={"ours": runs.num_threads},
-        backend=last["backend"],
-        ours_times_s=seconds.as_dict(),
-        more={
-            "decode_s": statistics.median(result["decode_s"] for result in results),
-            "process_peak_rss_bytes": max(result["peak_rss_bytes"] for result in results),
-        },
-    )
 
 
 def compile_time(runs: SceneRuns) -> Row:
@@ -101,12 +68,8 @@ def compile_time(runs: SceneRuns) -> Row:
         check={"other sizes": {"extra_s": recompiled, "because": "nothing is compiled per size"}},
         sizes={"steps": 3},
         threads={"ours": runs.num_threads},
-        backend="cpu_numba",
-        more={
-            "cached_s": cached["first_s"] - cached["again_s"],
-            "fresh_process": fresh,
-            "cached_process": cached,
-        },
+        backend=fresh["backend"],
+        more={"cached_s": cached["first_s"] - cached["again_s"], "fresh": fresh, "cached": cached},
     )
 
 
@@ -120,11 +83,11 @@ def large_table(runs: SceneRuns) -> Row:
                 "dataparser": runs.dataparser,
                 "warmup_steps": runs.warmup_steps,
                 "num_steps": MEMORY_STEPS,
-                "options": {**runs.options, "log2_hashmap_size": size},
+                "options": {**runs.options, "grid.log2_hashmap_size": size},
             }
             found.append(run_worker("train_memory", arguments))
     seconds = {
-        size: Times(tuple(itertools.chain.from_iterable(result["seconds"] for result in found)))
+        size: Timed(tuple(itertools.chain.from_iterable(result["seconds"] for result in found)))
         for size, found in results.items()
     }
     small, large = seconds[SMALL_TABLE].median, seconds[LARGE_TABLE].median

@@ -6,23 +6,21 @@ the ratio of medians is worth more than either of them.
 
 from __future__ import annotations
 
-import datetime
 import gc
-import os
 import platform
 import resource
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from shacira_nerfstudio.bench import environment
 
 MIN_REPEATS = 5
 """Fewer give no median worth the name."""
@@ -30,20 +28,6 @@ MIN_REPEATS = 5
 
 class WrongResultError(RuntimeError):
     """What was to be timed does not compute what `reference` computes."""
-
-
-@dataclass(frozen=True)
-class Times:
-    """Wall seconds of the repeats of one side."""
-
-    seconds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"median": self.median, "min": min(self.seconds), "all": list(self.seconds)}
 
 
 @dataclass(frozen=True)
@@ -57,21 +41,26 @@ class Side:
     """Threads that torch itself may use meanwhile."""
     threads: int
     """Threads that compute, torch's or others."""
-    work: Callable[[], float] | float = 1.0
-    """Units of work of one call; a function is asked after each call."""
+    work: float | None
+    """Units of work of one call; None where ``run`` returns them."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """What a side took: seconds and rates of each repeat."""
+    """What the repeats of one side took."""
 
-    times: Times
-    rates: tuple[float, ...]
+    seconds: tuple[float, ...]
+    """Wall seconds."""
+    rates: tuple[float, ...] = ()
     """Units of work per second."""
 
     @property
-    def rate(self) -> float:
-        return statistics.median(self.rates)
+    def median(self) -> float:
+        """Of the seconds."""
+        return statistics.median(self.seconds)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"median": self.median, "min": min(self.seconds), "all": list(self.seconds)}
 
 
 def interleave(sides: Mapping[str, Side], repeats: int) -> dict[str, Timed]:
@@ -85,25 +74,24 @@ def interleave(sides: Mapping[str, Side], repeats: int) -> dict[str, Timed]:
     try:
         for repeat in range(repeats + 1):
             for name, side in sides.items():
-                took = _timed_call(side)
+                took, result = _timed_call(side)
                 if repeat:
-                    work = side.work() if callable(side.work) else side.work
                     seconds[name].append(took)
-                    rates[name].append(work / took)
+                    rates[name].append((result if side.work is None else side.work) / took)
     finally:
         gc.unfreeze()
-    return {n: Timed(Times(tuple(seconds[n])), tuple(rates[n])) for n in sides}
+    return {n: Timed(tuple(seconds[n]), tuple(rates[n])) for n in sides}
 
 
-def _timed_call(side: Side) -> float:
+def _timed_call(side: Side) -> tuple[float, Any]:
     before = torch.get_num_threads()
     torch.set_num_threads(side.torch_threads)
     gc.collect()
     gc.disable()
     try:
         begin = time.perf_counter()
-        side.run()
-        return time.perf_counter() - begin
+        result = side.run()
+        return time.perf_counter() - begin, result
     finally:
         gc.enable()
         torch.set_num_threads(before)
@@ -136,7 +124,7 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """With what is the same in all rows of a run."""
-        return {**asdict(self), "peak_rss_bytes": peak_rss_bytes(), **machine_facts()}
+        return {**asdict(self), "peak_rss_bytes": peak_rss_bytes(), **_provenance()}
 
 
 def rate_row(
@@ -160,21 +148,22 @@ def rate_row(
     """
     sides = {"ours": ours} | ({} if rival is None else {"rival": rival})
     timed = interleave(sides, repeats)
-    theirs = timed.get("rival")
+    medians = {name: statistics.median(value.rates) for name, value in timed.items()}
+    has_rival = rival is not None
     return Row(
         name=name,
         unit=unit,
-        ours=timed["ours"].rate,
-        rival=None if theirs is None else theirs.rate,
-        ratio=None if theirs is None else timed["ours"].rate / theirs.rate,
+        ours=medians["ours"],
+        rival=medians.get("rival"),
+        ratio=medians["ours"] / medians["rival"] if has_rival else None,
         ours_what=ours.what,
         rival_what=no_rival if rival is None else rival.what,
         check=check,
         sizes=sizes,
         threads={side: value.threads for side, value in sides.items()},
         backend=backend,
-        ours_times_s=timed["ours"].times.as_dict(),
-        rival_times_s={} if theirs is None else theirs.times.as_dict(),
+        ours_times_s=timed["ours"].as_dict(),
+        rival_times_s=timed["rival"].as_dict() if has_rival else {},
         more=more(timed) if more else {},
     )
 
@@ -191,11 +180,7 @@ def check_close(
     Raises:
         WrongResultError: shapes differ, a value is not finite, or an error is larger.
     """
-    if found.shape != expected.shape:
-        raise WrongResultError(
-            f"{what}: expected shape {tuple(expected.shape)}, got {tuple(found.shape)}"
-        )
-    found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
+    found, expected = _as_doubles(what, found, expected)
     error = (found - expected).abs()
     bad = ~(error <= atol + rtol * expected.abs())  # a nan is bad as well
     largest = error.max().item() if error.numel() else 0.0
@@ -216,11 +201,7 @@ def check_relative(
     Raises:
         WrongResultError: see :func:`check_close`.
     """
-    if found.shape != expected.shape:
-        raise WrongResultError(
-            f"{what}: expected shape {tuple(expected.shape)}, got {tuple(found.shape)}"
-        )
-    found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
+    found, expected = _as_doubles(what, found, expected)
     size = expected.norm().item()
     error = (found - expected).norm().item() / size if size else found.norm().item()
     if not error <= limit:
@@ -229,6 +210,14 @@ def check_relative(
         )
     allowed = {"relative_error": error, "limit": limit, "because": because}
     return {what: {"values": expected.numel(), **allowed}}
+
+
+def _as_doubles(what: str, found: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+    if found.shape != expected.shape:
+        raise WrongResultError(
+            f"{what}: expected shape {tuple(expected.shape)}, got {tuple(found.shape)}"
+        )
+    return found.detach().double().cpu(), expected.detach().double().cpu()
 
 
 def peak_rss_bytes() -> int:
@@ -244,51 +233,11 @@ def peak_rss_bytes() -> int:
 
 
 @lru_cache(maxsize=1)
-def machine_facts() -> dict[str, Any]:
+def _provenance() -> dict[str, Any]:
     """Where and with what a run was made."""
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_name(),
-        "num_cpus": num_cpus(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in ("torch", "numba", "numpy", "nerfstudio")},
-        },
+        "date": environment.date(),
+        "commit": environment.commit(),
+        "machine": environment.machine(),
+        "versions": environment.versions(),
     }
-
-
-def num_cpus() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def commit() -> str | None:
-    """Of the clone that this package lies in, marked if files were changed; None without a
-    clone."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        run = subprocess.run(
-            [*command, "--abbrev=12", "--exclude=*"], capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return None
-    return run.stdout.strip() or None
-
-
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

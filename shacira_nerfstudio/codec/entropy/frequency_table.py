@@ -81,12 +81,12 @@ def frequencies(sqrt_freqs: np.ndarray, precision: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FrequencyTable:
-    """Square-root frequencies of one table; the alphabet starts and ends with a symbol that occurs."""
+    """One table; its alphabet starts and ends with a symbol that occurs."""
 
     minimum: int
     """First symbol of the alphabet."""
     sqrt_freqs: tuple[int, ...]
-    """One per symbol from ``minimum`` on, 0 to 1024."""
+    """Square-root frequency of each symbol from ``minimum`` on, 0 to 1024."""
     precision: int = PRECISION
     freqs: np.ndarray = field(init=False, repr=False, compare=False)
     """uint32, one per symbol; they follow from the square roots."""

@@ -72,10 +72,10 @@ class Segment:
         Args:
             table_index: Position of each value's table in ``tables``.
         """
-        if values.dtype != np.int16:  # the twin is compiled for these two only
+        if values.dtype != np.int16:  # the kernel is compiled for these two only
             values = values.astype(np.int64)
-        twin = load_kernels(_KERNELS, fast)
-        find_indices = twin.find_indices if twin else _find_indices
+        kernels = load_kernels(_KERNELS, fast)
+        find_indices = kernels.find_indices if kernels else _find_indices
         indices, all_occur = find_indices(
             values, table_index.astype(np.int32, copy=False), *tables.layout, tables.freqs
         )
@@ -119,8 +119,8 @@ def encode(segments: Sequence[Segment], *, num_lanes: int, fast: bool | None = N
         raise ValueError(f"expected 1 to {MAX_LANES} lanes, got {num_lanes}")
     if not any(len(segment.indices) for segment in segments):
         return b""
-    twin = load_kernels(_KERNELS, fast)
-    push = twin.push if twin else _push
+    kernels = load_kernels(_KERNELS, fast)
+    push = kernels.push if kernels else _push
     states = np.full(num_lanes, START, dtype=np.uint64)
     words = [push(s.indices, s.freqs, s.starts, s.precision, states) for s in reversed(segments)]
     in_order = np.concatenate(words[::-1])
@@ -172,9 +172,9 @@ class Decoder:
         fast: bool | None = None,
     ) -> None:
         self._section = section
-        twin = load_kernels(_KERNELS, fast)
-        self._pull = twin.pull if twin else _pull
-        self._pull_bits = twin.pull_bits if twin else _pull_bits
+        kernels = load_kernels(_KERNELS, fast)
+        self._pull = kernels.pull if kernels else _pull
+        self._pull_bits = kernels.pull_bits if kernels else _pull_bits
         if len(payload) and (len(payload) < 4 * num_lanes or len(payload) % 2):
             raise SceneFormatError(
                 section, f"{num_lanes} states and whole words", f"{len(payload)} bytes"
@@ -216,10 +216,10 @@ class Decoder:
         return self._run(self._pull_bits, freqs_of_zero, precision)
 
     def _run(self, pull: Callable, *arguments) -> np.ndarray:
-        found, self._position = pull(*arguments, self._states, self._words, self._position)
+        symbols, self._position = pull(*arguments, self._states, self._words, self._position)
         if self._position > len(self._words):
             raise SceneFormatError(self._section, "words for every symbol", "the end of the stream")
-        return found
+        return symbols
 
     def finish(self) -> None:
         """Checks that the stream ends exactly where its encoder began."""
@@ -263,14 +263,14 @@ def _pull(
     indices = begins.copy()
     bases = table_index.astype(np.int64) << precision
     rows = (_rows(part, num_lanes) for part in (begins, bases, indices))
-    for begin, base, found in zip(*rows, strict=True):
+    for begin, base, decoded in zip(*rows, strict=True):
         x = states[: len(base)]
         slot = x & mask
         index = begin + lookup.take(base + slot.view(np.int64))
-        found[:] = index
+        decoded[:] = index
         x >>= shift
         x *= freqs.take(index)
-        slot -= starts.take(index)  # from 0 on: the index was found by its slot
+        slot -= starts.take(index)  # from 0 on: the index owns this slot
         x += slot
         position = _refill(x, words, position)
         if position > len(words):

@@ -1,7 +1,8 @@
 """The coder's inner loops under numba: the same bytes and integers as ``rans``, compiled.
 
-Imported only by ``codec.compiled``, on first use. Everything is compiled without parallel threads and
-without the GIL, so that callers may decode several files at once; compiled code is cached on disk.
+Imported only by ``codec.compiled``, on first use. Everything is compiled without parallel threads
+and without the GIL, so that callers may decode several files at once; compiled code is cached on
+disk.
 """
 
 from __future__ import annotations

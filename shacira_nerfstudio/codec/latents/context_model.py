@@ -2,17 +2,17 @@
 
 A channel is coded in one pass over all entries, or in two: entries of even numbers, then those of
 odd ones. The *partner* of an entry of the second pass is the entry whose number differs in the last
-bit only; its symbol is known by then. Partners lie side by side along the first axis, in hashed
+bit only; its symbol is decoded by then. Partners lie side by side along the first axis, in hashed
 levels as in dense ones. In hashed levels, and in dense ones whose resolutions are odd along all
 axes but the last, the passes are the two colours of a chessboard: all neighbours of an odd entry's
-vertices are known as well.
+vertices are decoded as well.
 
 The *score* of an entry is
 
     touched_cells_weight · touched_cells + parent_weight · parent_magnitude
         + grandparent_weight · grandparent_magnitude
         + previous_weight · min(Σ |q| of earlier channels, 31)
-        + partner_weight · min(|q'|, 31) + neighbour_weight · neighbours
+        + partner_weight · min(|q'|, 31) + neighbour_weight · neighbour_magnitude
 
 where q' is the partner's symbol of the same channel. The class of an entry is
 
@@ -54,8 +54,8 @@ class PassFeatures:
     """int16: symbols of the previous channel, 0 in the first one."""
     partner: np.ndarray
     """int16: symbols of the partners, 0 in a first pass."""
-    neighbours: np.ndarray
-    """uint8: ``features.neighbour_sums``, 0 in a first pass."""
+    neighbour_magnitude: np.ndarray
+    """uint8: ``features.neighbour_magnitudes``, 0 in a first pass."""
 
     def __getitem__(self, rows: slice) -> PassFeatures:
         return PassFeatures(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -103,7 +103,7 @@ class ContextModel:
             (self.touched_cells_weight, features.touched_cells),
             (self.parent_weight, features.parent_magnitude),
             (self.grandparent_weight, features.grandparent_magnitude),
-            (self.neighbour_weight, features.neighbours),
+            (self.neighbour_weight, features.neighbour_magnitude),
             (self.previous_weight, features.earlier_magnitude),
         )
         for weight, feature in terms:
@@ -153,7 +153,7 @@ class ContextModel:
         cls, reader: BitReader, section: str, *, has_previous: bool, has_partner: bool
     ) -> ContextModel:
         weights = [reader.golomb(1) for _ in range(6)]
-        reaches = [reader.bits(2) for _ in range(2)]
+        previous_reach, partner_reach = reader.bits(2), reader.bits(2)
         thresholds, previous = [], 0
         for _ in range(reader.bits(4)):
             previous += reader.golomb(4) + 1
@@ -161,7 +161,12 @@ class ContextModel:
         if max(weights) > MAX_WEIGHT or previous > MAX_SCORE:
             expected = f"weights to {MAX_WEIGHT}, thresholds to {MAX_SCORE}"
             raise SceneFormatError(section, expected, (weights, previous))
-        model = cls(*weights, *reaches, tuple(thresholds))
+        model = cls(
+            *weights,
+            previous_reach=previous_reach,
+            partner_reach=partner_reach,
+            thresholds=tuple(thresholds),
+        )
         if not has_previous and (model.previous_weight or model.previous_reach):
             raise SceneFormatError(section, "a first channel without previous ones", model)
         if not has_partner and (

@@ -20,17 +20,7 @@ from shacira_nerfstudio.codec.latents.context_model import (
 )
 from shacira_nerfstudio.codec.latents.level_contexts import LevelCoding
 
-_TOUCHED_CELLS_AND_PARENT = (
-    (0, 0),
-    (1, 0),
-    (0, 1),
-    (1, 1),
-    (2, 1),
-    (4, 1),
-    (8, 1),
-    (16, 1),
-    (1, 2),
-)
+_TOUCHED_AND_PARENT = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (1, 2))
 _GRANDPARENT = (0, 1, 2, 4)
 _WEIGHTS = (0, 1, 2, 4, 8, 16, 32)
 _NUM_BINS, _FEW_BINS = 24, 12
@@ -85,7 +75,7 @@ def _choose_passes(
 
 def _best_weights(sample: _Sample, *, has_previous: bool, has_partner: bool) -> ContextModel:
     """Weights and reaches, one kind after the other; thresholds are left out."""
-    weights = _TOUCHED_CELLS_AND_PARENT if sample.has_features else _TOUCHED_CELLS_AND_PARENT[:1]
+    weights = _TOUCHED_AND_PARENT if sample.has_features else _TOUCHED_AND_PARENT[:1]
     best = sample.best([ContextModel(touched, parent) for touched, parent in weights])
     if sample.has_grandparent:
         best = sample.best([replace(best, grandparent_weight=w) for w in _GRANDPARENT])
@@ -123,7 +113,7 @@ class _Sample:
 
     @property
     def has_neighbours(self) -> bool:
-        return bool(self._features.neighbours.any())
+        return bool(self._features.neighbour_magnitude.any())
 
     def best(self, models: list[ContextModel]) -> ContextModel:
         """The model with the fewest bits; the first of equals."""

@@ -9,7 +9,7 @@ vertices that share it (see ``level_slabs``), 0 where there are none:
     parent_magnitude         Σ min(Σ_channels |q|, 31) over the 2^D corners of the next coarser
                              level's cell around the vertex
     grandparent_magnitude    the same in the level before that one
-    neighbours               Σ min(|q|, 31) of one channel over the 2 D vertices next to the vertex
+    neighbour_magnitude      Σ min(|q|, 31) of one channel over the 2 D vertices next to the vertex
                              along an axis, as far as they are decoded
 """
 
@@ -87,7 +87,7 @@ def level_features(
     *,
     fast: bool | None = None,
 ) -> Features:
-    """All features of a level but neighbours.
+    """All features of a level but the neighbours' magnitude.
 
     Args:
         parent: :func:`entry_magnitudes` of the next coarser level; None leaves that feature 0.
@@ -143,10 +143,10 @@ class _CoarserMagnitudes:
         return pair_sums(slab.reshape(layout.num_vertices[1:]))
 
 
-def neighbour_sums(
+def neighbour_magnitudes(
     slabs: TouchedSlabs, magnitudes: np.ndarray, *, fast: bool | None = None
 ) -> np.ndarray:
-    """The feature ``neighbours`` of a level's entries, uint8 [T].
+    """The feature ``neighbour_magnitude`` of a level's entries, uint8 [T].
 
     Args:
         magnitudes: ``min(|q|, 31)`` of one channel, uint8 [T]; 0 where it is not decoded yet.
@@ -156,17 +156,17 @@ def neighbour_sums(
     if kernels:
         arguments = *_cells_for_kernels(slabs), _layout_for_kernels(layout), magnitudes
         return scatter_over_slabs(kernels.scatter_neighbours, layout, arguments, 1)[0]
-    neighbours = np.zeros(layout.size, dtype=np.uint8)
+    result = np.zeros(layout.size, dtype=np.uint8)
     for x, touched in enumerate(slabs):
         if touched is not None:
-            _scatter_neighbours(layout, x, touched[0], magnitudes, neighbours)
-    return neighbours
+            _scatter_neighbours(layout, x, touched[0], magnitudes, result)
+    return result
 
 
 def _scatter_neighbours(
-    layout: SlabLayout, x: int, vertices: np.ndarray, magnitudes: np.ndarray, neighbours: np.ndarray
+    layout: SlabLayout, x: int, vertices: np.ndarray, magnitudes: np.ndarray, result: np.ndarray
 ) -> None:
-    """Raises ``neighbours`` [T] to the sum of the magnitudes next to each of a slab's vertices."""
+    """Raises ``result`` [T] to the sum of the magnitudes next to each of a slab's vertices."""
     index = layout.index
     total = np.zeros(len(vertices), dtype=np.uint8)
     for other in (x - 1, x + 1):
@@ -180,7 +180,7 @@ def _scatter_neighbours(
             others = index[vertices[inside] + step * stride]
             total[inside] += magnitudes[layout.entries(x, others)]
         stride *= side
-    np.maximum.at(neighbours, layout.entries(x, index[vertices]), total)
+    np.maximum.at(result, layout.entries(x, index[vertices]), total)
 
 
 def _cells_for_kernels(slabs: TouchedSlabs) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:

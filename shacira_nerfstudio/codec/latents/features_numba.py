@@ -76,14 +76,14 @@ def _larger(a, b):
 
 
 @_jit
-def scatter_neighbours(begin, end, occupied, spans, layout, magnitudes, neighbours):
-    """``features.neighbour_sums`` of the slabs from ``begin`` to before ``end``; otherwise as
+def scatter_neighbours(begin, end, occupied, spans, layout, magnitudes, result):
+    """``features.neighbour_magnitudes`` of the slabs from ``begin`` to before ``end``; otherwise as
     :func:`scatter_features`."""
     planes, num = _start(occupied, spans, layout[4], layout[5]), 0
     for x in range(begin, end):
         if _turn_planes(x, x == begin, occupied, spans, planes):
             num = _list_touched(planes, layout[4])
-        _scatter_neighbours(x, layout, planes[5][:num], magnitudes, neighbours)
+        _scatter_neighbours(x, layout, planes[5][:num], magnitudes, result)
 
 
 @_jit
@@ -242,8 +242,8 @@ def _pair_sums(x, layout, magnitudes, result):
 
 
 @_jit
-def _scatter_neighbours(x, layout, vertices, magnitudes, neighbours):
-    """Twin of ``features._scatter_neighbours``."""
+def _scatter_neighbours(x, layout, vertices, magnitudes, result):
+    """``features._scatter_neighbours`` of one slab."""
     index, shifts, size, is_dense, num_rows, num_columns = layout
     # Without signs, divisions are cheaper and indices need no look whether they count from the end.
     one, rows, columns = np.uint64(1), np.uint64(num_rows), np.uint64(num_columns)
@@ -269,10 +269,10 @@ def _scatter_neighbours(x, layout, vertices, magnitudes, neighbours):
         if z + one < columns:
             total += magnitudes[_entry(np.uint64(index[vertex + one]), here, slots, is_dense)]
         entry = _entry(place, here, slots, is_dense)
-        neighbours[entry] = _larger(neighbours[entry], total)
+        result[entry] = _larger(result[entry], total)
 
 
 @_jit
 def _entry(place, shift, size, is_dense):
-    """Twin of ``level_slabs.SlabLayout.entries`` for one vertex."""
+    """``level_slabs.SlabLayout.entries`` of one vertex."""
     return (place + shift) % size if is_dense else place ^ shift

@@ -13,7 +13,7 @@ from shacira_nerfstudio.codec.latents.features import (
     Features,
     entry_magnitudes,
     level_features,
-    neighbour_sums,
+    neighbour_magnitudes,
 )
 from shacira_nerfstudio.codec.latents.level_kinds import level_kinds, levels_with_neighbours
 from shacira_nerfstudio.codec.latents.level_slabs import TouchedSlabs
@@ -59,7 +59,7 @@ class CodingContext:
             entries = np.flatnonzero(features.touched_cells)
             features = features[entries]
         if self._has_neighbours[level]:
-            neighbours = partial(neighbour_sums, slabs, fast=fast)
+            neighbours = partial(neighbour_magnitudes, slabs, fast=fast)
         return LevelCoding(features, entries, neighbours, table_size=size)
 
 
@@ -70,7 +70,7 @@ class LevelCoding:
         features: Of the coded entries, [n].
         entries: Their numbers in the level's table, ascending; None means all of it.
         neighbours: From magnitudes of one channel's symbols, uint8 [T], 0 where they are not known,
-            to the feature neighbours, uint8 [T]; None in a level without that feature.
+            to the neighbours' magnitudes, uint8 [T]; None in a level without that feature.
     """
 
     def __init__(
@@ -129,14 +129,14 @@ class LevelCoding:
         rows = self.passes(is_split)[number]
         level = self._features[rows]
         zeros = np.zeros(len(level.touched_cells), dtype=np.int16)
-        neighbours = earlier = np.zeros(len(zeros), dtype=np.uint8)
+        neighbour_magnitude = earlier = np.zeros(len(zeros), dtype=np.uint8)
         if channel:
             total = np.zeros(len(zeros), dtype=np.int32)
             for symbols_of_channel in symbols[:channel]:
                 total += np.abs(symbols_of_channel[rows])
             earlier = np.minimum(total, MAX_ENTRY_MAGNITUDE).astype(np.uint8)
         if number and with_neighbours and self._neighbours is not None:
-            neighbours = self._odd_neighbours(symbols[channel])
+            neighbour_magnitude = self._odd_neighbours(symbols[channel])
         return PassFeatures(
             level.touched_cells,
             level.parent_magnitude,
@@ -144,7 +144,7 @@ class LevelCoding:
             earlier,
             previous=symbols[channel - 1][rows] if channel else zeros,
             partner=self._partners(symbols[channel]) if number else zeros,
-            neighbours=neighbours,
+            neighbour_magnitude=neighbour_magnitude,
         )
 
     def _partners(self, symbols: np.ndarray) -> np.ndarray:
@@ -157,7 +157,7 @@ class LevelCoding:
         return np.where(has_partner, symbols[odd - 1], 0).astype(np.int16)
 
     def _odd_neighbours(self, symbols: np.ndarray) -> np.ndarray:
-        """Neighbours of odd entries, uint8, from one channel's symbols of even ones."""
+        """Neighbours' magnitudes of odd entries, uint8, from one channel's symbols of even ones."""
         assert self._neighbours is not None
         even, odd = self._halves
         magnitudes = np.zeros(self._table_size, dtype=np.uint8)

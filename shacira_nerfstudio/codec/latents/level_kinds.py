@@ -21,8 +21,8 @@ MAX_LOAD = 24
 Beyond this load nearly every entry is."""
 
 MAX_FEATURE_LOAD = 64
-"""Up to this load per entry a saturated level has features: there, ``touched_cells`` is 0 in entries
-that no occupied cell touches. Beyond it features, each the largest of many, say nothing."""
+"""Up to this load per entry a saturated level has features: there, ``touched_cells`` is 0 in
+entries that no occupied cell touches. Beyond it features, each the largest of many, say nothing."""
 
 MAX_WALKED = 1 << 28
 """Vertices of the hashed levels that are not saturated, together."""
@@ -31,7 +31,7 @@ MAX_FEATURE_VERTICES = 1 << 26
 """Vertices of the saturated levels with features, together."""
 
 MAX_NEIGHBOUR_VERTICES = 1 << 28
-"""Vertices, times channels, of the levels with the feature ``neighbours``, together."""
+"""Vertices, times channels, of the levels with the feature ``neighbour_magnitude``, together."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def saturated_levels(grid: GridSpec, occupancy: np.ndarray | None) -> tuple[bool
 def levels_with_neighbours(
     grid: GridSpec, has_features: tuple[bool, ...], num_channels: int
 ) -> tuple[bool, ...]:
-    """Levels with the feature ``neighbours``: those with features, coarse to fine, while their
-    vertices times channels are at most 2^28."""
+    """Levels with the feature ``neighbour_magnitude``: those with features, coarse to fine, while
+    their vertices times channels are at most 2^28."""
     result, total = [], 0
     for vertices, is_there in zip(_num_vertices(grid), has_features, strict=True):
         has_room = is_there and total + vertices * num_channels <= MAX_NEIGHBOUR_VERTICES

@@ -1,4 +1,4 @@
-"""One level's symbols to one LATN section and back: context models, frequency tables, one rANS stream.
+"""One level's symbols to one LATN section and back: models, frequency tables, one rANS stream.
 
 Channels follow each other, each in one or two passes, see ``context_model``. A pass is one segment
 of the stream.

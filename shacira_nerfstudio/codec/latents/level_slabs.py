@@ -62,7 +62,7 @@ class SlabLayout:
     index: np.ndarray
     """Entries of slab 0, int32, flat over all axes but the first."""
     shifts: np.ndarray
-    """What slab x adds to these entries, by sum in a dense level or by XOR in a hashed one, int32."""
+    """What slab x adds to these entries, by sum in a dense level, by XOR in a hashed one; int32."""
     size: int
     is_dense: bool
 
@@ -192,7 +192,7 @@ class TouchedSlabs:
                 above = None
             elif key != tuple(along[x]):
                 key = tuple(along[x])
-                occupied = self.occupied[key[0] : key[1]].any(axis=0)
+                occupied = np.logical_or.reduce(self.occupied[key[0] : key[1]], axis=0)
                 above = _counts_of_layer(occupied, others) if occupied.any() else None
             if summed[0] is not below or summed[1] is not above:
                 # Fine levels repeat the slabs of an occupancy cell: most sums are made once per

@@ -60,7 +60,7 @@ def encode_occupancy(occupancy: np.ndarray, *, fast: bool | None = None) -> byte
     for grid in reversed(pyramid):
         possible = _cells(possible, grid.shape)
         flat = grid.reshape(-1)
-        _walk(possible, lambda front, freqs, flat=flat: take(flat[front], freqs), fast)
+        _walk(possible, lambda cells, freqs, flat=flat: take(flat[cells], freqs), fast)
         possible = grid
     num_lanes = choose_lanes(cost >> FIXED, sum(len(segment.indices) for segment in segments))
     stream = encode(segments, num_lanes=num_lanes, fast=fast)
@@ -150,16 +150,16 @@ def _walk(
     seen = np.zeros((1 << len(shifts), 2), dtype=np.int64)
     twin = load_kernels("shacira_nerfstudio.codec.sections.occupancy_numba", fast)
     expect, learn = (twin.expect, twin.learn) if twin else (_expect, _learn)
-    for front, framed_front in _wavefronts(possible, strides):
-        patterns, freqs_of_one = expect(framed, framed_front, shifts, seen)
-        bits = take(front, freqs_of_one)
-        framed[framed_front] = bits
+    for cells, framed_cells in _wavefronts(possible, strides):
+        patterns, freqs_of_one = expect(framed, framed_cells, shifts, seen)
+        bits = take(cells, freqs_of_one)
+        framed[framed_cells] = bits
         learn(patterns, bits, seen)
     return framed.reshape(frame)[(slice(1, -1),) * num_dims].astype(bool)
 
 
 def _expect(
-    framed: np.ndarray, front: np.ndarray, shifts: np.ndarray, seen: np.ndarray
+    framed: np.ndarray, cells: np.ndarray, shifts: np.ndarray, seen: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pattern of earlier neighbours of each cell of a wavefront, and its frequency of being
     occupied.
@@ -167,9 +167,9 @@ def _expect(
     The frequency is (occupied + 0.4) / (all + 0.8) of the cells ``seen`` with this pattern, times
     2^16, rounded down, from 1 to 2^16 - 1.
     """
-    patterns = np.zeros(len(front), dtype=np.int64)
+    patterns = np.zeros(len(cells), dtype=np.int64)
     for shift in shifts.tolist():
-        patterns = patterns * 2 + framed[front + shift]
+        patterns = patterns * 2 + framed[cells + shift]
     free, occupied = seen[patterns].T
     freqs = ((5 * occupied + 2) << PRECISION) // (5 * (occupied + free) + 4)
     return patterns, np.clip(freqs, 1, (1 << PRECISION) - 1)
@@ -197,6 +197,6 @@ def _wavefronts(
     ends = np.flatnonzero(np.diff(number[order], append=-1)) + 1
     begin = 0
     for end in ends.tolist():
-        front = order[begin:end]
-        yield flat[front], framed[front]
+        cells = order[begin:end]
+        yield flat[cells], framed[cells]
         begin = end

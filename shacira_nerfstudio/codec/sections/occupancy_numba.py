@@ -9,14 +9,14 @@ _jit = numba.njit(cache=True, nogil=True)
 
 
 @_jit
-def expect(framed, front, shifts, seen):
+def expect(framed, cells, shifts, seen):
     """Twin of ``occupancy._expect``."""
-    patterns = np.empty(len(front), dtype=np.int64)
-    freqs = np.empty(len(front), dtype=np.int64)
-    for i in range(len(front)):
+    patterns = np.empty(len(cells), dtype=np.int64)
+    freqs = np.empty(len(cells), dtype=np.int64)
+    for i in range(len(cells)):
         pattern = 0
         for shift in shifts:
-            pattern = pattern * 2 + framed[front[i] + shift]
+            pattern = pattern * 2 + framed[cells[i] + shift]
         patterns[i] = pattern
         free, occupied = seen[pattern, 0], seen[pattern, 1]
         freq = ((5 * occupied + 2) << 16) // (5 * (occupied + free) + 4)

@@ -1,0 +1,105 @@
+"""Where rays are sampled while training, how many a step takes, and which cells they skip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shacira_nerfstudio.model.scene import RadianceScene
+from shacira_nerfstudio.model.volrend import RenderedRays
+
+MARCHED_PER_VISIBLE = 3.0
+"""Marched samples cost a look-up without gradient; a step takes at most so many times its visible
+samples."""
+_FIRST_NUM_RAYS = 512
+"""The first steps march through a full occupancy grid: few rays fill the batch."""
+
+
+@dataclass
+class SamplingOptions:
+    """Where rays are sampled, and how many a step takes."""
+
+    near_plane: float = 0.05
+    """Distance at which rays begin, scene units."""
+    far_plane: float = 1000.0
+    """Distance at which rays end, scene units."""
+    steps_across_box: int = 768
+    """March steps along the diagonal of the box, or of all of contracted space; more is finer and
+    slower."""
+    render_steps_across_box: int = 0
+    """The same for what is rendered after training, and by whoever opens the file: finer steps than
+    those of training, whose places are random, show sharp scenes better. 0 takes those of
+    training."""
+    occupancy_resolution: int = 128
+    """Occupancy cells per axis; a multiple of 32 marches fastest."""
+    occupancy_every: int = 16
+    """Steps between updates of the occupancy."""
+    occupancy_warmup: int = 256
+    """Steps in which updates look at all cells."""
+    occupancy_threshold: float = 0.01
+    """Opacity of one march step from which a cell is occupied."""
+    visibility_start: float = 1.0
+    """Fraction of training after which cells are emptied that no training ray sees, fog and what
+    is hidden: smaller files that render faster. 1 leaves them."""
+    visibility_threshold: float = 0.005
+    """Weight in the colour of some training ray from which a cell is seen; neighbours of such a
+    cell stay as well."""
+    early_stop: float = 1.0e-4
+    """Transmittance at which a ray ends."""
+    target_num_samples: int = 96 << 10
+    """Visible samples per training step; the number of rays adapts to it. 0 keeps the data
+    manager's number."""
+    max_num_rays: int = 1 << 16
+    """Most rays per training step."""
+    max_samples_per_ray: int = 1024
+    """Rays with more samples are cut there and not trained on."""
+
+
+class AdaptiveSampling:
+    """Fills the batches of one run, and keeps its occupancy grid up to date.
+
+    Nothing of it is saved: all of it follows from the step and from the last batch.
+    """
+
+    def __init__(self, options: SamplingOptions) -> None:
+        self.options = options
+        self.num_rays, self.num_visible, self.num_marched = _FIRST_NUM_RAYS, 0, 0
+        self.observes_weights = False
+        """Whether this step's rays tell the occupancy grid which cells they see."""
+
+    def watch(
+        self, scene: RadianceScene, *, observes_weights: bool, empties_invisible: bool
+    ) -> None:
+        """Sets what is noted of the rays of a step, and whether cells that none saw are empty."""
+        self.observes_weights = observes_weights
+        if empties_invisible:
+            scene.occupancy.visible_from = self.options.visibility_threshold
+
+    def note_batch(self, num_rays: int, rendered: RenderedRays) -> None:
+        """Notes what the batch of a step cost."""
+        self.num_rays = num_rays
+        self.num_visible, self.num_marched = rendered.num_samples, rendered.num_marched
+
+    def update_occupancy(self, step: int, scene: RadianceScene) -> None:
+        """Looks at cells again, after every so many steps."""
+        is_warm_up = step < self.options.occupancy_warmup
+        every = self.options.occupancy_every * (2 if is_warm_up else 1)
+        if step and step % every == 0:
+            scene.update_occupancy(everywhere=is_warm_up)
+
+    def adapt_num_rays(self) -> None:
+        """Takes more rays, or fewer, from the next step on."""
+        if not (self.options.target_num_samples and self.num_marched):
+            return
+        cost = max(self.num_visible, self.num_marched / MARCHED_PER_VISIBLE)
+        wanted = self.num_rays * self.options.target_num_samples / max(cost, 1)
+        # Half way only: the count of one batch is noisy.
+        wanted = 0.5 * (self.num_rays + min(wanted, 4.0 * self.num_rays))
+        self.num_rays = int(min(max(wanted, 64), self.options.max_num_rays))
+
+    def metrics(self) -> dict[str, float]:
+        """Figures for the log."""
+        return {
+            "num_rays": self.num_rays,
+            "num_samples": self.num_visible,
+            "num_samples_marched": self.num_marched,
+        }

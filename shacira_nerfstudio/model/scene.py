@@ -1,0 +1,292 @@
+"""A whole scene: a radiance field, where it is empty, how rays sample it, and what lies behind it.
+
+Whoever has a :class:`RadianceScene`, trained or from a file, needs nothing else to render it.
+Cameras have x right, y up and look along -z; pixel centres are at half integers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from shacira_nerfstudio.backends import MarchSettings
+from shacira_nerfstudio.backends.geometry import constant
+from shacira_nerfstudio.backends.networks import density_of
+from shacira_nerfstudio.model.encoding import LatentHashEncoding
+from shacira_nerfstudio.model.occupancy import OccupancyGrid, step_growth
+from shacira_nerfstudio.model.radiance_field import RadianceField
+from shacira_nerfstudio.model.volrend import (
+    MIN_WEIGHT,
+    RenderedRays,
+    blend_background,
+    render_rays,
+    render_train,
+)
+
+Color = tuple[float, float, float]
+_NAMED: dict[str, Color] = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
+
+
+@dataclass(frozen=True)
+class Background:
+    """What rays see behind the scene."""
+
+    kind: Literal["white", "black", "last_sample", "color"]
+    """``last_sample`` repeats the colour of the last sample of a ray."""
+    color: Color = (0.0, 0.0, 0.0)
+    """Of kind ``color``; from 0 to 1. Other kinds ignore it."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in (*_NAMED, "last_sample", "color"):
+            names = ", ".join((*_NAMED, "last_sample", "color"))
+            raise ValueError(f"expected a background of {names}, got {self.kind!r}")
+        if len(self.color) != 3 or not all(0 <= value <= 1 for value in self.color):
+            raise ValueError(f"expected a background of 3 colours in [0, 1], got {self.color}")
+
+    @classmethod
+    def named(cls, name: str) -> Background:
+        """White, black or ``last_sample``."""
+        return cls(name, _NAMED.get(name, (0.0, 0.0, 0.0)))  # pyright: ignore[reportArgumentType]
+
+    @classmethod
+    def of_color(cls, color: Color) -> Background:
+        """A colour, by its name if it has one."""
+        names = [name for name, value in _NAMED.items() if value == tuple(color)]
+        return cls(names[0] if names else "color", color)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def fill_color(self) -> Color | None:
+        """The colour behind all rays; None if each has its own."""
+        return None if self.kind == "last_sample" else _NAMED.get(self.kind, self.color)
+
+    @property
+    def fill(self) -> Tensor | str:
+        """What :func:`blend_background` takes: a colour [3], or ``last_sample``."""
+        color = self.fill_color
+        return "last_sample" if color is None else torch.tensor(color)
+
+    def behind(self, rendered: RenderedRays) -> Float[Tensor, "R 3"]:
+        """Colours of rays with the background behind them."""
+        color, like = self.fill_color, rendered.color
+        fill = "last_sample" if color is None else constant(color, like.dtype, like.device)
+        return blend_background(rendered, fill)
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """How a scene is sampled, and what lies behind it."""
+
+    train_march: MarchSettings
+    render_march: MarchSettings
+    """After training; the same but for the length of steps."""
+    background: Background
+    """After training; what training puts behind its rays is the host's choice."""
+    early_stop: float = 1e-4
+    """Transmittance below which a ray ends."""
+    max_samples_per_ray: int = 0
+    """Of training; 0 means no limit."""
+
+    def __post_init__(self) -> None:
+        if replace(self.train_march, step_size=self.render_march.step_size) != self.render_march:
+            raise ValueError(
+                "expected marches that differ in their step_size only, got "
+                f"{self.train_march} and {self.render_march}"
+            )
+        if not 0 <= self.early_stop < 1:
+            raise ValueError(f"expected early_stop in [0, 1), got {self.early_stop}")
+        if self.max_samples_per_ray < 0:
+            raise ValueError(
+                f"expected max_samples_per_ray of 0 or more, got {self.max_samples_per_ray}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class PinholeCamera:
+    """Where a picture is taken from, and its optics in pixels."""
+
+    camera_to_world: Float[np.ndarray, "3 4"]
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        pose = np.asarray(self.camera_to_world, np.float32)
+        if pose.shape != (3, 4) or not np.isfinite(pose).all():
+            raise ValueError(f"expected a finite camera_to_world [3, 4], got {pose}")
+        object.__setattr__(self, "camera_to_world", pose)
+        optics = (self.fx, self.fy, self.cx, self.cy)
+        if not all(map(math.isfinite, optics)) or not (self.fx > 0 and self.fy > 0):
+            raise ValueError(f"expected finite optics with fx, fy > 0, got {optics}")
+        if self.width < 1 or self.height < 1:
+            size = self.width, self.height
+            raise ValueError(f"expected a width and height of at least 1 pixel, got {size}")
+
+    def resized(self, *, width: int | None = None, height: int | None = None) -> PinholeCamera:
+        """The same view in another number of pixels; one given side keeps the shape."""
+        if width is None and height is not None:
+            width = max(1, round(self.width * (height / self.height)))
+        if height is None and width is not None:
+            height = max(1, round(self.height * (width / self.width)))
+        if width is None or height is None:
+            return self
+        x, y = width / self.width, height / self.height
+        optics = self.fx * x, self.fy * y, self.cx * x, self.cy * y
+        return PinholeCamera(self.camera_to_world, *optics, width, height)
+
+    def rays(self) -> tuple[Float[Tensor, "HW 3"], Float[Tensor, "HW 3"]]:
+        """Origins and unit directions of the pixels, row after row."""
+        pose = torch.from_numpy(self.camera_to_world)
+        rows, columns = torch.arange(self.height) + 0.5, torch.arange(self.width) + 0.5
+        v, u = torch.meshgrid(rows, columns, indexing="ij")
+        fx, fy, cx, cy = (float(value) for value in (self.fx, self.fy, self.cx, self.cy))
+        local = torch.stack([(u - cx) / fx, (cy - v) / fy, -torch.ones_like(u)], -1).view(-1, 3)
+        directions = F.normalize(local @ pose[:, :3].T, dim=-1)
+        return pose[:, 3].expand_as(directions).contiguous(), directions
+
+
+class RadianceScene(nn.Module):
+    """A radiance field with all that rendering needs.
+
+    Args:
+        num_images: Images of training, for the field's appearance codes.
+    """
+
+    def __init__(
+        self,
+        field: RadianceField,
+        occupancy: OccupancyGrid,
+        settings: SceneSettings,
+        *,
+        num_images: int = 0,
+    ) -> None:
+        super().__init__()
+        self.field, self.occupancy, self.settings = field, occupancy, settings
+        self.appearance = nn.Parameter(torch.zeros(num_images, field.shape.appearance_dim))
+        """A code per image of training, [N, A]."""
+
+    @property
+    def encoding(self) -> LatentHashEncoding:
+        return self.field.encoding
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether there are float latents; a scene from a file has none."""
+        return self.encoding.is_trainable
+
+    @property
+    def device(self) -> torch.device:
+        return self.occupancy.occupied.device
+
+    def mean_appearance(self) -> Float[Tensor, " A"] | None:
+        """The code that looking and files take: the mean over images; None without codes."""
+        return self.appearance.detach().mean(0) if self.appearance.numel() else None
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """What training changes, by kind; kinds of which there is nothing are left out."""
+        fields = [*self.field.density_mlp.parameters(), *self.field.color_mlp.parameters()]
+        rate_model = self.encoding.rate_model if self.encoding.is_quantized else nn.Module()
+        groups = {
+            "latents": [self.encoding.latents],
+            "latent_decoder": list(self.encoding.latent_decoder.parameters()),
+            "entropy_model": [p for p in rate_model.parameters() if p.requires_grad],
+            "fields": [*fields, self.appearance] if self.appearance.numel() else fields,
+        }
+        return {name: parameters for name, parameters in groups.items() if parameters}
+
+    def train_rays(
+        self,
+        origins: Float[Tensor, "R 3"],
+        directions: Float[Tensor, "R 3"],
+        *,
+        image_indices: Int[Tensor, "R *_"] | None = None,
+        observe_weights: bool = False,
+    ) -> tuple[RenderedRays, Float[Tensor, " R"]]:
+        """Renders rays with gradients, see :func:`render_train`.
+
+        Args:
+            image_indices: Where each ray comes from, for its appearance code.
+            observe_weights: Whether the rays tell the occupancy grid which cells they see.
+        """
+        codes = None
+        if self.field.shape.appearance_dim and image_indices is not None:
+            codes = self.appearance[image_indices.flatten()]
+        return render_train(
+            self.field,
+            self.occupancy.occupied,
+            self.settings.train_march,
+            origins,
+            directions,
+            early_stop=self.settings.early_stop,
+            max_samples=self.settings.max_samples_per_ray,
+            appearance=codes,
+            observe=self.occupancy.observe if observe_weights else None,
+        )
+
+    def render_rays(
+        self,
+        origins: Float[Tensor, "R 3"],
+        directions: Float[Tensor, "R 3"],
+        *,
+        min_weight: float = MIN_WEIGHT,
+    ) -> RenderedRays:
+        """Renders rays for looking, without background; in eval mode.
+
+        Args:
+            min_weight: See :meth:`Backend.render`.
+        """
+        return render_rays(
+            self.field,
+            self.occupancy.occupied,
+            self.settings.render_march,
+            origins,
+            directions,
+            early_stop=self.settings.early_stop,
+            min_weight=min_weight,
+            appearance=self.mean_appearance(),
+        )
+
+    @torch.no_grad()
+    def render_colors(
+        self,
+        origins: Float[Tensor, "R 3"],
+        directions: Float[Tensor, "R 3"],
+        *,
+        min_weight: float = MIN_WEIGHT,
+    ) -> Float[Tensor, "R 3"]:
+        """Colours of :meth:`render_rays` on the scene's background, in [0, 1]."""
+        rendered = self.render_rays(origins, directions, min_weight=min_weight)
+        return self.settings.background.behind(rendered).clamp(0, 1)
+
+    @torch.no_grad()
+    def render_view(self, camera: PinholeCamera, *, chunk: int = 1 << 15) -> Float[Tensor, "H W 3"]:
+        """The image that a camera sees, in [0, 1], on the CPU; in eval mode.
+
+        Args:
+            chunk: Rays rendered at a time; smaller takes less memory.
+        """
+        rays = [part.to(self.device).split(chunk) for part in camera.rays()]
+        parts = [self.render_colors(*part) for part in zip(*rays, strict=True)]
+        return torch.cat(parts).view(camera.height, camera.width, 3).cpu()
+
+    @torch.no_grad()
+    def step_opacity(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+        """Opacity of one march step of training at positions of the unit cube."""
+        # Rounded latents would all be 0 at the start, when training already sees structure.
+        latents = self.encoding(x, self.encoding.mean_table())
+        weights, march = self.field.effective_weights(), self.settings.train_march
+        sigma = density_of(self.encoding.backend.density_outputs(latents, weights))
+        return -torch.expm1(-sigma * march.step_size * step_growth(x, march))
+
+    def update_occupancy(self, *, everywhere: bool) -> None:
+        """Looks again at which cells hold something, see :meth:`OccupancyGrid.update`."""
+        self.occupancy.update(self.step_opacity, everywhere=everywhere)
