@@ -19,7 +19,16 @@ compiler = pytest.importorskip("triton.backends.compiler")
 kernels = {
     name: importlib.import_module(f"shacira_nerfstudio.backends.triton.{name}")
     for name in (
-        *("adam", "composite", "interpolate", "march", "noise", "rates", "visible_samples"),
+        *(
+            "adam",
+            "composite",
+            "interpolate",
+            "march",
+            "noise",
+            "rates",
+            "touched_rows",
+            "visible_samples",
+        ),
     )
 }
 
@@ -74,7 +83,9 @@ VARIANTS = [
     ("visible_samples", "_keep_kernel", 2, {**PER_RAY, "FOUND": 21, "OUTPUTS": 16, "ROWS": 64}),
     ("rates", "_coded_kernel", 4, {**RATED, "C": 1}),
     ("rates", "_logistic_kernel", 4, {**RATED, "C": 1}),
-    ("rates", "_scatter_kernel", 4, {**RATED, "C": 1}),
+    ("rates", "_add_kernel", 4, {**RATED, "C": 1}),
+    ("rates", "_add_kernel", 4, {**RATED, "C": 2, "touched_ptr": None}),
+    ("touched_rows", "_mark_kernel", 4, {"C": 1, "BYTES": 128}),
     ("adam", "_update_kernel", 4, {**channels(1), "MOST_UPDATES": 2**15 - 1, "ROWS": 1024}),
     ("adam", "_update_kernel", 4, {**channels(2), "MOST_UPDATES": 2**15 - 1, "ROWS": 512}),
     *(("noise", "_quantize_kernel", 4, {"BLOCK": 1024, "MODE": m}) for m in ("noise", "round")),
@@ -140,6 +151,12 @@ def test_rows_are_read_and_added_at_once():
     assert ptx.count(".add.v4.f32") == 8
     assert "relaxed" in ptx
     assert "acq_rel" not in ptx
+
+
+def test_old_versions_are_named(monkeypatch):
+    monkeypatch.setattr(triton, "__version__", "2.1.0")
+    with pytest.raises(RuntimeError, match="needs triton 3.3, which comes with PyTorch 2.7"):
+        get_backend("triton", "cuda")
 
 
 def test_absence_is_named(monkeypatch, caplog):

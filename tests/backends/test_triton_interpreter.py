@@ -254,6 +254,36 @@ def test_coded_bits(triton, device, reference, width, density, first, stride):
     )
 
 
+@pytest.mark.parametrize("operation", ["interpolate", "logistic_bits", "coded_bits"])
+def test_gradients_by_rows(triton, device, operation):
+    grid = GRIDS[2]
+    latents, *tables = coded_problem(grid, 2, 9, device)
+    latents.requires_grad_()
+    sampling = {"first": 1, "stride": 3}
+    if operation == "interpolate":
+        call = triton.interpolate, torch.rand(30, 2, device=device), latents, grid
+    elif operation == "logistic_bits":
+        call = triton.logistic_bits, latents, *torch.ones(2, 1, 2, device=device), grid
+        sampling["seed"] = 5
+    else:
+        call = triton.coded_bits, latents, *tables, grid
+    options = {} if operation == "interpolate" else sampling
+    rows = SparseRowGradient.zeros(*latents.shape, device=device)
+    function, *arguments = call
+    function(*arguments, **options).sum().backward()
+    for repeats in (1, 2):  # it adds up
+        function(*arguments, **options, gradient=rows).sum().backward()
+        torch.testing.assert_close(rows.values, latents.grad * repeats)
+    touched = (latents.grad != 0).any(1)
+    assert 0 < touched.sum() < len(latents)
+    if operation == "logistic_bits":
+        touched = torch.arange(len(latents), device=device) // 16 % 3 == 1
+    assert torch.equal(rows.touched_rows(), touched)
+    rows.clear()
+    assert not rows.values.any()
+    assert not rows.touched.any()
+
+
 @pytest.mark.parametrize("num_channels", [1, 3])
 def test_update_rows(triton, device, reference, num_channels):
     options = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-15, "weight_decay": 0.1}
@@ -374,6 +404,8 @@ def train(backend, field, rays, cells, target, coded, *, steps):
         torch.zeros(len(table), 2, table.shape[1]).to(table),
         torch.zeros(len(table), dtype=torch.int16, device=table.device),
     )
+    sparse = SparseRowGradient.zeros(*table.shape, device=table.device)
+    sparse = sparse if backend.supports_sparse_gradient else None
     features, losses = rays[1] @ torch.ones(3, 4).to(table), []
     for step in range(steps):
         now = replace(
@@ -384,18 +416,20 @@ def train(backend, field, rays, cells, target, coded, *, steps):
         )
         found = backend.march_visible(*rays, cells, MARCHES["affine"], now, early_stop=1e-3)
         spans = found.t_starts, found.t_ends, found.packed_info
-        latents = backend.interpolate(
-            found.positions, table, field.grid, quantizer=now.quantizer, values=found.latents
-        )
+        reads = {"quantizer": now.quantizer, "values": found.latents, "gradient": sparse}
+        latents = backend.interpolate(found.positions, table, field.grid, **reads)
         indices = torch.repeat_interleave(found.packed_info[:, 1])
         shaded = backend.shade(latents, found.density_outputs, features, indices, weights)
         color, accumulation, _ = backend.composite(*shaded, *spans)
-        bits = backend.coded_bits(table, *coded, field.grid, first=step, stride=2)
+        bits = backend.coded_bits(
+            table, *coded, field.grid, first=step % 2, stride=2, gradient=sparse
+        )
         loss = (color + 1 - accumulation[:, None] - target).square().mean() + 1e-4 * bits
         loss.backward()
         losses.append(loss.detach())
         options = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-15, "weight_decay": 0.0}
-        backend.update_rows(table.detach(), SparseRowGradient.of(table.grad), state, **options)
+        gradient = sparse or SparseRowGradient.of(table.grad)
+        backend.update_rows(table.detach(), gradient, state, **options)
         with torch.no_grad():
             for value in weights.named().values():
                 value.sub_(0.05 * value.grad)

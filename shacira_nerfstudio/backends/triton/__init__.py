@@ -24,6 +24,12 @@ def create(device: torch.device) -> Backend:
             "backend triton needs a package that comes with PyTorch on Linux alone: `pip install "
             "triton`, or `pip install triton-windows`"
         )
+    from triton import __version__ as version
+
+    if tuple(map(int, version.split(".")[:2])) < (3, 3):
+        raise RuntimeError(
+            f"backend triton needs triton 3.3, which comes with PyTorch 2.7, and found {version}"
+        )
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("backend triton finds no CUDA device")
     from shacira_nerfstudio.backends.triton.backend import TritonBackend

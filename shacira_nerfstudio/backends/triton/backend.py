@@ -42,6 +42,7 @@ class TritonBackend(Backend):
     """All tensors float32 and on one CUDA device, tables for rendering int8 or int16, too."""
 
     name = "triton"
+    supports_sparse_gradient = True
 
     def __init__(self, device: torch.device, *, precision: Precision = "float32") -> None:
         self._device = device
@@ -67,8 +68,7 @@ class TritonBackend(Backend):
         values: Tensor | None = None,
         gradient: SparseRowGradient | None = None,
     ) -> Tensor:
-        assert gradient is None, "see supports_sparse_gradient"
-        return interpolate.interpolate(x, table, grid, quantizer, values)
+        return interpolate.interpolate(x, table, grid, quantizer, values, gradient)
 
     def march(
         self,
@@ -175,9 +175,8 @@ class TritonBackend(Backend):
         stride: int = 1,
         gradient: SparseRowGradient | None = None,
     ) -> Tensor:
-        assert gradient is None, "see supports_sparse_gradient"
         return rates.logistic_bits(
-            latents, scale, shift, grid, seed=seed, first=first, stride=stride
+            latents, scale, shift, grid, seed=seed, first=first, stride=stride, gradient=gradient
         )
 
     def coded_bits(
@@ -193,7 +192,6 @@ class TritonBackend(Backend):
         stride: int = 1,
         gradient: SparseRowGradient | None = None,
     ) -> Tensor:
-        assert gradient is None, "see supports_sparse_gradient"
         return rates.coded_bits(
             latents,
             lengths,
@@ -203,6 +201,7 @@ class TritonBackend(Backend):
             bins_per_unit=bins_per_unit,
             first=first,
             stride=stride,
+            gradient=gradient,
         )
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from shacira_nerfstudio.backends.sparse_rows import IDENTITY, TableQuantizer
+from shacira_nerfstudio.backends.sparse_rows import IDENTITY, SparseRowGradient, TableQuantizer
 from shacira_nerfstudio.backends.triton.launch import launch
 from shacira_nerfstudio.backends.triton.levels import (
     LEVEL_FIELDS,
@@ -25,6 +25,7 @@ from shacira_nerfstudio.backends.triton.levels import (
     level_constants,
 )
 from shacira_nerfstudio.backends.triton.noise import int32_bits, quantized
+from shacira_nerfstudio.backends.triton.touched_rows import mark_touched
 from shacira_nerfstudio.grid import GridSpec
 
 BLOCK = 256
@@ -129,10 +130,10 @@ def look_up(
     return out.view(grid.num_levels, channels, num_samples).permute(2, 0, 1)
 
 
-def gradient_of(x: Tensor, upstream: Tensor, grid: GridSpec) -> Tensor:
-    """The gradient of a table [E, C] in whose look-ups at ``x`` arrived ``upstream`` [S, L, C]."""
+def add_gradient(x: Tensor, upstream: Tensor, grid: GridSpec, grad: Tensor) -> None:
+    """Adds the gradient of a table [E, C] in whose look-ups at ``x`` arrived ``upstream``
+    [S, L, C]."""
     channels = upstream.shape[2]
-    grad = torch.zeros(grid.num_entries, channels, device=x.device)
     launch(
         _backward_kernel, (triton.cdiv(len(x), BLOCK), grid.num_levels),
         x, upstream, level_constants(grid, x.device), grad, len(x), *x.stride(),
@@ -140,7 +141,6 @@ def gradient_of(x: Tensor, upstream: Tensor, grid: GridSpec) -> Tensor:
         PADDED_C=triton.next_power_of_2(channels), FIELDS=LEVEL_FIELDS, BLOCK=BLOCK,
         num_warps=NUM_WARPS,
     )  # fmt: skip
-    return grad
 
 
 class _Interpolate(torch.autograd.Function):
@@ -152,16 +152,23 @@ class _Interpolate(torch.autograd.Function):
         grid: GridSpec,
         quantizer: TableQuantizer,
         values: Tensor | None,
+        gradient: SparseRowGradient | None,
     ) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.grid = grid
+        ctx.grid, ctx.gradient = grid, gradient
         return look_up(x, table, grid, quantizer) if values is None else values.view_as(values)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         (x,) = ctx.saved_tensors
-        return gradient_of(x, upstream, ctx.grid), None, None, None, None
+        if ctx.gradient is not None:
+            add_gradient(x, upstream, ctx.grid, ctx.gradient.values)
+            mark_touched(ctx.gradient)
+            return (None,) * 6
+        grad = x.new_zeros(ctx.grid.num_entries, upstream.shape[2])
+        add_gradient(x, upstream, ctx.grid, grad)
+        return grad, *(None,) * 5
 
 
 def interpolate(
@@ -170,8 +177,9 @@ def interpolate(
     grid: GridSpec,
     quantizer: TableQuantizer,
     values: Tensor | None,
+    gradient: SparseRowGradient | None,
 ) -> Tensor:
     """See :meth:`Backend.interpolate`."""
     if not table.is_floating_point():
         return look_up(x, table, grid, quantizer) if values is None else values
-    return _Interpolate.apply(table.float(), x.detach().float(), grid, quantizer, values)
+    return _Interpolate.apply(table.float(), x.detach().float(), grid, quantizer, values, gradient)

@@ -6,6 +6,7 @@ stand for a block of rated rows in a level.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from shacira_nerfstudio.backends.geometry import constant
-from shacira_nerfstudio.backends.sparse_rows import RATE_BLOCK
+from shacira_nerfstudio.backends.sparse_rows import RATE_BLOCK, SparseRowGradient
 from shacira_nerfstudio.backends.triton.launch import launch
 from shacira_nerfstudio.backends.triton.noise import int32_bits, noise_at
+from shacira_nerfstudio.backends.triton.touched_rows import mark_touched
 from shacira_nerfstudio.grid import GridSpec
 
 BLOCK = 1024
@@ -123,82 +125,100 @@ def _logistic_kernel(
 
 
 @triton.jit(do_not_specialize=["first", "stride"])
-def _scatter_kernel(
-    slopes_ptr, upstream_ptr, offsets_ptr, grad_ptr, first, stride, C: tl.constexpr,
+def _add_kernel(
+    slopes_ptr, upstream_ptr, offsets_ptr, grad_ptr, touched_ptr, first, stride, C: tl.constexpr,
     RATE_BLOCK: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     rated, at, mask = _rated(offsets_ptr, tl.program_id(1), first, stride, C, RATE_BLOCK, BLOCK)
     slope = tl.load(slopes_ptr + rated, mask, 0.0) * tl.load(upstream_ptr)
-    tl.store(grad_ptr + at, slope, mask)
+    tl.store(grad_ptr + at, tl.load(grad_ptr + at, mask, 0.0) + slope, mask)
+    if touched_ptr is not None:  # rows are rated by eights, and more
+        tl.store(touched_ptr + at // (8 * C), tl.full((BLOCK,), 255, tl.uint8), mask)
 
 
-def _launch_shape(grid: GridSpec, channels: int, stride: int) -> tuple[int, int]:
-    """Programs: enough for the largest level, times levels."""
-    rows = (max(grid.table_sizes) // (RATE_BLOCK * stride) + 2) * RATE_BLOCK
-    return triton.cdiv(rows * channels, BLOCK), grid.num_levels
+@dataclass(frozen=True)
+class _Sampling:
+    """Which rows are rated, and where their gradient goes."""
 
+    grid: GridSpec
+    first: int
+    stride: int
+    gradient: SparseRowGradient | None
+    marks_all: bool
+    """Whether rated rows count as touched if their gradient is 0, too."""
 
-def _scattered(ctx: Any, slopes: Tensor, upstream: Tensor) -> Tensor:
-    """The gradient of all latents [E, C], from derivatives of the rated ones."""
-    grid, channels, first, stride = ctx.sampling
-    grad = torch.zeros(grid.num_entries, channels, device=slopes.device)
-    launch(
-        _scatter_kernel, _launch_shape(grid, channels, stride),
-        slopes, upstream, constant(grid.offsets, torch.int32, slopes.device), grad, first, stride,
-        C=channels, RATE_BLOCK=RATE_BLOCK, BLOCK=BLOCK,
-    )  # fmt: skip
-    return grad
+    def programs(self, channels: int) -> tuple[int, int]:
+        """Enough for the largest level, times levels."""
+        rows = (max(self.grid.table_sizes) // (RATE_BLOCK * self.stride) + 2) * RATE_BLOCK
+        return triton.cdiv(rows * channels, BLOCK), self.grid.num_levels
+
+    def empty_slopes(self, latents: Tensor) -> Tensor:
+        """Room for a derivative of each rated latent."""
+        rows = len(latents) // self.stride + 2 * RATE_BLOCK
+        return latents.new_empty(rows, latents.shape[1])
+
+    def offsets(self, device: torch.device) -> Tensor:
+        return constant(self.grid.offsets, torch.int32, device)
+
+    def add(self, slopes: Tensor, upstream: Tensor) -> Tensor | None:
+        """The gradient of all latents, unless it went elsewhere."""
+        channels, target = slopes.shape[1], self.gradient
+        own = slopes.new_zeros(self.grid.num_entries, channels) if target is None else None
+        values = own if target is None else target.values
+        marks = target.touched if target is not None and self.marks_all else None
+        launch(
+            _add_kernel, self.programs(channels), slopes, upstream, self.offsets(slopes.device),
+            values, marks, self.first, self.stride, C=channels, RATE_BLOCK=RATE_BLOCK, BLOCK=BLOCK,
+        )  # fmt: skip
+        if target is not None and not self.marks_all:
+            mark_touched(target)
+        return own
 
 
 class _CodedBits(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, latents: Tensor, lengths: Tensor, classes: Tensor, first_table: Tensor,
-        grid: GridSpec, bins_per_unit: int, first: int, stride: int,
+        bins_per_unit: int, sampling: _Sampling,
     ) -> Tensor:  # fmt: skip
         channels = latents.shape[1]
-        shape = _launch_shape(grid, channels, stride)
-        bits = latents.new_empty(shape[::-1])
-        slopes = latents.new_empty(len(latents) // stride * channels + 2 * RATE_BLOCK * channels)
+        programs = sampling.programs(channels)
+        bits, slopes = latents.new_empty(programs), sampling.empty_slopes(latents)
         launch(
-            _coded_kernel, shape,
-            latents, lengths, classes, first_table,
-            constant(grid.offsets, torch.int32, latents.device), bits, slopes, first, stride,
+            _coded_kernel, programs, latents, lengths, classes, first_table,
+            sampling.offsets(latents.device), bits, slopes, sampling.first, sampling.stride,
             lengths.shape[1], bins_per_unit, C=channels, RATE_BLOCK=RATE_BLOCK, BLOCK=BLOCK,
         )  # fmt: skip
         ctx.save_for_backward(slopes)
-        ctx.sampling = grid, channels, first, stride
+        ctx.sampling = sampling
         return bits.sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         (slopes,) = ctx.saved_tensors
-        return _scattered(ctx, slopes, upstream), *(None,) * 7
+        return ctx.sampling.add(slopes, upstream), *(None,) * 5
 
 
 class _LogisticBits(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, latents: Tensor, scale: Tensor, shift: Tensor, grid: GridSpec, seed: int,
-        first: int, stride: int,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any, latents: Tensor, scale: Tensor, shift: Tensor, seed: int, sampling: _Sampling
+    ) -> Tensor:
         channels = latents.shape[1]
-        shape = _launch_shape(grid, channels, stride)
-        bits = latents.new_empty(shape[::-1])
-        parts = latents.new_empty(*shape[::-1], 2, channels)
-        slopes = latents.new_empty(len(latents) // stride * channels + 2 * RATE_BLOCK * channels)
+        programs = sampling.programs(channels)
+        bits, slopes = latents.new_empty(programs), sampling.empty_slopes(latents)
+        parts = latents.new_empty(*programs[::-1], 2, channels)
         launch(
-            _logistic_kernel, shape,
-            latents, scale, shift, constant(grid.offsets, torch.int32, latents.device), bits,
-            slopes, parts, int32_bits(seed), first, stride, int(len(scale) == 1), C=channels,
-            RATE_BLOCK=RATE_BLOCK, BLOCK=BLOCK,
+            _logistic_kernel, programs, latents, scale, shift, sampling.offsets(latents.device),
+            bits, slopes, parts, int32_bits(seed), sampling.first, sampling.stride,
+            int(len(scale) == 1), C=channels, RATE_BLOCK=RATE_BLOCK, BLOCK=BLOCK,
         )  # fmt: skip
         parts = parts.sum(1)
         if len(scale) == 1:
             parts = parts.sum(0, keepdim=True)
         ctx.save_for_backward(slopes, parts)
-        ctx.sampling = grid, channels, first, stride
+        ctx.sampling = sampling
         return bits.sum()
 
     @staticmethod
@@ -206,7 +226,7 @@ class _LogisticBits(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         slopes, parts = ctx.saved_tensors
         of_densities = (parts * upstream).unbind(1)
-        return _scattered(ctx, slopes, upstream), *of_densities, *(None,) * 4
+        return ctx.sampling.add(slopes, upstream), *of_densities, None, None
 
 
 def coded_bits(
@@ -219,11 +239,13 @@ def coded_bits(
     bins_per_unit: int,
     first: int,
     stride: int,
+    gradient: SparseRowGradient | None,
 ) -> Tensor:
     """See :meth:`Backend.coded_bits`; float32."""
     return _CodedBits.apply(
         latents.contiguous(), lengths.to(latents).contiguous(), classes.contiguous(),
-        first_table.contiguous(), grid, bins_per_unit, first, stride,
+        first_table.contiguous(), bins_per_unit,
+        _Sampling(grid, first, stride, gradient, marks_all=False),
     )  # fmt: skip
 
 
@@ -236,8 +258,10 @@ def logistic_bits(
     seed: int,
     first: int,
     stride: int,
+    gradient: SparseRowGradient | None,
 ) -> Tensor:
     """See :meth:`Backend.logistic_bits`; float32."""
     return _LogisticBits.apply(
-        latents.contiguous(), scale.contiguous(), shift.contiguous(), grid, seed, first, stride
-    )
+        latents.contiguous(), scale.contiguous(), shift.contiguous(), seed,
+        _Sampling(grid, first, stride, gradient, marks_all=True),
+    )  # fmt: skip

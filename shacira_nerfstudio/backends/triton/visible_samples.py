@@ -74,11 +74,13 @@ def find_visible(
     ends = counts.cumsum(0)
     num_marched, *totals = torch.cat([march.total, ends[-1:]]).tolist()
     info, total = torch.stack([ends - counts, counts], 1), sum(totals)
-    kept = torch.empty(num_found + outputs.shape[1], total, device=found.device)
+    # Rows begin at multiples of 64 bytes, for all calls alike: kernels are compiled for that.
+    num_rows, room = num_found + outputs.shape[1], -(-total // 16) * 16
+    kept = torch.empty(num_rows, room, device=found.device)[:, :total]
     launch(
         _keep_kernel, (len(counts),),
-        found, outputs, march.info, info, kept, capacity, *outputs.stride(), total,
-        FOUND=num_found, OUTPUTS=outputs.shape[1], ROWS=triton.next_power_of_2(len(kept)),
+        found, outputs, march.info, info, kept, capacity, *outputs.stride(), room,
+        FOUND=num_found, OUTPUTS=outputs.shape[1], ROWS=triton.next_power_of_2(num_rows),
         BLOCK=BLOCK, num_warps=2,
     )  # fmt: skip
     return VisibleSamples(
