@@ -421,9 +421,8 @@ def train(backend, field, rays, cells, target, coded, *, steps):
         indices = torch.repeat_interleave(found.packed_info[:, 1])
         shaded = backend.shade(latents, found.density_outputs, features, indices, weights)
         color, accumulation, _ = backend.composite(*shaded, *spans)
-        bits = backend.coded_bits(
-            table, *coded, field.grid, first=step % 2, stride=2, gradient=sparse
-        )
+        rated = {"first": step % 2, "stride": 2, "gradient": sparse}
+        bits = backend.coded_bits(table, *coded, field.grid, **rated)
         loss = (color + 1 - accumulation[:, None] - target).square().mean() + 1e-4 * bits
         loss.backward()
         losses.append(loss.detach())
