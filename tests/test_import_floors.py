@@ -43,7 +43,7 @@ HOSTS = ("plugin", "pictures", "viewer")
 HOME = {  # any other third-party package -> the only modules that may import it
     "numpy": ("",),
     "torch": ("backends", "model", "compression", *HOSTS, *TORCH_BENCHES),
-    "jaxtyping": ("backends", "model"),
+    "jaxtyping": ("backends", "model", "compression"),
     "torchmetrics": ("plugin.metrics",),
     "torchvision": ("plugin.metrics",),
     "matplotlib": ("bench.plot_png",),
@@ -51,10 +51,7 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "torchac": ("bench.rival_coders",),
     "nerfstudio": ("plugin", "bench.throughput.nerfstudio_side"),
     "numba": ("backends.cpu_numba", *NUMBA),
-    "llvmlite": (
-        "backends.cpu_numba.networks.bfloat16_kernels",
-        "backends.cpu_numba.table.prefetch",
-    ),
+    "llvmlite": ("backends.cpu_numba",),
     "triton": ("backends.triton",),
     "viser": ("viewer",),
     "tyro": ("cli", "plugin.export_command"),

@@ -1,14 +1,18 @@
-"""What the README tells people to type exists."""
+"""What the README tells people to type exists, and its Python runs."""
 
 import dataclasses
 import re
 from pathlib import Path
 
 import pytest
+from synthetic_ball import make_ball
+
+from shacira_nerfstudio.codec import save_scene
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = "\n".join(re.findall(r"^```\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE))
+PYTHON = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 
 
 def test_commands_exist():
@@ -24,10 +28,24 @@ def test_files_exist():
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_scene("scene.shacira", make_ball())
+    names = {}
+    for block in PYTHON:
+        exec(block, names)
+    assert names["image"].shape == (267, 400, 3)
+    assert 0 <= names["image"].min() < names["image"].max() <= 1
+
+
 @pytest.mark.nerfstudio
 def test_options_exist():
     from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 
-    options = {field.name.replace("_", "-") for field in dataclasses.fields(ShaciraModelConfig)}
-    named = set(re.findall(r"--pipeline\.model\.([a-z0-9-]+)", TEXT))
-    assert {"rate-lambda", "quantizer"} <= named <= options
+    def options(config, prefix=""):
+        for field in dataclasses.fields(config):
+            name, value = prefix + field.name.replace("_", "-"), getattr(config, field.name)
+            yield from options(value, f"{name}.") if dataclasses.is_dataclass(value) else [name]
+
+    named = set(re.findall(r"--pipeline\.model\.([a-z0-9.-]*[a-z0-9])", TEXT))
+    assert {"rate-lambda", "quantizer.mode"} <= named <= set(options(ShaciraModelConfig()))

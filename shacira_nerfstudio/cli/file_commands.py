@@ -9,13 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
-
-if TYPE_CHECKING:
-    from shacira_nerfstudio.codec import CameraSet
-    from shacira_nerfstudio.model.scene import PinholeCamera
 
 File = Annotated[Path, Positional, arg(metavar="FILE")]
 Output = Annotated[Path, Positional, arg(metavar="OUT")]
@@ -196,21 +192,22 @@ class Render:
 
         from shacira_nerfstudio.backends import get_backend
         from shacira_nerfstudio.codec import load_scene
-        from shacira_nerfstudio.compression.pack import unpack_scene
+        from shacira_nerfstudio.compression.pack import stored_cameras, unpack_scene
+        from shacira_nerfstudio.compression.probe import evenly_spaced
 
         packed = load_scene(self.file, allow_truncated=self.allow_truncated)
-        if packed.cameras is None:
+        cameras = stored_cameras(packed.cameras)
+        if not cameras:
             raise ValueError(f"expected stored cameras in {self.file}, found none")
         if self.views < 0:
             raise ValueError(f"expected --views of 0 or more, got {self.views}")
         scene = unpack_scene(packed, get_backend("auto", "cpu"))
-        total = len(packed.cameras.sizes)
-        chosen = np.linspace(0, total - 1, min(self.views or total, total)).round().astype(int)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         paths = []
-        for number, index in enumerate(chosen):
-            camera = resized_camera(packed.cameras, int(index), self.width, self.height)
-            pixels = (scene.render_view(camera).numpy() * 255 + 0.5).astype(np.uint8)
+        for number, index in enumerate(evenly_spaced(len(cameras), self.views or len(cameras))):
+            camera = cameras[index].resized(width=self.width, height=self.height)
+            image = scene.render_view(camera)
+            pixels = (image.numpy() * 255 + 0.5).astype(np.uint8)
             path = self.output_dir / f"{number:05d}.png"
             Image.fromarray(pixels).save(path)
             paths.append(str(path))
@@ -219,34 +216,6 @@ class Render:
         if self.json:
             print(as_json({"images": paths, "num_levels_present": packed.num_coded_levels}))
         return 0
-
-
-def resized_camera(
-    cameras: CameraSet, index: int, width: int | None, height: int | None
-) -> PinholeCamera:
-    """A stored camera at another resolution; one given side keeps the shape of the picture."""
-    import torch
-
-    from shacira_nerfstudio.model.scene import PinholeCamera
-
-    own_width, own_height = (int(side) for side in cameras.sizes[index])
-    if width is None and height is None:
-        width, height = own_width, own_height
-    elif width is None or height is None:
-        factor = width / own_width if width is not None else (height or 0) / own_height
-        width = width if width is not None else max(1, round(own_width * factor))
-        height = height if height is not None else max(1, round(own_height * factor))
-    x_factor, y_factor = width / own_width, height / own_height
-    fx, fy, cx, cy = (float(value) for value in cameras.intrinsics[index])
-    return PinholeCamera(
-        torch.from_numpy(cameras.camera_to_worlds[index].copy()),
-        fx=fx * x_factor,
-        fy=fy * y_factor,
-        cx=cx * x_factor,
-        cy=cy * y_factor,
-        width=width,
-        height=height,
-    )
 
 
 def as_json(content: Any) -> str:

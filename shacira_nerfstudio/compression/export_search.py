@@ -94,11 +94,14 @@ class _Loss:
 
     @torch.no_grad()
     def __call__(self, weights: Weights) -> float:
-        for name, parameter in self._scene.field.network_weights().named().items():
-            value = weights[name]
-            if isinstance(value, QuantizedTensor):
-                value = torch.from_numpy(value.dequantize())
-            parameter.copy_(value)
-        rays = self._rays
-        rendered = self._scene.render_colors(rays.origins, rays.directions, min_weight=0.0)
-        return float((rendered - rays.colors).double().square().mean())
+        scene, rays = self._scene, self._rays
+        scene.field.set_weights(
+            {
+                name: torch.from_numpy(value.dequantize())
+                if isinstance(value, QuantizedTensor)
+                else value
+                for name, value in weights.items()
+            }
+        )
+        colors = scene.render_colors(rays.origins, rays.directions, min_weight=0.0)
+        return float((colors - rays.colors).double().square().mean())

@@ -160,12 +160,14 @@ class LatentHashEncoding(nn.Module):
         table: TableView | None = None,
         *,
         values: Float[Tensor, "S L d"] | None = None,
+        num_levels: int | None = None,
     ) -> Float[Tensor, "S L d"]:
         """Interpolated latents at positions in the unit cube.
 
         Args:
             table: From :meth:`table`, so that several calls of one step see the same sample.
             values: See :meth:`Backend.interpolate`.
+            num_levels: Levels from this one on read as 0; by default :attr:`num_levels_read`.
         """
         table = self.table() if table is None else table
         latents = self.backend.interpolate(
@@ -176,8 +178,9 @@ class LatentHashEncoding(nn.Module):
             values=values,
             gradient=table.gradient,
         )
-        if self.num_levels_read < self.grid.num_levels:
-            keep = torch.arange(self.grid.num_levels, device=latents.device) < self.num_levels_read
+        num_levels = self.num_levels_read if num_levels is None else num_levels
+        if num_levels < self.grid.num_levels:
+            keep = torch.arange(self.grid.num_levels, device=latents.device) < num_levels
             latents = latents * keep[:, None]
         return latents
 

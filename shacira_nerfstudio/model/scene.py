@@ -124,12 +124,12 @@ class PinholeCamera:
         if pose.shape != (3, 4) or not np.isfinite(pose).all():
             raise ValueError(f"expected a finite camera_to_world [3, 4], got {pose}")
         object.__setattr__(self, "camera_to_world", pose)
-        optics = (self.fx, self.fy, self.cx, self.cy)
-        if not all(map(math.isfinite, optics)) or not (self.fx > 0 and self.fy > 0):
-            raise ValueError(f"expected finite optics with fx, fy > 0, got {optics}")
         if self.width < 1 or self.height < 1:
             size = self.width, self.height
             raise ValueError(f"expected a width and height of at least 1 pixel, got {size}")
+        optics = (self.fx, self.fy, self.cx, self.cy)
+        if not all(map(math.isfinite, optics)) or not (self.fx > 0 and self.fy > 0):
+            raise ValueError(f"expected finite optics with fx, fy > 0, got {optics}")
 
     def resized(self, *, width: int | None = None, height: int | None = None) -> PinholeCamera:
         """The same view in another number of pixels; one given side keeps the shape."""
@@ -208,7 +208,7 @@ class RadianceScene(nn.Module):
         origins: Float[Tensor, "R 3"],
         directions: Float[Tensor, "R 3"],
         *,
-        image_indices: Int[Tensor, "R *_"] | None = None,
+        image_indices: Int[Tensor, " *R"] | None = None,
         observe_weights: bool = False,
     ) -> tuple[RenderedRays, Float[Tensor, " R"]]:
         """Renders rays with gradients, see :func:`render_train`.
@@ -281,8 +281,10 @@ class RadianceScene(nn.Module):
     @torch.no_grad()
     def step_opacity(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
         """Opacity of one march step of training at positions of the unit cube."""
-        # Rounded latents would all be 0 at the start, when training already sees structure.
-        latents = self.encoding(x, self.encoding.mean_table())
+        # Rounded latents would all be 0 at the start, when training already sees structure. And
+        # cells are those of all levels, however many this step trains.
+        encoding = self.encoding
+        latents = encoding(x, encoding.mean_table(), num_levels=encoding.grid.num_levels)
         weights, march = self.field.effective_weights(), self.settings.train_march
         sigma = density_of(self.encoding.backend.density_outputs(latents, weights))
         return -torch.expm1(-sigma * march.step_size * step_growth(x, march))

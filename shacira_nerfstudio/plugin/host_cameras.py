@@ -27,7 +27,7 @@ def camera_set(cameras: Cameras | None) -> CameraSet | None:
     )
 
 
-def stored_cameras(cameras: Cameras | None, at_most: int) -> CameraSet | None:
+def cameras_to_store(cameras: Cameras | None, at_most: int) -> CameraSet | None:
     """Some of the host's cameras, with poses that are small in a file."""
     chosen = thin_cameras(camera_set(cameras), at_most)
     return None if chosen is None else rounded_cameras(chosen)

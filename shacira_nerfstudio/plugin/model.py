@@ -28,7 +28,7 @@ from shacira_nerfstudio.plugin import bitstream
 from shacira_nerfstudio.plugin.callbacks import TrainingCallbacks
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.export_options import MAX_CAMERAS
-from shacira_nerfstudio.plugin.host_cameras import stored_cameras, thin_cameras
+from shacira_nerfstudio.plugin.host_cameras import cameras_to_store, thin_cameras
 from shacira_nerfstudio.plugin.metrics import ImageMetrics
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 from shacira_nerfstudio.plugin.scene_settings import (
@@ -111,18 +111,23 @@ class ShaciraModel(Model):
         occupied: Tensor | None = None,
         *,
         meta: Mapping[str, str | int] | None = None,
-        max_cameras: int = MAX_CAMERAS,
+        max_cameras: int | None = None,
     ) -> PackedScene:
         """What the file of this model holds; of one from a file, what that holds, and ``meta``.
 
         Args:
             occupied: Occupied cells; by default the scene's own.
+            max_cameras: By default :data:`MAX_CAMERAS`, or as many as the file has.
         """
-        if self.file_scene is not None:
-            cameras = thin_cameras(self.file_scene.cameras, max_cameras)
-            return repack_scene(self.file_scene, cameras=cameras, meta=meta)
-        cameras = stored_cameras(self.dataset.cameras, max_cameras)
-        return pack_scene(self.scene, occupied=occupied, cameras=cameras, meta=meta)
+        packed = self.file_scene
+        if packed is None:
+            count = MAX_CAMERAS if max_cameras is None else max_cameras
+            cameras = cameras_to_store(self.dataset.cameras, count)
+            return pack_scene(self.scene, occupied=occupied, cameras=cameras, meta=meta)
+        cameras = packed.cameras
+        if max_cameras is not None:
+            cameras = thin_cameras(cameras, max_cameras)
+        return repack_scene(packed, cameras=cameras, meta=meta)
 
     # ── training ──
 
@@ -165,10 +170,9 @@ class ShaciraModel(Model):
 
     def get_metrics_dict(self, outputs: Any, batch: Any) -> dict[str, Any]:
         image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
-        occupied = self.scene.occupancy.occupied
         metrics: dict[str, Any] = {
             "psnr": psnr(outputs["rgb"].detach().clamp(0, 1), image),
-            "occupied_fraction": occupied.count_nonzero() / occupied.numel(),
+            "occupied_fraction": self.scene.occupancy.occupied_fraction,
         }
         if self.training and self.callbacks is not None:
             rates = self.callbacks.learning_rates

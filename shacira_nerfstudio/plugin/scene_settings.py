@@ -13,6 +13,7 @@ from nerfstudio.cameras.cameras import Cameras
 from shacira_nerfstudio.backends import Backend, MarchSettings
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.occupancy import OccupancyGrid, seen_cells
+from shacira_nerfstudio.model.quantize import get_quantizer
 from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField
 from shacira_nerfstudio.model.scene import Background, RadianceScene, SceneSettings
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
@@ -77,7 +78,7 @@ def build_scene(
 ) -> RadianceScene:
     """The scene that training starts from."""
     grid, networks, rate = config.grid, config.networks, config.rate
-    quantizer = config.quantizer.mode
+    quantizer = get_quantizer(config.quantizer.mode)
     field = RadianceField.create(
         GridSpec.create(
             num_levels=grid.num_levels,
@@ -96,16 +97,16 @@ def build_scene(
         latent_dim=grid.latent_dim,
         features_per_level=grid.features_per_level,
         # Signs need no scale of their own, the first layer has one for each.
-        identity_decoder=quantizer in ("none", "binary")
+        identity_decoder=not quantizer.codes_integers
         and grid.latent_dim == grid.features_per_level,
         decoder_per_level=grid.decoder_per_level,
-        quantizer=quantizer,
+        quantizer=config.quantizer.mode,
         rate_model=rate.model,
         entropy_model_layers=rate.entropy_model_layers,
         shared_entropy_model=rate.shared_entropy_model,
         latents_init_std=grid.latents_init_std,
         decoder_init_std=grid.decoder_init_std,
-        weight_bits=0 if quantizer == "none" else networks.weight_bits,
+        weight_bits=networks.weight_bits if quantizer.is_quantized else 0,
         first_layer_bits=networks.first_layer_bits,
     )
     sampling = config.sampling

@@ -4,15 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-from shacira_nerfstudio.model.rate_models import LARGEST_VALUE
 from strategies import busy_scene
 
 from shacira_nerfstudio.codec import describe, encode_scene
 from shacira_nerfstudio.codec.latents.symbol_costs import CodeClasses, code_classes
 from shacira_nerfstudio.compression.code_lengths import SOFT_BINS_PER_UNIT, code_lengths
 from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.model.rate_models import LARGEST_VALUE
 
-GRID = GridSpec(3, (4, 4), (128, 128))
+GRID = GridSpec(3, ((4,) * 3,) * 2, (128, 128))
 
 
 def one_table_a_level(index=None):

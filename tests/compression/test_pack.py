@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from shacira_nerfstudio.backends import MarchSettings
-from shacira_nerfstudio.backends.reference import uncontract
+from shacira_nerfstudio.backends.geometry import uncontract
 from shacira_nerfstudio.codec import (
     CameraSet,
     PackedScene,
@@ -19,21 +19,22 @@ from shacira_nerfstudio.codec import (
 )
 from shacira_nerfstudio.codec.latents.features import reached_entries
 from shacira_nerfstudio.compression.pack import (
-    mean_appearance,
-    pack_field,
-    render_settings,
+    pack_scene,
+    repack_scene,
+    stored_cameras,
     unpack_scene,
 )
 from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.model.occupancy import OccupancyGrid
+from shacira_nerfstudio.model.quantize import get_quantizer
 from shacira_nerfstudio.model.radiance_field import FieldShape, fake_quantize
+from shacira_nerfstudio.model.scene import Background, RadianceScene, SceneSettings
 from shacira_nerfstudio.model.volrend import render_rays
 
 MARCH = MarchSettings(
     "contracted", ((-1.1, -0.7, -1.0), (0.9, 1.3, 1.0)), near=0.05, far=37.7, step_size=0.1, knee=2
 )
-RENDERING = render_settings(
-    MARCH, background="color", background_color=(0.1, 0.2, 0.3), early_stop=1e-4
-)
+SETTINGS = SceneSettings(MARCH, MARCH, Background("color", (0.1, 0.2, 0.3)), early_stop=1e-4)
 SHAPES = {
     "usual": FieldShape(hidden_dim=8, geo_feat_dim=3, num_color_layers=2, sh_degree=2),
     "other": FieldShape(hidden_dim=5, geo_feat_dim=1, num_color_layers=1, sh_degree=4),
@@ -48,16 +49,23 @@ def some_cells():
     return cells
 
 
+def around(field, cells, *, code=None):
+    """A scene of a field and the cells that are occupied, with one appearance code."""
+    occupancy = OccupancyGrid(len(cells))
+    occupancy.occupied = cells
+    scene = RadianceScene(field, occupancy, SETTINGS, num_images=0 if code is None else 1)
+    if code is not None:
+        scene.appearance.data.copy_(code)
+    return scene.eval()
+
+
 def repacked(scene, backend):
-    unpacked = unpack_scene(scene, backend)
-    return pack_field(
-        unpacked.field, unpacked.occupied, scene.rendering, cameras=scene.cameras, meta=scene.meta
-    )
+    return pack_scene(unpack_scene(scene, backend), cameras=scene.cameras, meta=scene.meta)
 
 
 @pytest.fixture
 def scene(make_field):
-    return pack_field(make_field(), some_cells(), RENDERING)
+    return pack_scene(around(make_field(), some_cells()))
 
 
 # ── round trips ──
@@ -72,9 +80,8 @@ def test_pack_of_unpack_is_the_scene(make_field, reference, shape, latent_dim):
         sizes=np.full((2, 2), 100, np.uint32),
     )
     field = make_field(shape=SHAPES[shape], latent_dim=latent_dim)
-    scene = pack_field(
-        field, some_cells(), RENDERING, cameras=cameras, meta={"tool": "tests", "steps": 3}
-    )
+    meta = {"tool": "tests", "steps": 3}
+    scene = pack_scene(around(field, some_cells()), cameras=cameras, meta=meta)
     assert scene.latent_dim == latent_dim
     assert scene.meta == {"tool": "tests", "steps": 3}
     once = repacked(scene, reference)
@@ -91,21 +98,23 @@ def test_the_file_gives_the_same_scene(scene, reference):
 def test_packing_leaves_the_field_alone(make_field):
     field = make_field()
     before = {name: value.clone() for name, value in field.state_dict().items()}
-    first, second = (pack_field(field, torch.ones(4, 4, 4) > 0, RENDERING) for _ in range(2))
+    scene = around(field, torch.ones(4, 4, 4) > 0)
+    first, second = (pack_scene(scene) for _ in range(2))
     assert first == second
     assert all(torch.equal(value, before[name]) for name, value in field.state_dict().items())
 
 
 def test_settings_of_the_renderer_come_back_in_single_precision(scene, reference):
-    unpacked = unpack_scene(scene, reference)
-    assert unpacked.march.contraction == "contracted"
-    assert unpacked.march.far == float(np.float32(37.7))
-    assert unpacked.march.knee == 2
-    assert unpacked.march.box[0] == tuple(float(np.float32(v)) for v in (-1.1, -0.7, -1.0))
-    assert unpacked.background == "color"
-    assert unpacked.background_color == tuple(float(np.float32(v)) for v in (0.1, 0.2, 0.3))
-    assert unpacked.early_stop == float(np.float32(1e-4))
-    assert unpacked.scene is scene
+    settings = unpack_scene(scene, reference).settings
+    march = settings.render_march
+    assert settings.train_march == march
+    assert march.contraction == "contracted"
+    assert march.far == float(np.float32(37.7))
+    assert march.knee == 2
+    assert march.box[0] == tuple(float(np.float32(v)) for v in (-1.1, -0.7, -1.0))
+    color = tuple(float(np.float32(v)) for v in (0.1, 0.2, 0.3))
+    assert settings.background == Background("color", color)
+    assert settings.early_stop == float(np.float32(1e-4))
 
 
 # ── what is in the scene ──
@@ -113,7 +122,7 @@ def test_settings_of_the_renderer_come_back_in_single_precision(scene, reference
 
 def test_symbols_are_rounded_latents_where_something_looks(make_field):
     field, cells = make_field(), some_cells()
-    scene = pack_field(field, cells, RENDERING)
+    scene = pack_scene(around(field, cells))
     rounded, grid = field.encoding.rounded().numpy(), field.encoding.grid
     blanked = 0
     for level, (begin, end) in enumerate(zip(grid.offsets[:-1], grid.offsets[1:], strict=True)):
@@ -127,9 +136,10 @@ def test_symbols_are_rounded_latents_where_something_looks(make_field):
 
 def test_weights_are_what_the_loop_quantised(make_field):
     field = make_field(weight_bits=5, first_layer_bits=9)
-    scene = pack_field(field, some_cells(), RENDERING)
-    assert set(scene.weights) == set(field.layers())
-    for name, weight in field.layers().items():
+    scene = pack_scene(around(field, some_cells()))
+    weights = field.network_weights().named()
+    assert set(scene.weights) == set(weights)
+    for name, weight in weights.items():
         packed, bits = scene.weights[name], 9 if name.startswith("density_mlp.0") else 5
         assert int(np.abs(packed.values).max()) == 2 ** (bits - 1) - 1
         assert len(packed.steps) == (len(weight) if weight.ndim > 1 else 1)
@@ -143,7 +153,7 @@ def test_an_unpacked_scene_renders_as_the_field(make_field, backend, device):
     with torch.no_grad():
         field.density_mlp[1].bias[0] += 2
     field.to(device)
-    unpacked = unpack_scene(pack_field(field, cells, RENDERING), backend, device=device)
+    unpacked = unpack_scene(pack_scene(around(field, cells)), backend, device=device)
     field.quantize_weights = True
     origins = torch.randn(200, 3, device=device) * 2
     # Cells 1:3, 2:5, 4 of the contracted cube, in the world.
@@ -151,8 +161,8 @@ def test_an_unpacked_scene_renders_as_the_field(make_field, backend, device):
         (torch.rand(200, 3) * torch.tensor([2, 3, 1]) + torch.tensor([1, 2, 4])) / 8, MARCH
     )
     rays = origins, F.normalize(targets.to(device) - origins, dim=-1)
-    found = render_rays(unpacked.field, unpacked.occupied, unpacked.march, *rays)
-    expected = render_rays(field, cells.to(device), unpacked.march, *rays)
+    found = unpacked.render_rays(*rays, min_weight=0.0)
+    expected = render_rays(field, cells.to(device), unpacked.settings.render_march, *rays)
     assert found.num_samples == expected.num_samples > 100
     assert float(expected.accumulation.max()) > 0.1
     # Weights differ in the last bit of single precision.
@@ -177,19 +187,37 @@ def test_baked_appearance_is_exact(make_field):
     with_code = field.color(field.ray_features(directions, code.expand(50, -1)), geo)
     torch.testing.assert_close(plain.color(plain.ray_features(directions), geo), with_code)
 
-    scene = pack_field(field, some_cells(), RENDERING, appearance=code)
-    assert scene == pack_field(plain, some_cells_like(scene), RENDERING)
-    assert scene != pack_field(field, some_cells_like(scene), RENDERING)
+    cells = some_cells()
+    scene = pack_scene(around(field, cells, code=code))
+    assert scene == pack_scene(around(plain, cells))
+    assert scene != pack_scene(around(field, cells))
 
 
-def some_cells_like(scene):
-    return torch.from_numpy(scene.occupancy)
+def test_other_cells_than_the_scene_s_own(make_field, reference):
+    scene, cells = around(make_field(), torch.ones(8, 8, 8) > 0), some_cells()
+    assert pack_scene(scene, occupied=cells) == pack_scene(around(scene.field, cells))
+    assert scene.occupancy.occupied.all()
 
 
-def test_mean_appearance():
-    codes = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
-    assert mean_appearance(codes).tolist() == [2, 4]
-    assert mean_appearance(torch.zeros(5, 0)) is None
+def test_a_file_gets_other_cameras_and_more_metadata(scene):
+    first = dataclasses.replace(scene, meta={"tool": "tests", "step": 3})
+    found = repack_scene(first, cameras=None, meta={"step": 4, "author": "me"})
+    assert found.meta == {"tool": "tests", "step": 4, "author": "me"}
+    assert dataclasses.replace(found, meta=first.meta) == first
+    assert repack_scene(first, cameras=first.cameras) == first
+
+
+def test_stored_cameras_have_their_optics():
+    cameras = CameraSet(
+        camera_to_worlds=np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32),
+        intrinsics=np.array([[50, 51, 8, 6], [40, 41, 7, 5]], np.float32),
+        sizes=np.array([[16, 12], [14, 10]], np.uint32),
+    )
+    second = stored_cameras(cameras)[1]
+    assert np.array_equal(second.camera_to_world, cameras.camera_to_worlds[1])
+    found = (second.fx, second.fy, second.cx, second.cy, second.width, second.height)
+    assert found == (40, 41, 7, 5, 14, 10)
+    assert stored_cameras(None) == []
 
 
 # ── refusals ──
@@ -197,27 +225,31 @@ def test_mean_appearance():
 
 def test_a_field_without_quantiser_is_refused(make_field):
     field = make_field()
-    field.encoding.set_quantizer("none", 1.0)
+    field.encoding.set_quantizer(get_quantizer("none"))
     with pytest.raises(ValueError, match="quantised latents"):
-        pack_field(field, some_cells(), RENDERING)
+        pack_scene(around(field, some_cells()))
 
 
 def test_latents_that_are_too_large_are_refused(make_field):
     field = make_field()
+    scene = around(field, torch.ones(4, 4, 4) > 0)
     with torch.no_grad():
         field.encoding.latents[0, 0] = -4095.4
-    pack_field(field, torch.ones(4, 4, 4) > 0, RENDERING)
+    pack_scene(scene)
     with torch.no_grad():
         field.encoding.latents[0, 0] = -4095.6
     with pytest.raises(ValueError, match="4095 in magnitude, got 4096"):
-        pack_field(field, torch.ones(4, 4, 4) > 0, RENDERING)
+        pack_scene(scene)
 
 
 def test_a_decoded_field_cannot_be_trained(scene, reference):
-    field = unpack_scene(scene, reference).field
-    assert not field.training
+    unpacked = unpack_scene(scene, reference)
+    assert not unpacked.field.training
+    assert not unpacked.is_trainable
     with pytest.raises(RuntimeError, match="cannot be trained"):
-        field.train().density(torch.rand(2, 3))
+        unpacked.field.train().density(torch.rand(2, 3))
+    with pytest.raises(RuntimeError, match="cannot be updated"):
+        unpacked.update_occupancy(everywhere=True)
 
 
 def without(weights, name):
@@ -269,13 +301,16 @@ def test_incomplete_scenes_are_refused(scene, reference):
     for part in ("rendering", "occupancy"):
         with pytest.raises(SceneFormatError, match="RNDR and OCCU"):
             unpack_scene(dataclasses.replace(scene, **{part: None}), reference)
+    flat = dataclasses.replace(scene, occupancy=scene.occupancy[:4])
+    with pytest.raises(SceneFormatError, match="OCCU"):
+        unpack_scene(flat, reference)
     lacking = dataclasses.replace(scene, architecture=without(scene.architecture, "sh_degree"))
     with pytest.raises(SceneFormatError, match=r"sh_degree .* found None"):
         unpack_scene(lacking, reference)
     image = PackedScene(
         kind="image",
         architecture={},
-        grid=GridSpec(2, (4,), (16,)),
+        grid=GridSpec(2, ((4, 4),), (16,)),
         symbols=np.zeros((16, 1), np.int16),
         occupancy=None,
         weights={},

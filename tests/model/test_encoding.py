@@ -1,29 +1,31 @@
 """Latents under their quantiser, and the rate that trains them."""
 
-import itertools
-
 import pytest
 import torch
 
-from shacira_nerfstudio.backends import Quantizer
+from shacira_nerfstudio.backends import TableQuantizer
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.encoding import LatentHashEncoding, TableView
 from shacira_nerfstudio.model.entropy_model import FactorizedEntropyModel
 from shacira_nerfstudio.model.latent_decoder import LatentDecoder
+from shacira_nerfstudio.model.quantize import get_quantizer
+from shacira_nerfstudio.model.rate_models import make_rate_model
 
 MODES = ("sga", "noise", "straight_through", "round", "none")
 
 
-def make_encoding(backend, grid, *, num_layers=1, pooled=False, spread=2.0):
+def make_encoding(backend, grid, *, rate_model="learned", num_layers=1, shared=False, spread=2.0):
     return LatentHashEncoding(
         grid,
         backend,
         latent_decoder=LatentDecoder(grid.num_levels, 2, 3),
-        entropy_model=FactorizedEntropyModel(
-            grid.num_levels, 2, num_layers=num_layers, pooled=pooled
+        rate_model=make_rate_model(
+            rate_model,
+            FactorizedEntropyModel(grid.num_levels, 2, num_layers=num_layers, shared=shared),
+            get_quantizer("round"),
         ),
         init_std=spread,
-    ).to("cuda" if backend.name.startswith("cuda") else "cpu")
+    )
 
 
 def quantized(encoding):
@@ -33,8 +35,8 @@ def quantized(encoding):
 
 
 @pytest.fixture
-def encoding(backend, tiny_grid):
-    return make_encoding(backend, tiny_grid)
+def encoding(backend, device, tiny_grid):
+    return make_encoding(backend, tiny_grid).to(device)
 
 
 # ── rate ──
@@ -45,7 +47,7 @@ def encoding(backend, tiny_grid):
 def test_the_rate_reaches_the_latents(backend, tiny_grid, mode, num_layers):
     # In the reference code the rate looked at rounded latents, whose gradient is zero.
     encoding = make_encoding(backend, tiny_grid, num_layers=num_layers)
-    encoding.set_quantizer(mode, 1.0)
+    encoding.set_quantizer(get_quantizer(mode))
     encoding.train()
     encoding.bits().backward()
     gradient = encoding.latents.grad
@@ -53,17 +55,17 @@ def test_the_rate_reaches_the_latents(backend, tiny_grid, mode, num_layers):
     # Away from the mode of the density, which starts near 0, it points outwards.
     far = encoding.latents.detach().abs() > 2
     assert (gradient.sign() == encoding.latents.detach().sign())[far].all()
-    for parameter in encoding.entropy_model.parameters():
+    for parameter in encoding.rate_model.parameters():
         assert parameter.numel() == 0 or parameter.grad.any()
 
 
 def test_lambda_matters(backend):
-    grid = GridSpec(2, (16,), (256,))
+    grid = GridSpec(2, ((16, 16),), (256,))
 
     def bits_after_training(rate_lambda):
         torch.manual_seed(1)
         encoding = make_encoding(backend, grid)
-        encoding.set_quantizer("noise", 1.0)
+        encoding.set_quantizer(get_quantizer("noise"))
         target = encoding.latents.detach().clone()
         optimizer = torch.optim.Adam(encoding.parameters(), lr=0.05)
         for _ in range(30):
@@ -108,42 +110,6 @@ def test_a_fraction_reads_fewer_rows(encoding):
     assert torch.equal(read, block % 4 == first)
 
 
-def with_tables(encoding):
-    """Charged by tables: letters of a level cost 1 bit at 0 and ``level + 2`` a step away."""
-    num_levels, device = encoding.grid.num_levels, encoding.latents.device
-    steps = torch.arange(-3.0, 4).abs() * torch.arange(2.0, num_levels + 2)[:, None]
-    classes = torch.zeros(encoding.latents.shape, dtype=torch.int16)
-    classes[::3] = -1
-    encoding.install_tables(1 + steps, classes, torch.arange(num_levels, dtype=torch.int32))
-    assert encoding.classes.device == device
-    return encoding
-
-
-def test_tables_say_what_rounded_latents_cost(encoding):
-    with_tables(encoding)
-    expected = 0.0
-    for level, (begin, end) in enumerate(itertools.pairwise(encoding.grid.offsets)):
-        coded = torch.arange(begin, end) % 3 != 0
-        letters = encoding.latents.detach().cpu()[begin:end][coded].round().abs()
-        expected += (1 + (level + 2) * letters).sum().item()
-    assert encoding.bits().item() == pytest.approx(expected, rel=1e-5)
-    encoding.bits().backward()
-    assert not encoding.latents.grad[::3].any()
-    assert encoding.latents.grad[1::3].any(1).float().mean() > 0.95
-    for parameter in encoding.entropy_model.parameters():
-        assert parameter.grad is None
-
-
-def test_tables_are_part_of_a_checkpoint(backend, tiny_grid):
-    encoding = with_tables(make_encoding(backend, tiny_grid))
-    other = make_encoding(backend, tiny_grid)
-    other.load_state_dict(encoding.state_dict())
-    assert other.bits().item() == encoding.bits().item()
-    # And back: one without tables has none afterwards.
-    other.load_state_dict(make_encoding(backend, tiny_grid).state_dict())
-    assert not len(other.code_lengths)
-
-
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])
 def test_impossible_fractions_are_refused(encoding, fraction):
     with pytest.raises(ValueError, match="fraction"):
@@ -152,13 +118,14 @@ def test_impossible_fractions_are_refused(encoding, fraction):
 
 def test_bits_are_those_of_the_entropy_model(backend, tiny_grid, monkeypatch):
     encoding = make_encoding(backend, tiny_grid)
+    density = encoding.rate_model.density
     with torch.no_grad():
-        encoding.entropy_model.scale.add_(torch.randn_like(encoding.entropy_model.scale))
-        encoding.entropy_model.shift.add_(torch.randn_like(encoding.entropy_model.shift))
+        density.scale.add_(torch.randn_like(density.scale))
+        density.shift.add_(torch.randn_like(density.shift))
     monkeypatch.setattr(torch, "randint", lambda high, size: torch.tensor(1234))
-    noisy = backend.quantize(encoding.latents, Quantizer("noise", 1234))
+    noisy = backend.quantize(encoding.latents, TableQuantizer("noise", 1234))
     expected = sum(
-        encoding.entropy_model.bits(noisy[begin:end], level).sum()
+        density.bits(noisy[begin:end], level).sum()
         for level, (begin, end) in enumerate(
             zip(tiny_grid.offsets[:-1], tiny_grid.offsets[1:], strict=True)
         )
@@ -167,9 +134,9 @@ def test_bits_are_those_of_the_entropy_model(backend, tiny_grid, monkeypatch):
 
 
 def test_gradients_of_rate_and_look_up_add_up(encoding):
-    """However a backend collects them: with and without rows, latents.grad is the gradient."""
+    """However a backend collects them: as sparse rows or not, latents.grad is the gradient."""
     encoding.train()
-    encoding.set_quantizer("straight_through", 0.1)
+    encoding.set_quantizer(get_quantizer("straight_through"), 0.1)
     x = torch.rand(30, encoding.grid.num_dims).to(encoding.latents.device)
     encoding(x).sum().backward()
     look_up = encoding.latents.grad.clone()
@@ -190,7 +157,7 @@ def test_gradients_of_rate_and_look_up_add_up(encoding):
 
 @pytest.mark.parametrize("mode", MODES[:4])
 def test_eval_rounds_whatever_training_does(encoding, mode):
-    encoding.set_quantizer(mode, 1.0)
+    encoding.set_quantizer(get_quantizer(mode))
     encoding.eval()
     view = encoding.table()
     assert not view.rows.is_floating_point()
@@ -200,21 +167,21 @@ def test_eval_rounds_whatever_training_does(encoding, mode):
 
 def test_training_uses_the_quantizer(encoding):
     encoding.train()
-    encoding.set_quantizer("noise", 1.0)
+    encoding.set_quantizer(get_quantizer("noise"))
     first, second = quantized(encoding), quantized(encoding)
     assert (first != second).any()
     assert ((first - encoding.latents).abs() <= 0.5 + 1e-6).all()
-    encoding.set_quantizer("sga", 0.5)
+    encoding.set_quantizer(get_quantizer("sga"), 0.5)
     table = quantized(encoding)
     assert (table != table.round()).any()
     assert ((table - encoding.latents).abs() <= 1).all()
-    encoding.set_quantizer("straight_through", 0.1)
+    encoding.set_quantizer(get_quantizer("straight_through"), 0.1)
     assert torch.equal(quantized(encoding), encoding.latents.round())
 
 
 def test_a_step_sees_one_sample(encoding):
     encoding.train()
-    encoding.set_quantizer("noise", 1.0)
+    encoding.set_quantizer(get_quantizer("noise"))
     x = torch.rand(30, encoding.grid.num_dims).to(encoding.latents.device)
     view = encoding.table()
     assert torch.equal(encoding(x, view), encoding(x, view))
@@ -224,17 +191,17 @@ def test_a_step_sees_one_sample(encoding):
 @pytest.mark.parametrize("mode", MODES)
 def test_the_look_up_reaches_the_latents(encoding, mode):
     encoding.train()
-    encoding.set_quantizer(mode, 1.0)
+    encoding.set_quantizer(get_quantizer(mode))
     x = torch.rand(200, encoding.grid.num_dims).to(encoding.latents.device)
     encoding(x).sum().backward()
     assert encoding.latents.grad.any()
-    if encoding.backend.writes_rows:
-        touched = encoding.latents.rows[0].touched_rows()
+    if encoding.backend.supports_sparse_gradient:
+        touched = encoding.latents.sparse_gradient[0].touched_rows()
         assert touched[encoding.latents.grad.any(1)].all()
 
 
 def test_without_a_quantizer_latents_stay_floats(encoding):
-    encoding.set_quantizer("none", 1.0)
+    encoding.set_quantizer(get_quantizer("none"))
     assert not encoding.is_quantized
     assert torch.equal(encoding.eval().table().rows, encoding.latents)
     assert torch.equal(quantized(encoding.train()), encoding.latents)
@@ -243,7 +210,7 @@ def test_without_a_quantizer_latents_stay_floats(encoding):
 def test_the_mean_table(encoding):
     encoding.train()
     for mode in MODES:
-        encoding.set_quantizer(mode, 1.0)
+        encoding.set_quantizer(get_quantizer(mode))
         view = encoding.mean_table()
         found = encoding.backend.quantize(view.rows.float(), view.quantizer)
         is_soft = mode in ("sga", "noise", "none")
@@ -326,7 +293,7 @@ def test_symbols_take_as_little_memory_as_they_can(encoding, largest, dtype):
 
 def test_a_decoded_file_cannot_be_trained(encoding):
     encoding.install_symbols(torch.zeros(encoding.latents.shape, dtype=torch.int16))
-    encoding.set_quantizer("noise", 1.0)
+    encoding.set_quantizer(get_quantizer("noise"))
     assert not encoding.eval().table().rows.any()
     with pytest.raises(RuntimeError, match="cannot be trained"):
         encoding.train().table()

@@ -10,18 +10,18 @@ from shacira_nerfstudio.model.entropy_model import MAX_BITS, FactorizedEntropyMo
 CASES = [(1, False), (1, True), (2, False), (3, False), (3, True)]
 
 
-def make_model(num_layers, pooled, *, spread=1.0):
+def make_model(num_layers, shared, *, spread=1.0):
     """A model away from its start, so that no symmetry hides a mistake."""
-    model = FactorizedEntropyModel(4, 2, num_layers=num_layers, pooled=pooled)
+    model = FactorizedEntropyModel(4, 2, num_layers=num_layers, shared=shared)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * spread)
     return model.double()
 
 
-@pytest.mark.parametrize(("num_layers", "pooled"), CASES)
-def test_cdf_rises_from_0_to_1(num_layers, pooled):
-    model = make_model(num_layers, pooled)
+@pytest.mark.parametrize(("num_layers", "shared"), CASES)
+def test_cdf_rises_from_0_to_1(num_layers, shared):
+    model = make_model(num_layers, shared)
     x = torch.linspace(-1000, 1000, 20001, dtype=torch.float64)[:, None].expand(-1, 2)
     for level in range(4):
         cdf = model.cdf(x, level)
@@ -32,9 +32,9 @@ def test_cdf_rises_from_0_to_1(num_layers, pooled):
         assert (cdf.diff(dim=0)[middle[1:] & middle[:-1]] > 0).all()
 
 
-@pytest.mark.parametrize(("num_layers", "pooled"), CASES)
-def test_pmf_sums_to_one_and_is_the_difference_of_the_cdf(num_layers, pooled):
-    model = make_model(num_layers, pooled)
+@pytest.mark.parametrize(("num_layers", "shared"), CASES)
+def test_pmf_sums_to_one_and_is_the_difference_of_the_cdf(num_layers, shared):
+    model = make_model(num_layers, shared)
     values = torch.arange(-3000.0, 3001, dtype=torch.float64)[:, None].expand(-1, 2)
     for level in range(4):
         pmf = model.pmf(values, level)
@@ -51,12 +51,12 @@ def logistic_pmf(values, scale, shift):
     return torch.sinh(half) / (torch.cosh(middle) + torch.cosh(half))
 
 
-@pytest.mark.parametrize("pooled", [False, True])
-def test_one_layer_is_a_logistic_distribution(pooled):
-    model = make_model(1, pooled)
+@pytest.mark.parametrize("shared", [False, True])
+def test_one_layer_is_a_logistic_distribution(shared):
+    model = make_model(1, shared)
     values = torch.linspace(-30, 30, 101, dtype=torch.float64)[:, None].expand(-1, 2)
     for level in range(4):
-        row = 0 if pooled else level
+        row = 0 if shared else level
         scale = torch.log1p(torch.exp(model.scale[0, row]))
         expected = logistic_pmf(values, scale, model.shift[0, row])
         torch.testing.assert_close(model.pmf(values, level), expected, rtol=1e-9, atol=0)
@@ -83,9 +83,9 @@ def test_tails_keep_their_digits_in_single_precision():
     torch.testing.assert_close(model.pmf(values, 0).double(), expected, rtol=2e-5, atol=0)
 
 
-@pytest.mark.parametrize(("num_layers", "pooled"), CASES)
-def test_outliers_cost_much_but_nothing_breaks(num_layers, pooled):
-    model = make_model(num_layers, pooled).float()
+@pytest.mark.parametrize(("num_layers", "shared"), CASES)
+def test_outliers_cost_much_but_nothing_breaks(num_layers, shared):
+    model = make_model(num_layers, shared).float()
     values = torch.tensor([-1e6, -1e4, -300, 300, 1e4, 1e6])[:, None].expand(-1, 2)
     values = values.clone().requires_grad_()
     bits = model.bits(values, 1)
@@ -106,15 +106,15 @@ def test_the_rate_pulls_towards_the_mode():
     assert (values.grad.abs() > 0.5).all()
 
 
-def test_a_level_has_its_own_parameters_unless_pooled():
+def test_a_level_has_its_own_parameters_unless_shared():
     values = torch.randn(10, 2, dtype=torch.float64)
     model = make_model(2, False)
     model.bits(values, 2).sum().backward()
     touched = model.scale.grad.abs().sum((0, 2)) > 0
     assert touched.tolist() == [False, False, True, False]
-    pooled = make_model(2, True)
-    assert pooled.scale.shape == (2, 1, 2)
-    assert torch.equal(pooled.bits(values, 0), pooled.bits(values, 3))
+    shared = make_model(2, True)
+    assert shared.scale.shape == (2, 1, 2)
+    assert torch.equal(shared.bits(values, 0), shared.bits(values, 3))
 
 
 def discretised_laplacian(scale, count):
@@ -162,8 +162,8 @@ def test_training_approaches_the_entropy(num_layers, excess):
 def test_one_density_for_all_levels_costs_more():
     samples = [discretised_laplacian(scale, 2000)[0] for scale in (0.3, 6.0)]
     separate = sum(fit(FactorizedEntropyModel(2, 1), samples))
-    pooled = sum(fit(FactorizedEntropyModel(2, 1, pooled=True), samples))
-    assert pooled > separate + 0.3
+    shared = sum(fit(FactorizedEntropyModel(2, 1, shared=True), samples))
+    assert shared > separate + 0.3
 
 
 def test_impossible_numbers_of_layers_are_refused():

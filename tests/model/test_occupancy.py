@@ -4,8 +4,13 @@ import pytest
 import torch
 
 from shacira_nerfstudio.backends import MarchSettings
-from shacira_nerfstudio.backends.reference import contract, spacing_inverse, uncontract
-from shacira_nerfstudio.model.occupancy import OccupancyGrid, seen_cells, step_growth, tidy_cells
+from shacira_nerfstudio.backends.geometry import contract, spacing_inverse, uncontract
+from shacira_nerfstudio.model.occupancy import (
+    OccupancyGrid,
+    remove_isolated_cells,
+    seen_cells,
+    step_growth,
+)
 
 G = 8
 BOX = ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
@@ -222,14 +227,14 @@ def test_strays_go_and_pits_are_filled():
     cells[8, 2, 8] = cells[9, 2, 8] = True  # a pair of them
     cells[8, 8, 0:4] = expected[8, 8, 1:3] = True  # a line, whose ends have one neighbour
     before = cells.clone()
-    assert tidy_cells(cells).equal(expected)
+    assert remove_isolated_cells(cells).equal(expected)
     assert cells.equal(before)
 
 
 def test_full_and_empty_space_are_tidy():
     for value in (False, True):
         cells = torch.full((5, 5, 5), value)
-        assert tidy_cells(cells).equal(cells)
+        assert remove_isolated_cells(cells).equal(cells)
 
 
 def test_cells_that_no_ray_sees_are_emptied_and_their_neighbours_stay():

@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from shacira_nerfstudio.model.quantize import QuantizeSchedule, quantize, sga
+from shacira_nerfstudio.backends import TableQuantizer
+from shacira_nerfstudio.model.quantize import QuantizeSchedule, get_quantizer
+
+
+def quantize(latents, mode, temperature=1.0):
+    return get_quantizer(mode).table(latents, temperature)
+
+
+def sga(latents, temperature):
+    return quantize(latents, "sga", temperature)
 
 
 def value_and_gradient(latents, mode, temperature=1.0):
@@ -15,6 +24,7 @@ def value_and_gradient(latents, mode, temperature=1.0):
     return values.detach(), gradient
 
 
+SGA = get_quantizer("sga")
 LATENTS = torch.tensor([-1.7, -0.5, -0.2, 0.0, 0.4, 0.6, 1.0, 2.51])
 ROUNDED = [-2.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 3.0]
 
@@ -50,13 +60,51 @@ def test_noise_is_uniform_of_one_step():
 
 def test_unknown_modes_are_refused():
     with pytest.raises(ValueError, match="got 'floor'"):
-        quantize(LATENTS, "floor")
+        get_quantizer("floor")
 
 
 def test_binary_is_the_sign_with_gradient_one():
     values, gradient = value_and_gradient(LATENTS, "binary")
     assert values.tolist() == [-1, -1, -1, 1, 1, 1, 1, 1]
     assert gradient.tolist() == [1] * 8
+
+
+# ── what a quantiser says of itself ──
+
+NAMES = ("sga", "sga_tanh", "noise", "straight_through", "round", "binary", "none")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_quantizer_that_is_soft_gives_values_between_integers(name):
+    quantizer = get_quantizer(name)
+    assert quantizer.name == name and get_quantizer(name) is quantizer
+    values = quantizer.table(torch.randn(1000), 0.5)
+    assert bool((values != values.round()).any()) == quantizer.is_soft
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_reads_what_a_quantizer_codes(name):
+    quantizer = get_quantizer(name)
+    values = quantizer.evaluate(LATENTS.clone().requires_grad_())
+    assert not values.requires_grad
+    if quantizer.codes_integers:
+        assert values.tolist() == ROUNDED
+    elif quantizer.is_quantized:
+        assert set(values.tolist()) == {-1, 1}
+    else:
+        assert torch.equal(values, LATENTS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_look_up_reads_what_the_table_would_hold(reference, name):
+    quantizer = get_quantizer(name)
+    if quantizer.look_up is None:
+        assert name in ("sga", "sga_tanh", "binary")
+    elif quantizer.look_up == "noise":
+        assert quantizer.is_soft
+    else:
+        found = reference.quantize(LATENTS[:, None], TableQuantizer(quantizer.look_up))
+        assert torch.equal(found[:, 0], quantizer.table(LATENTS))
 
 
 # ── sga ──
@@ -125,9 +173,9 @@ def test_sga_gradient_is_finite_everywhere():
 
 
 def test_schedule_golden_values():
-    schedule = QuantizeSchedule("sga", num_steps=1000, anneal_fraction=0.9, final_temperature=0.1)
+    schedule = QuantizeSchedule(SGA, num_steps=1000, anneal_fraction=0.9, final_temperature=0.1)
     found = [schedule.at(step) for step in (0, 225, 450, 899, 900, 999)]
-    assert [mode for mode, _ in found] == ["sga"] * 4 + ["straight_through"] * 2
+    assert [quantizer.name for quantizer, _ in found] == ["sga"] * 4 + ["straight_through"] * 2
     expected = [1, 0.562341, 0.316228, 0.100256, 0.1, 0.1]
     assert [temperature for _, temperature in found] == pytest.approx(expected, rel=1e-5)
     # Plain numbers: they are logged and saved.
@@ -135,18 +183,21 @@ def test_schedule_golden_values():
 
 
 def test_schedule_is_a_pure_function_of_the_step():
-    schedule = QuantizeSchedule("noise", num_steps=50, anneal_fraction=0.5)
+    schedule = QuantizeSchedule(get_quantizer("noise"), num_steps=50, anneal_fraction=0.5)
     forward = [schedule.at(step) for step in range(50)]
     backward = [schedule.at(step) for step in reversed(range(50))]
     assert forward == backward[::-1]
-    assert [mode for mode, _ in forward] == ["noise"] * 25 + ["straight_through"] * 25
+    assert [quantizer.name for quantizer, _ in forward] == ["noise"] * 25 + [
+        "straight_through"
+    ] * 25
 
 
 def test_schedule_at_its_ends():
-    assert QuantizeSchedule("sga", 10, anneal_fraction=0.0).at(0)[0] == "straight_through"
-    assert QuantizeSchedule("sga", 10, anneal_fraction=1.0).at(9)[0] == "sga"
-    assert QuantizeSchedule("sga", 10, final_temperature=1.0).at(5) == ("sga", 1.0)
-    assert {QuantizeSchedule("none", 10).at(step) for step in range(10)} == {("none", 1.0)}
+    assert QuantizeSchedule(SGA, 10, anneal_fraction=0.0).at(0)[0].name == "straight_through"
+    assert QuantizeSchedule(SGA, 10, anneal_fraction=1.0).at(9)[0] is SGA
+    assert QuantizeSchedule(SGA, 10, final_temperature=1.0).at(5) == (SGA, 1.0)
+    none = get_quantizer("none")
+    assert {QuantizeSchedule(none, 10).at(step) for step in range(10)} == {(none, 1.0)}
 
 
 @pytest.mark.parametrize(
@@ -161,12 +212,13 @@ def test_schedule_at_its_ends():
 )
 def test_impossible_schedules_are_refused(numbers):
     with pytest.raises(ValueError, match=next(iter(numbers))):
-        QuantizeSchedule(**{"mode": "sga", "num_steps": 10, **numbers})
+        QuantizeSchedule(**{"quantizer": SGA, "num_steps": 10, **numbers})
 
 
 def test_binary_stays_binary():
-    schedule = QuantizeSchedule("binary", 100, 0.5)
-    assert {schedule.at(step) for step in (0, 49, 50, 99)} == {("binary", 1.0)}
+    binary = get_quantizer("binary")
+    schedule = QuantizeSchedule(binary, 100, 0.5)
+    assert {schedule.at(step) for step in (0, 49, 50, 99)} == {(binary, 1.0)}
 
 
 def test_the_tanh_of_the_reference_code_flips_integers():

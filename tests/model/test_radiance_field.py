@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from shacira_nerfstudio.backends.networks import density_network, density_of
 from shacira_nerfstudio.model.encoding import TableView
+from shacira_nerfstudio.model.quantize import get_quantizer
 from shacira_nerfstudio.model.radiance_field import (
     FieldShape,
     fake_quantize,
@@ -60,12 +62,12 @@ def test_folded_field_equals_explicit_layers(make_field, options):
 
 def test_gradients_reach_every_parameter(tiny_field, device):
     field = tiny_field.train()
-    field.encoding.set_quantizer("straight_through", 1.0)
+    field.encoding.set_quantizer(get_quantizer("straight_through"))
     sigma, geo = field.density(torch.rand(2000, 3).to(device))
     rgb = field.color(field.ray_features(unit_vectors(2000).to(device)), geo)
     (sigma.sum() + rgb.sum()).backward()
     for name, parameter in field.named_parameters():
-        if not name.startswith("encoding.entropy_model"):
+        if not name.startswith("encoding.rate_model"):
             assert parameter.grad.any(), name
     # 2000 positions read most entries of every level.
     assert (field.encoding.latents.grad != 0).float().mean() > 0.5
@@ -156,21 +158,53 @@ def test_a_vector_is_one_row():
 
 def test_weights_are_quantised_in_the_loop_only_when_asked(make_field):
     field = make_field(weight_bits=4, first_layer_bits=6)
-    plain = field.layers()
-    assert all(torch.equal(w, plain[n]) for n, w in field.effective_layers().items())
+    plain = field.network_weights().named()
+    assert all(torch.equal(w, plain[n]) for n, w in field.effective_weights().named().items())
     field.quantize_weights = True
-    for name, weight in field.effective_layers().items():
+    for name, weight in field.effective_weights().named().items():
         bits = 6 if name.startswith("density_mlp.0") else 4
         assert field.bits_of(name) == bits
         assert torch.equal(weight, fake_quantize(plain[name], bits))
         assert not torch.equal(weight, plain[name])
     field.weight_bits = 0
-    assert all(torch.equal(w, plain[n]) for n, w in field.effective_layers().items())
+    assert all(torch.equal(w, plain[n]) for n, w in field.effective_weights().named().items())
 
 
 def test_quantised_in_the_loop_is_differentiable(make_field):
     field = make_field()
     field.quantize_weights = True
-    sum(w.sum() for w in field.effective_layers().values()).backward()
+    sum(w.sum() for w in field.effective_weights().named().values()).backward()
     assert field.encoding.latent_decoder.matrix.grad.any()
     assert (field.color_mlp[0].weight.grad == 1).all()
+
+
+def test_arrays_are_what_rendering_reads(make_field):
+    field = make_field()
+    field.encoding.max_level = 2
+    arrays = field.arrays()
+    assert arrays.table is field.encoding.rounded()
+    assert (arrays.num_levels_read, arrays.quantizer.mode) == (2, "none")
+    x = torch.rand(30, 3)
+    latents = field.encoding.backend.interpolate(x, arrays.table, arrays.grid)
+    latents[:, 2:] = 0
+    sigma, _ = field.density(x)
+    torch.testing.assert_close(density_of(density_network(latents, arrays.weights)), sigma)
+
+
+def test_weights_by_name_go_into_a_field_that_folds_nothing(make_field):
+    plain = make_field(identity_decoder=True, features_per_level=2)
+    other = make_field(identity_decoder=True, features_per_level=2)
+    weights = plain.network_weights().named()
+    other.set_weights(weights)
+    assert all(torch.equal(w, weights[n]) for n, w in other.network_weights().named().items())
+    assert torch.equal(other.color_mlp[0].weight, plain.color_mlp[0].weight)
+    with pytest.raises(ValueError, match="expected weights"):
+        other.set_weights({name: w for name, w in weights.items() if "color" not in name})
+    with pytest.raises(ValueError, match="identity decoder"):
+        make_field().set_weights(weights)
+
+
+@pytest.mark.parametrize("name", ["hidden_dim", "geo_feat_dim", "num_color_layers"])
+def test_impossible_sizes_are_refused(name):
+    with pytest.raises(ValueError, match=f"expected {name} of"):
+        FieldShape(**{name: -1})

@@ -5,29 +5,29 @@ import copy
 import pytest
 import torch
 
-from shacira_nerfstudio.backends import RowGradient
-from shacira_nerfstudio.model.sparse_row_adam import RowAdam
+from shacira_nerfstudio.backends import SparseRowGradient
+from shacira_nerfstudio.model.sparse_row_adam import SparseRowAdam
 
 
 def make(backend, rows=37, **options):
-    """A parameter whose gradient comes by rows where the backend writes them, and its optimiser."""
+    """A parameter whose gradient is sparse where the backend writes such, and its optimiser."""
     parameter = torch.nn.Parameter(torch.randn(rows, 2))
-    if backend.writes_rows:
-        gradient = RowGradient.zeros(rows, 2)
-        parameter.rows = (gradient, backend)
+    if backend.supports_sparse_gradient:
+        gradient = SparseRowGradient.zeros(rows, 2)
+        parameter.sparse_gradient = (gradient, backend)
         parameter.grad = gradient.values
-    return parameter, RowAdam([parameter], **options)
+    return parameter, SparseRowAdam([parameter], **options)
 
 
 def give(parameter, grad):
     """Puts a gradient where the backend would have written it."""
-    rows = getattr(parameter, "rows", None)
-    if rows is None:
+    sparse = getattr(parameter, "sparse_gradient", None)
+    if sparse is None:
         parameter.grad = grad.clone()
         return
-    other = RowGradient.of(grad.clone())
-    rows[0].values += other.values
-    rows[0].touched |= other.touched
+    other = SparseRowGradient.of(grad.clone())
+    sparse[0].values += other.values
+    sparse[0].touched |= other.touched
 
 
 def test_it_is_adam_where_every_row_is_touched(backend):
@@ -82,9 +82,9 @@ def test_a_step_clears_the_gradient_and_zero_grad_too(backend):
     give(parameter, torch.randn(37, 2))
     optimizer.zero_grad()
     assert parameter.grad is None or not parameter.grad.any()
-    if backend.writes_rows:
-        assert parameter.grad is parameter.rows[0].values  # the array is used again
-        assert not parameter.rows[0].touched.any()
+    if backend.supports_sparse_gradient:
+        assert parameter.grad is parameter.sparse_gradient[0].values  # the array is used again
+        assert not parameter.sparse_gradient[0].touched.any()
 
 
 def test_a_state_that_was_saved_goes_on(backend):
@@ -118,7 +118,7 @@ def test_whoever_keeps_something_notices_a_step(backend):
 )
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
-        RowAdam([torch.nn.Parameter(torch.zeros(2, 1))], **options)
+        SparseRowAdam([torch.nn.Parameter(torch.zeros(2, 1))], **options)
 
 
 def test_a_beta_that_the_kernel_cannot_correct_is_refused(rival):

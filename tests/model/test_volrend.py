@@ -1,18 +1,20 @@
 """Rendering against scenes whose picture is known, and the two ways of it against each other."""
 
+import importlib
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from shacira_nerfstudio.backends import MarchSettings
-from shacira_nerfstudio.backends import composed as rounds
-from shacira_nerfstudio.backends.reference import sample_weights
+from shacira_nerfstudio.backends import MarchSettings, composed
+from shacira_nerfstudio.backends.composed import sample_weights
 from shacira_nerfstudio.model import volrend
+from shacira_nerfstudio.model.quantize import get_quantizer
 from shacira_nerfstudio.model.radiance_field import FieldShape
 from shacira_nerfstudio.model.volrend import blend_background, render_rays, render_train
 
+RENDER_KERNELS = "shacira_nerfstudio.backends.cpu_numba.rays.render"
 UNIT_BOX = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 SETTINGS = MarchSettings("affine", UNIT_BOX, near=0.0, far=10.0, step_size=0.02)
 CONTRACTED = MarchSettings("contracted", UNIT_BOX, near=0.01, far=100.0, step_size=0.03, knee=1.0)
@@ -162,15 +164,12 @@ def test_both_ways_give_the_same_picture(tiny_field, full, no_jitter, settings):
     torch.testing.assert_close(looking.depth, training.depth, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("first_round", [1, 7, 10_000])
-def test_rounds_do_not_change_the_picture(tiny_field, full, monkeypatch, first_round):
+@pytest.mark.parametrize("first_chunk", [1, 7, 10_000])
+def test_chunks_do_not_change_the_picture(tiny_field, full, monkeypatch, first_chunk):
     rays = [v.to(full.device) for v in make_rays()]
     expected = render_rays(tiny_field, full, SETTINGS, *rays, early_stop=0.0)
-    monkeypatch.setattr(rounds, "FIRST_ROUND", first_round)
-    if tiny_field.encoding.backend.name == "cpu_numba":
-        from shacira_nerfstudio.backends.cpu_numba import render as views
-
-        monkeypatch.setattr(views, "FIRST_ROUND", first_round)
+    for module in (composed, importlib.import_module(RENDER_KERNELS)):
+        monkeypatch.setattr(module, "FIRST_CHUNK", first_chunk)
     found = render_rays(tiny_field, full, SETTINGS, *rays, early_stop=0.0)
     assert found.num_samples == expected.num_samples
     for name in ("color", "accumulation", "depth", "last_color"):
@@ -240,7 +239,7 @@ def gradients(loss, leaves):
 def test_gradients_are_those_of_the_plain_way(tiny_field, full, device, no_jitter):
     """March, look up, both networks and compositing under autograd, nothing dropped."""
     field, rays = tiny_field.train(), [v.to(device) for v in make_rays()]
-    field.encoding.set_quantizer("straight_through", 1.0)
+    field.encoding.set_quantizer(get_quantizer("straight_through"))
     upstream = torch.randn(60, 3, device=device)
     leaves = [field.encoding.latents, *field.density_mlp.parameters()]
     leaves += [*field.color_mlp.parameters(), *field.encoding.latent_decoder.parameters()]

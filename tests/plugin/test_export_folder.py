@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.nerfstudio, pytest.mark.slow]
 from nerfstudio.configs.dataparser_configs import all_dataparsers  # noqa: E402
 from nerfstudio.configs.method_configs import all_methods  # noqa: E402
 from nerfstudio.utils.eval_utils import eval_setup  # noqa: E402
-from shacira_nerfstudio.model.scene import PinholeCamera  # noqa: E402
 
 from shacira_nerfstudio.backends import get_backend  # noqa: E402
 from shacira_nerfstudio.cli import main as cli  # noqa: E402
@@ -35,7 +34,7 @@ from shacira_nerfstudio.codec import (  # noqa: E402
 )
 from shacira_nerfstudio.codec.latents import features, level_kinds  # noqa: E402
 from shacira_nerfstudio.compression import export_search  # noqa: E402
-from shacira_nerfstudio.compression.pack import unpack_scene  # noqa: E402
+from shacira_nerfstudio.compression.pack import stored_cameras, unpack_scene  # noqa: E402
 from shacira_nerfstudio.grid import GridSpec  # noqa: E402
 from shacira_nerfstudio.plugin import probe_rays  # noqa: E402
 from shacira_nerfstudio.plugin.evaluate import evaluate_run  # noqa: E402
@@ -195,7 +194,7 @@ def test_coarser_cells_hold_all_finer_ones(exported):
 
 def test_coarser_cells_where_a_level_is_no_longer_saturated():
     """Of a saturated level every entry is stored, of others what cells reach."""
-    grid = GridSpec(3, (10,), (512,))
+    grid = GridSpec(3, ((10,) * 3,), (512,))
     occupancy = np.zeros((16,) * 3, dtype=bool)
     occupancy[:, :, :5] = True
     symbols = np.ones((512, 1), dtype=np.int16)
@@ -245,18 +244,13 @@ def psnr(image, truth):
     return -10 * math.log10(float(((image - truth) ** 2).mean()))
 
 
-def pinhole(cameras, index):
-    optics, size = cameras.intrinsics[index].tolist(), cameras.sizes[index].tolist()
-    return PinholeCamera(cameras.camera_to_worlds[index], *optics, *size)
-
-
 def test_the_host_measures_what_was_packed(run, exported, loaded):
     scene = unpack_scene(run[1].model.pack(), get_backend("auto", "cpu"))
     dataset = loaded.datamanager.eval_dataset
-    cameras = camera_set(dataset.cameras)
+    cameras = stored_cameras(camera_set(dataset.cameras))
     expected = []
     for index in range(len(dataset)):
-        image = scene.render_view(pinhole(cameras, index))
+        image = scene.render_view(cameras[index])
         expected.append(psnr(image, dataset[index]["image"]))
     results = evaluate_run(exported / "config.yml", output_path=exported.parent / "eval.json")
     # Ray directions of the host differ in the last bits.
@@ -275,8 +269,7 @@ def test_the_decoded_model_renders_as_the_trained_one(run, loaded):
 
 def test_our_rays_are_the_hosts(loaded):
     cameras = loaded.datamanager.eval_dataset.cameras
-    ours = camera_set(cameras)
-    origins, directions = pinhole(ours, 1).rays()
+    origins, directions = stored_cameras(camera_set(cameras))[1].rays()
     theirs = cameras.generate_rays(camera_indices=1, keep_shape=True)
     assert torch.allclose(origins, theirs.origins.view(-1, 3))
     assert torch.allclose(directions, theirs.directions.view(-1, 3), atol=1e-6)

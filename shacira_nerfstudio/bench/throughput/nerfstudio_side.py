@@ -108,7 +108,7 @@ def _set_up(config: TrainerConfig, data: Path, output_dir: Path, dataparser: str
     name = dataparser or guess_dataparser(data)
     if name not in all_dataparsers:
         raise ValueError(f"expected a data parser of {sorted(all_dataparsers)}, got {name!r}")
-    manager = config.pipeline.datamanager
+    manager: Any = config.pipeline.datamanager
     manager.dataparser = copy.deepcopy(all_dataparsers[name])
     manager.dataparser.data = manager.data = config.data = data
     config.output_dir, config.experiment_name, config.timestamp = output_dir, "bench", "run"
@@ -152,7 +152,7 @@ def run_steps(trainer: Trainer, begin: int, count: int) -> list[StepRecord]:
 
 
 def _counts(trainer: Trainer, metrics: Mapping[str, Any]) -> tuple[int, int, int]:
-    model = trainer.pipeline.model
+    model: Any = trainer.pipeline.model
     if isinstance(model, ShaciraModel):
         names = ("num_rays", "num_samples", "num_samples_marched")
         rays, samples, marched = (int(metrics[name]) for name in names)
@@ -199,13 +199,14 @@ def own_file(model: ShaciraModel) -> bytes:
 
 def render_own_file(trainer: Trainer) -> Tensor:
     """The first held-out view of the file of a run, [H, W, 3]."""
-    model = trainer.pipeline.model
+    model: Any = trainer.pipeline.model
     decoded = twin(model, model.config.backend, own_file(model))
     return decoded.get_outputs_for_camera(view(eval_cameras(trainer), 0))["rgb"]
 
 
 def training_batch(trainer: Trainer, count: int) -> tuple[RayBundle, dict[str, Tensor]]:
     """So many rays of a training batch, and their pixels."""
+    bundle: Any
     bundle, batch = trainer.pipeline.datamanager.next_train(trainer.step)
     return bundle[:count], {"image": batch["image"][:count]}
 
@@ -229,7 +230,8 @@ def loss_and_grads(
 
 def eval_cameras(trainer: Trainer) -> Cameras:
     """Held-out views."""
-    return trainer.pipeline.datamanager.eval_dataset.cameras
+    dataset: Any = trainer.pipeline.datamanager.eval_dataset
+    return dataset.cameras
 
 
 def view(cameras: Cameras, index: int, max_rays: int | None = None) -> Cameras:

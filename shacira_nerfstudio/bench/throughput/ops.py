@@ -305,8 +305,9 @@ def rate(setting: Setting) -> Row:
     first_table = torch.arange(grid.num_levels) * num_tables
 
     def run(backend: Backend) -> dict[str, Tensor]:
-        rows = {"first": stride // 2, "stride": stride}
-        bits = backend.coded_bits(latents, lengths, classes, first_table, grid, **rows)
+        bits = backend.coded_bits(
+            latents, lengths, classes, first_table, grid, first=stride // 2, stride=stride
+        )
         return {"bits": bits.detach(), "grad": torch.autograd.grad(bits, latents)[0]}
 
     return Operation(

@@ -226,7 +226,7 @@ def render(runs: SceneRuns, repeats: int) -> Row:
     model, truth = (host.twin(runs.model, name, runs.file_bytes) for name in ("auto", "reference"))
     cameras = host.eval_cameras(runs.ours)
     check = runs.check_view(model, truth, host.view(cameras, 0))
-    symbols = model.scene.encoding.symbols
+    symbols: Any = model.scene.encoding.symbols
     mine = _render_views(model, cameras, None)
     theirs = _render_views(rival_model, cameras, RIVAL_RAYS)
     threads = runs.num_threads
