@@ -39,7 +39,7 @@ POINTERS = {  # all others are float32
     **dict.fromkeys(["levels_ptr", "offsets_ptr", "first_table_ptr"], "*i32"),
     **dict.fromkeys(["classes_ptr", "updates_ptr"], "*i16"),
     **dict.fromkeys(["occupancy_ptr", "touched_ptr"], "*u8"),
-    "settings_ptr": "*fp64",
+    **dict.fromkeys(["settings_ptr", "bounds_ptr"], "*fp64"),
 }
 FLOATS = {"max_depth", "share_1", "share_2", "eps", "lr", "shrink"}  # other numbers are int32
 

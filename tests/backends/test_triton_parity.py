@@ -150,6 +150,23 @@ def test_march(triton, device, reference, name):
     )
 
 
+def test_march_between_the_bounds_of_what_is_occupied(triton, device, reference):
+    rays, cells = make_rays(6, device), torch.zeros(8, 8, 8, dtype=torch.bool, device=device)
+    rays[0][4] = torch.tensor(BOX[0]) + torch.tensor([2.6, 3.0, 0.0]) * 2 / 8
+    rays[1][4] = torch.tensor([0.0, 0.0, 1.0])  # along the border of a cell
+    for ray, corner in enumerate([(2, 3, 4), (5, 4, 6), (0, 7, 3)]):
+        cells[corner] = True  # in place: bounds are not those of before
+        target = torch.tensor(BOX[0]) + (torch.tensor(corner) + 0.4) * 2 / 8
+        rays[1][ray] = F.normalize(target.to(device) - rays[0][ray], dim=0)
+        for options in ({}, {"jitter": torch.rand(6, device=device)}):
+            samples = [
+                backend.march(*rays, cells, MARCHES["affine_knee"], **options)
+                for backend in (triton, reference)
+            ]
+            assert_same_samples(*samples)
+    assert (samples[0].packed_info[[0, 1, 2, 4], 1] > 0).all()
+
+
 def test_march_nothing(triton, device):
     cells = torch.ones(4, 4, 4, dtype=torch.bool, device=device)
     none = triton.march(*[torch.zeros(0, 3, device=device)] * 2, cells, MARCHES["affine"])

@@ -1,8 +1,9 @@
 """Samples along rays: a pass that counts, a running sum, a pass that writes.
 
-A warp takes a ray and looks at as many of its steps at once as it has lanes for; empty space costs
-so little that way that nothing is skipped. In double precision, with the formulas of `reference`:
-the samples of both differ only where a position lies within rounding of the border of a cell.
+A warp takes a ray and looks at as many of its steps at once as it has lanes for. Empty space costs
+so little that way that nothing is skipped but, on straight rays, what lies outside of the bounds of
+all occupied cells. In double precision, with the formulas of `reference`: the samples of both
+differ only where a position lies within rounding of the border of a cell.
 """
 
 from __future__ import annotations
@@ -56,6 +57,14 @@ def _axis(origin_ptr, direction_ptr, settings_ptr, t_min, t_max, AFFINE: tl.cons
 
 
 @triton.jit
+def _between(o, d, bounds_ptr, tiny, enter, leave):
+    """Cuts the span of a ray down to where a coordinate is within bounds."""
+    inverse = 1 / tl.where(tl.abs(d) < tiny, tiny, d)
+    a, b = (tl.load(bounds_ptr) - o) * inverse, (tl.load(bounds_ptr + 1) - o) * inverse
+    return tl.maximum(enter, tl.minimum(a, b)), tl.minimum(leave, tl.maximum(a, b))
+
+
+@triton.jit
 def _contract(x, y, z):
     x, y, z = x * 2 - 1, y * 2 - 1, z * 2 - 1
     r = tl.maximum(tl.maximum(tl.maximum(tl.abs(x), tl.abs(y)), tl.abs(z)), 1.0)
@@ -70,9 +79,11 @@ def _cell(x, G):
 
 @triton.jit
 def _ray(
-    o, d, settings_ptr, step_size, knee, AFFINE: tl.constexpr, KNEE: tl.constexpr
+    o, d, settings_ptr, bounds_ptr, step_size, knee, jitter, AFFINE: tl.constexpr,
+    KNEE: tl.constexpr,
 ):  # fmt: skip
-    """Origin and direction in the unit cube of the box, spacing of the begin, end, and steps.
+    """Origin and direction in the unit cube of the box, spacing of the begin, end, and the steps
+    between which there may be samples.
 
     Args:
         o, d: Where origin and direction are stored.
@@ -83,8 +94,19 @@ def _ray(
     oz, dz, t_min, t_max = _axis(o + 2, d + 2, settings_ptr + 2, t_min, t_max, AFFINE)
     u_min, u_max = _spacing(t_min, knee, KNEE), _spacing(t_max, knee, KNEE)
     num_steps = tl.maximum(tl.ceil((u_max - u_min) / step_size), 0.0)
-    num_steps = tl.where(t_max > t_min, num_steps, 0.0).to(tl.int32)
-    return ox, oy, oz, dx, dy, dz, u_min, t_max, num_steps
+    num_steps = tl.where(t_max > t_min, num_steps, 0.0)
+    first = tl.zeros((), tl.float64)
+    if AFFINE:
+        tiny = tl.load(settings_ptr + 12)
+        enter, leave = _between(ox, dx, bounds_ptr, tiny, t_min, t_max)
+        enter, leave = _between(oy, dy, bounds_ptr + 2, tiny, enter, leave)
+        enter, leave = _between(oz, dz, bounds_ptr + 4, tiny, enter, leave)
+        # Samples are half a step behind edges; a step more on both sides covers rounding.
+        first = tl.floor((_spacing(enter, knee, KNEE) - u_min) / step_size - jitter - 1.5)
+        last = tl.ceil((_spacing(leave, knee, KNEE) - u_min) / step_size - jitter + 1.5)
+        num_steps = tl.where(enter <= leave, tl.minimum(num_steps, tl.maximum(last, 0.0)), 0.0)
+        first = tl.minimum(tl.maximum(first, 0.0), num_steps)
+    return ox, oy, oz, dx, dy, dz, u_min, t_max, first.to(tl.int32), num_steps.to(tl.int32)
 
 
 @triton.jit
@@ -98,8 +120,8 @@ def _store(out, stride, mask, start, end, x, y, z):
 
 @triton.jit(do_not_specialize=["max_samples", "capacity"])
 def _march_kernel(
-    origins_ptr, directions_ptr, occupancy_ptr, settings_ptr, jitter_ptr, first_ptr, info_ptr,
-    next_ptr, out_ptr, max_samples, capacity, G, AFFINE: tl.constexpr,
+    origins_ptr, directions_ptr, occupancy_ptr, bounds_ptr, settings_ptr, jitter_ptr, first_ptr,
+    info_ptr, next_ptr, out_ptr, max_samples, capacity, G, AFFINE: tl.constexpr,
     KNEE: tl.constexpr, CAPPED: tl.constexpr, WRITES: tl.constexpr, NEVER: tl.constexpr,
     STEPS: tl.constexpr,
 ):  # fmt: skip
@@ -107,14 +129,14 @@ def _march_kernel(
     step_size, knee = tl.load(settings_ptr + 2), tl.load(settings_ptr + 3)
     least, half_step = tl.load(settings_ptr + 4), tl.load(settings_ptr + 5)
     o, d = origins_ptr + ray * 3, directions_ptr + ray * 3
-    ray_in_box = _ray(o, d, settings_ptr, step_size, knee, AFFINE, KNEE)
-    ox, oy, oz, dx, dy, dz, u_min, t_max, num_steps = ray_in_box
     jitter = tl.zeros((), tl.float64)
     if jitter_ptr is not None:
         jitter = tl.load(jitter_ptr + ray).to(tl.float64)
-    step = tl.zeros((), tl.int32)
+    ray_in_box = _ray(o, d, settings_ptr, bounds_ptr, step_size, knee, jitter, AFFINE, KNEE)
+    ox, oy, oz, dx, dy, dz, u_min, t_max, step, num_steps = ray_in_box
     if first_ptr is not None:
-        step = tl.load(first_ptr + ray).to(tl.int32)
+        first = tl.load(first_ptr + ray).to(tl.int32)
+        step = tl.where(first < 0, -1, tl.maximum(first, step))
     next_step = tl.full((), NEVER, tl.int32)
     count = tl.zeros((), tl.int32)
     begin, wanted = tl.zeros((), tl.int64), tl.full((), NEVER, tl.int32)
@@ -154,6 +176,29 @@ def _march_kernel(
         tl.store(next_ptr + ray, tl.where(next_step == NEVER, -1, next_step).to(tl.int64))
 
 
+_latest: list[tuple[Tensor, int, Tensor]] = []
+"""The grid that was marched through last, its version, and its bounds."""
+
+
+def _occupied_bounds(occupancy: Tensor) -> Tensor:
+    """Where occupied cells begin and end along each axis of the unit cube, float64 [3, 2]; infinite
+    where they touch its border, for samples beyond it belong to cells at the border."""
+    if _latest and _latest[0][0] is occupancy and _latest[0][1] == occupancy._version:
+        return _latest[0][2]
+    size, bounds = occupancy.shape[0], []
+    index = torch.arange(size, device=occupancy.device)
+    for axis in range(3):
+        occupied = occupancy.transpose(0, axis).flatten(1).any(1)
+        low = torch.where(occupied, index, size).amin()
+        high = torch.where(occupied, index + 1, 0).amax()
+        # A bit more, since positions are rounded.
+        low = torch.where(low == 0, -torch.inf, low.double() / size - 1e-9)
+        high = torch.where(high == size, torch.inf, high.double() / size + 1e-9)
+        bounds.append(torch.stack([low, high]))
+    _latest[:] = [(occupancy, occupancy._version, torch.stack(bounds))]
+    return _latest[0][2]
+
+
 class March:
     """Rays on their way through an occupancy grid; arguments as for :meth:`Backend.march`.
 
@@ -181,6 +226,7 @@ class March:
             origins.contiguous(),
             directions.contiguous(),
             occupancy.contiguous().view(torch.uint8),
+            _occupied_bounds(occupancy),
             constant(numbers, torch.float64, origins.device),
             None if jitter is None else jitter.contiguous(),
             None if first_step is None else first_step.contiguous(),
