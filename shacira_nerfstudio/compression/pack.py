@@ -78,10 +78,11 @@ def stored_cameras(cameras: CameraSet | None) -> list[PinholeCamera]:
     """Cameras that a file holds; none if there are none."""
     if cameras is None:
         return []
+    poses, sizes = cameras.camera_to_worlds, cameras.sizes.tolist()
     return [
-        PinholeCamera(pose, *map(float, optics), *map(int, size))
-        for pose, optics, size in zip(
-            cameras.camera_to_worlds, cameras.intrinsics, cameras.sizes, strict=True
+        PinholeCamera(pose, *optics, width=width, height=height)
+        for pose, optics, (width, height) in zip(
+            poses, cameras.intrinsics.tolist(), sizes, strict=True
         )
     ]
 

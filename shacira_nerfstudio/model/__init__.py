@@ -1,1 +1,1 @@
-"""The mathematics of a compressed radiance field: torch modules and pure functions, no host."""
+"""The mathematics of compressed fields: torch modules and pure functions, no host."""

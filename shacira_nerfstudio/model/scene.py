@@ -214,11 +214,14 @@ class RadianceScene(nn.Module):
         """Renders rays with gradients, see :func:`render_train`.
 
         Args:
-            image_indices: Where each ray comes from, for its appearance code.
+            image_indices: Where each ray comes from, for its appearance code; needed only if the
+                field has such codes.
             observe_weights: Whether the rays tell the occupancy grid which cells they see.
         """
         codes = None
-        if self.field.shape.appearance_dim and image_indices is not None:
+        if self.field.shape.appearance_dim:
+            if image_indices is None:
+                raise ValueError("expected image_indices for a field with appearance codes")
             codes = self.appearance[image_indices.flatten()]
         return render_train(
             self.field,

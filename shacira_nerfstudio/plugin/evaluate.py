@@ -118,12 +118,12 @@ def measure_views(pipeline: Pipeline) -> dict[str, Any]:
 
 def _backend_description(model: ShaciraModel) -> str:
     """Backend, device, and the number format in which networks are trained if it is a short one."""
-    where = model.device.type
+    backend, where = model.scene.encoding.backend, model.device.type
     if where == "cuda":
         where = f"{where} ({torch.cuda.get_device_name(model.device)})"
-    short = model.backend.precision != "float32"
-    trained = f", networks trained in {model.backend.precision}" if short else ""
-    return f"{model.backend.name} on {where}{trained}"
+    short = backend.precision != "float32"
+    trained = f", networks trained in {backend.precision}" if short else ""
+    return f"{backend.name} on {where}{trained}"
 
 
 def _warm_up(model: ShaciraModel, camera: Any) -> None:

@@ -210,11 +210,11 @@ def here(monkeypatch):
 @pytest.mark.nerfstudio
 def test_a_real_sweep_measures_what_ns_eval_measures(tmp_path, here):
     from shacira_nerfstudio.codec import load_scene
-    from shacira_nerfstudio.plugin.evaluation import evaluate_run
+    from shacira_nerfstudio.plugin.evaluate import evaluate_run
 
     (tmp_path / "preset.yaml").write_text("model.rate_lambda: 0.5\n", "utf-8")
     (tmp_path / "plain.yaml").write_text(
-        "model.quantizer.mode: none\nmodel.latent_dim: 4\nmodel.weight_qat_start: 1.0\n", "utf-8"
+        "model.quantizer.mode: none\nmodel.grid.latent_dim: 4\nmodel.schedule.weight_qat_start: 1.0\n", "utf-8"
     )
     plan = tmp_path / "plan.yaml"
     plan.write_text(

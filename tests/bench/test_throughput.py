@@ -130,7 +130,7 @@ def test_steps_and_views_give_rows(plan, tmp_path):
     more = rows["train_step"]["more"]
     for side in ("ours", "rival"):
         assert more[f"{side}_samples_per_s"] > 0 and more[f"{side}_rays_per_step"] > 0
-    assert "grad field.encoding.latents" in rows["train_step"]["check"]
+    assert "grad scene.field.encoding.latents" in rows["train_step"]["check"]
     assert rows["render"]["sizes"]["table_bytes_per_latent"] == 1
 
 
@@ -184,7 +184,7 @@ def test_a_wrong_model_is_not_timed(runs, monkeypatch, name):
         other = right(model, backend, *args)
         if backend == "reference":
             with torch.no_grad():
-                other.field.color_mlp[-1].bias += 0.1
+                other.scene.field.color_mlp[-1].bias += 0.1
         return other
 
     monkeypatch.setattr(nerfstudio_side, "twin", wrong)

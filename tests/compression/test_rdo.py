@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from shacira_nerfstudio.compression.rdo import Bits, best_moves, find_lagrangian, probe_curvature
+from shacira_nerfstudio.model.quantize import get_quantizer
 
 
 def bits_of(symbols):
@@ -64,7 +65,7 @@ def test_on_a_field_it_tells_what_rendering_loses(make_field):
     field = make_field(latent_dim=1)
     field.train()
     encoding = field.encoding
-    encoding.set_quantizer("none", 1.0)
+    encoding.set_quantizer(get_quantizer("none"))
     x = torch.rand(2000, 3)
 
     def colors():

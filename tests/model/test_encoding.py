@@ -278,6 +278,19 @@ def test_a_step_trains_a_prefix_whatever_is_looked_at(encoding):
     assert not encoding.eval()(x)[:, 1:].any()
 
 
+@pytest.mark.parametrize("axes", [((4, 9), (8, 33)), ((3, 5, 2), (9, 12, 5))], ids=str)
+def test_pictures_and_video_have_a_resolution_per_axis(backend, reference, device, axes):
+    grid = GridSpec(len(axes[0]), axes, (64, 128))
+    encoding = make_encoding(backend, grid).to(device).train()
+    encoding.set_quantizer(get_quantizer("straight_through"))
+    x = torch.rand(300, grid.num_dims)
+    found = encoding(x.to(device))
+    expected = reference.interpolate(x, encoding.latents.detach().round().cpu(), grid)
+    torch.testing.assert_close(found.detach().cpu(), expected, rtol=1e-5, atol=1e-4)
+    (found.square().sum() + encoding.bits()).backward()
+    assert encoding.latents.grad.any(1).float().mean() > 0.99
+
+
 # ── symbols of a file ──
 
 

@@ -124,8 +124,7 @@ def test_training_is_that_of_the_field_with_each_image_s_code(scene, rays):
     assert torch.equal(truncated, cut) and cut.any() and not cut.all()
     found.color.sum().backward()
     assert scene.appearance.grad.any(1).all()
-    # Without a word about images there is nothing to choose a code by; the field needs one.
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="image_indices"):
         scene.train_rays(*rays)
 
 

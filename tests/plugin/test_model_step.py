@@ -109,7 +109,7 @@ def test_appearance_codes_and_baseline_train(scene, tmp_path):
         # Without integers there is nothing to rate, and tables are not learned; a Bernoulli of
         # signs has one parameter.
         kind = options.get("quantizer.mode", "noise")
-        unused = "entropy_model.scale" if kind == "binary" else "entropy_model"
+        unused = "density.scale" if kind == "binary" else "rate_model"
         unused = None if options == learned else unused
         assert all(unused and unused in name for name in still), still
         assert torch.equal(appearance, model.scene.appearance) == (options != codes)
