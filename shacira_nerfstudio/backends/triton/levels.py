@@ -7,6 +7,7 @@ wraps around is the same as the masked 64-bit products over there.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import triton
@@ -20,6 +21,7 @@ LEVEL_FIELDS = 8
 """First entry, table size, multipliers of axes 1 and 2, whether dense, resolution of each axis."""
 
 
+@lru_cache(maxsize=16)
 def level_constants(grid: GridSpec, device: torch.device) -> Tensor:
     """int32 [L, 8], see :data:`LEVEL_FIELDS`; offsets below 2^31."""
     rows = []
