@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from shacira_nerfstudio.model.scene import Background, RadianceScene, SceneSettings
 
 from shacira_nerfstudio.backends import MarchSettings, get_backend
 from shacira_nerfstudio.codec import CameraSet
@@ -10,6 +9,7 @@ from shacira_nerfstudio.compression.pack import pack_scene
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.occupancy import OccupancyGrid
 from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField
+from shacira_nerfstudio.model.scene import Background, RadianceScene, SceneSettings
 
 NUM_CAMERAS, WIDTH, HEIGHT = 3, 12, 8
 

@@ -46,7 +46,7 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "jaxtyping": ("backends", "model", "compression"),
     "torchmetrics": ("plugin.metrics",),
     "torchvision": ("plugin.metrics",),
-    "matplotlib": ("bench.plot_png",),
+    "matplotlib": ("bench.report.plot_png",),
     "zstandard": ("bench.fp16_baseline", "bench.rival_coders"),
     "torchac": ("bench.rival_coders",),
     "nerfstudio": ("plugin", "bench.throughput.nerfstudio_side"),

@@ -151,7 +151,8 @@ def audit_text(name: str, figures: dict[str, Any]) -> str:
     lines += [f"  {bar_line(bar, figures)}" for bar in BARS]
     lines.append("  level resolution  entries  reached   stream  tables  x-entropy    static")
     for number, level in enumerate(figures["levels"]):
-        resolution = "x".join(map(str, sorted(set(level["resolution"]))))
+        axes = level["resolution"]
+        resolution = "x".join(map(str, axes if len(set(axes)) > 1 else axes[:1]))
         lines.append(
             f"  {number:>5}{resolution:>11}{level['entries']:>9,}{level['reached']:>9,}"
             f"{level['stream_bytes']:>9,}{level['table_bytes']:>8,}"

@@ -32,18 +32,8 @@ BASE = "base"
 """Name of the row that an ablation is compared with."""
 _TOP = {"runs"}
 _COMMON = {
-    "scene",
-    "dataparser",
-    "dataparser_settings",
-    "demo_scene",
-    "downscale",
-    "preset",
-    "settings",
-    "rate_lambdas",
-    "seeds",
-    "steps",
-    "method",
-    "ablation",
+    *("scene", "dataparser", "dataparser_settings", "demo_scene", "downscale", "preset"),
+    *("settings", "rate_lambdas", "seeds", "steps", "method", "ablation"),
 }
 _DEMO_SCENE = {"num_views", "size", "seed"}
 _OWN_KEYS = {
@@ -141,19 +131,19 @@ def load_plan(path: Path) -> list[Job]:
     return jobs
 
 
-def _check_keys(values: dict[str, Any], known: set[str], where: Path | str) -> None:
-    unknown = sorted(values.keys() - known)
+def _check_keys(values: dict[str, Any], allowed: set[str], where: Path | str) -> None:
+    unknown = sorted(values.keys() - allowed)
     if unknown:
         raise ValueError(
-            f"{where}: expected keys among {', '.join(sorted(known))}, found {', '.join(unknown)}"
+            f"{where}: expected keys among {', '.join(sorted(allowed))}, found {', '.join(unknown)}"
         )
 
 
 def _mapping(values: dict[str, Any], key: str, where: str) -> dict[str, Any]:
-    found = values.get(key, {})
-    if not isinstance(found, dict):
-        raise ValueError(f"{where}: expected `key: value` lines under {key}, found {found!r}")
-    return check_scalars(found, f"{where}: {key}")
+    value = values.get(key, {})
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: expected `key: value` lines under {key}, found {value!r}")
+    return check_scalars(value, f"{where}: {key}")
 
 
 def _settings_of(values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -164,10 +154,10 @@ def _settings_of(values: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _name(values: dict[str, Any], key: str, where: str) -> str:
-    found = values.get(key)
-    if not isinstance(found, str) or not found:
-        raise ValueError(f"{where}: expected a name for {key}, found {found!r}")
-    return found
+    value = values.get(key)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{where}: expected a name for {key}, found {value!r}")
+    return value
 
 
 def _is_number(value: Any, kind: type, *, least: float) -> bool:
@@ -178,22 +168,22 @@ def _is_number(value: Any, kind: type, *, least: float) -> bool:
 
 
 def _whole(values: dict[str, Any], key: str, where: str, *, least: int = 1) -> int:
-    found = values.get(key)
-    if not _is_number(found, int, least=least):
+    value = values.get(key)
+    if not _is_number(value, int, least=least):
         raise ValueError(
-            f"{where}: expected a whole number from {least} on for {key}, found {found!r}"
+            f"{where}: expected a whole number from {least} on for {key}, found {value!r}"
         )
-    return int(found)  # pyright: ignore[reportArgumentType]
+    return int(value)  # pyright: ignore[reportArgumentType]
 
 
 def _numbers(values: dict[str, Any], key: str, kind: type, where: str) -> list[Any]:
     """A list, not empty, of different numbers of 0 or more."""
-    found = values.get(key)
-    numbers = found if isinstance(found, list) else []
+    value = values.get(key)
+    numbers = value if isinstance(value, list) else []
     good = [n for n in numbers if _is_number(n, kind, least=0) and numbers.count(n) == 1]
     if not numbers or good != numbers:
         word = "whole numbers" if kind is int else "numbers (YAML wants 1.0e-3, not 1e-3)"
-        raise ValueError(f"{where}: expected a list of different {word} for {key}, found {found!r}")
+        raise ValueError(f"{where}: expected a list of different {word} for {key}, found {value!r}")
     return [kind(number) for number in numbers]
 
 
@@ -250,7 +240,7 @@ def _method(values: dict[str, Any], is_baseline: bool, where: str) -> str:
 def _demo_scene(values: dict[str, Any], where: str) -> dict[str, int] | None:
     if "demo_scene" not in values:
         return None
-    found, where = _mapping(values, "demo_scene", where), f"{where}: demo_scene"
-    _check_keys(found, _DEMO_SCENE, where)
-    sizes = {key: _whole(found, key, where) for key in ("num_views", "size")}
-    return {**sizes, "seed": _whole({"seed": 0, **found}, "seed", where, least=0)}
+    content, where = _mapping(values, "demo_scene", where), f"{where}: demo_scene"
+    _check_keys(content, _DEMO_SCENE, where)
+    sizes = {key: _whole(content, key, where) for key in ("num_views", "size")}
+    return {**sizes, "seed": _whole({"seed": 0, **content}, "seed", where, least=0)}

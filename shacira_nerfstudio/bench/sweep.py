@@ -25,7 +25,7 @@ from typing import Any
 
 from shacira_nerfstudio.bench import environment
 from shacira_nerfstudio.bench.plan import Job, load_plan
-from shacira_nerfstudio.bench.results import load_rows
+from shacira_nerfstudio.bench.report.rows import load_rows
 from shacira_nerfstudio.plugin.presets import check_options, preset_flags, save_preset
 from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
 

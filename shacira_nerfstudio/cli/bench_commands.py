@@ -99,9 +99,9 @@ class Report:
     """README above that folder whose lines between the marks for results are replaced, too."""
 
     def main(self) -> int:
-        from shacira_nerfstudio.bench.readme_block import write_readme
-        from shacira_nerfstudio.bench.report import write_report
-        from shacira_nerfstudio.bench.results import load_rows
+        from shacira_nerfstudio.bench.report.readme_block import write_readme
+        from shacira_nerfstudio.bench.report.results_page import write_report
+        from shacira_nerfstudio.bench.report.rows import load_rows
 
         for path in write_report(self.results, self.output):
             print(path)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shacira_nerfstudio.bench.bd_rate import bd_rate, bytes_at, pchip_slopes
+from shacira_nerfstudio.bench.report.bd_rate import bd_rate, bytes_at, pchip_slopes
 
 CURVE = [(100.0, 30.0), (180.0, 32.5), (420.0, 33.9), (1000.0, 35.0)]
 OTHER = [(90.0, 29.0), (150.0, 31.8), (500.0, 34.3), (800.0, 34.9)]

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from strategies import busy_scene
 
-from shacira_nerfstudio.bench import codec_ablation, tables
-from shacira_nerfstudio.bench.results import ablations, load_rows
+from shacira_nerfstudio.bench import codec_ablation
+from shacira_nerfstudio.bench.report import tables
+from shacira_nerfstudio.bench.report.rows import ablations, load_rows
 from shacira_nerfstudio.codec import QuantizedTensor, decode_scene, describe, encode_scene
 
 ROWS = Path(__file__).with_name("synthetic_rows.jsonl")

@@ -1,6 +1,6 @@
 """Published figures: each has a source, none is beyond what can be."""
 
-from shacira_nerfstudio.bench.published import published, published_for
+from shacira_nerfstudio.bench.report.published import published, published_for
 
 
 def test_every_row_says_where_it_was_read_and_what_it_counts():

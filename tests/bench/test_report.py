@@ -12,18 +12,24 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from shacira_nerfstudio.bench import tables
-from shacira_nerfstudio.bench.plot_data import byte_text, byte_ticks, plots
-from shacira_nerfstudio.bench.plot_png import write_png
-from shacira_nerfstudio.bench.readme_block import BEGIN, EMPTY, END, replace_block, results_block
-from shacira_nerfstudio.bench.report import CSV_HEAD, survey_csv, write_report
-from shacira_nerfstudio.bench.results import ablations, curves, load_rows
+from shacira_nerfstudio.bench.report import tables
+from shacira_nerfstudio.bench.report.plot_data import byte_text, byte_ticks, plots
+from shacira_nerfstudio.bench.report.plot_png import write_png
+from shacira_nerfstudio.bench.report.readme_block import (
+    BEGIN,
+    EMPTY,
+    END,
+    replace_block,
+    results_block,
+)
+from shacira_nerfstudio.bench.report.results_page import CSV_HEAD, survey_csv, write_report
+from shacira_nerfstudio.bench.report.rows import ablations, curves, load_rows
 from shacira_nerfstudio.cli import main as cli
 
 ROWS = Path(__file__).with_name("synthetic_rows.jsonl")
 
 
-RESULTS = Path(tables.__file__).with_name("results")
+RESULTS = Path(tables.__file__).parents[1] / "results"
 README = Path(__file__).parents[2] / "README.md"
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from shacira_nerfstudio.bench import sweep
 from shacira_nerfstudio.bench.plan import load_plan
-from shacira_nerfstudio.bench.results import load_rows
+from shacira_nerfstudio.bench.report.rows import load_rows
 from shacira_nerfstudio.cli import main as cli
 
 PLAN = """
@@ -214,7 +214,10 @@ def test_a_real_sweep_measures_what_ns_eval_measures(tmp_path, here):
 
     (tmp_path / "preset.yaml").write_text("model.rate_lambda: 0.5\n", "utf-8")
     (tmp_path / "plain.yaml").write_text(
-        "model.quantizer.mode: none\nmodel.grid.latent_dim: 4\nmodel.schedule.weight_qat_start: 1.0\n", "utf-8"
+        "model.quantizer.mode: none\n"
+        "model.grid.latent_dim: 4\n"
+        "model.schedule.weight_qat_start: 1.0\n",
+        "utf-8",
     )
     plan = tmp_path / "plan.yaml"
     plan.write_text(

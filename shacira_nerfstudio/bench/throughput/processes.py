@@ -77,7 +77,7 @@ def large_table(runs: SceneRuns) -> Row:
     """Step time and peak memory with eight times as many entries per level, processes in turns."""
     results: dict[int, list[dict[str, Any]]] = {SMALL_TABLE: [], LARGE_TABLE: []}
     for _ in range(MEMORY_RUNS):
-        for size, found in results.items():
+        for size, of_size in results.items():
             arguments = {
                 "data": str(runs.data),
                 "dataparser": runs.dataparser,
@@ -85,18 +85,18 @@ def large_table(runs: SceneRuns) -> Row:
                 "num_steps": MEMORY_STEPS,
                 "options": {**runs.options, "grid.log2_hashmap_size": size},
             }
-            found.append(run_worker("train_memory", arguments))
+            of_size.append(run_worker("train_memory", arguments))
     seconds = {
-        size: Timed(tuple(itertools.chain.from_iterable(result["seconds"] for result in found)))
-        for size, found in results.items()
+        size: Timed(tuple(itertools.chain.from_iterable(result["seconds"] for result in of_size)))
+        for size, of_size in results.items()
     }
     small, large = seconds[SMALL_TABLE].median, seconds[LARGE_TABLE].median
     more: dict[str, Any] = {"slowdown": large / small}
-    for size, found in results.items():
+    for size, of_size in results.items():
         for name in ("peak_rss_bytes", "setup_peak_rss_bytes"):
-            more[f"{name}_{size}"] = max(result[name] for result in found)
+            more[f"{name}_{size}"] = max(result[name] for result in of_size)
         for name in ("mean_step_s", "samples_per_step", "num_entries"):
-            more[f"{name}_{size}"] = statistics.median(result[name] for result in found)
+            more[f"{name}_{size}"] = statistics.median(result[name] for result in of_size)
     return Row(
         name="large_table",
         unit="s/step",

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from shacira_nerfstudio.bench.published import published_for
-from shacira_nerfstudio.bench.results import Curve
+from shacira_nerfstudio.bench.report.published import published_for
+from shacira_nerfstudio.bench.report.rows import Curve
 
 COLORS = ("#0b6e99", "#c2410c", "#3f7d20", "#7c3aed", "#b45309", "#be185d", "#0f766e", "#475569")
 """Dark enough for thin lines on white."""
@@ -51,13 +51,13 @@ def plots(curves: list[Curve]) -> list[Plot]:
     groups: dict[tuple[str, tuple[int, int]], list[Curve]] = {}
     for curve in curves:
         groups.setdefault((curve.scene, curve.resolution), []).append(curve)
-    found = []
+    result = []
     for (scene, resolution), members in groups.items():
         width, height = resolution
         series = _measured(members) + _published(scene, resolution, len(members))
         title = f"{scene}, {width}x{height}, held-out views"
-        found.append(Plot(title, f"rd-{file_name(scene)}-{width}x{height}", tuple(series)))
-    return found
+        result.append(Plot(title, f"rd-{file_name(scene)}-{width}x{height}", tuple(series)))
+    return result
 
 
 def file_name(text: str) -> str:
@@ -66,18 +66,18 @@ def file_name(text: str) -> str:
 
 
 def _measured(curves: list[Curve]) -> list[Series]:
-    found = []
+    result = []
     for index, curve in enumerate(curves):
         color = COLORS[index % len(COLORS)]
         points = tuple((p.bytes, p.psnr, p.label) for p in curve.points)
-        found.append(Series(curve.name, "measured", points, color))
+        result.append(Series(curve.name, "measured", points, color))
         paper = sorted((p.paper_bytes, p.psnr, p.label) for p in curve.points)
-        found.append(Series(f"{curve.name}, paper's accounting", "paper", tuple(paper), color))
-    return found
+        result.append(Series(f"{curve.name}, paper's accounting", "paper", tuple(paper), color))
+    return result
 
 
 def _published(scene: str, resolution: tuple[int, int], used: int) -> list[Series]:
-    found = []
+    result = []
     for entry in published_for(scene):
         points = [
             (size, psnr, entry.source) for size, psnr in sorted(entry.points) if psnr is not None
@@ -88,11 +88,11 @@ def _published(scene: str, resolution: tuple[int, int], used: int) -> list[Serie
         differs = "" if size == resolution else ", resolution not stated"
         if size is not None and size != resolution:
             differs = f", {size[0]}x{size[1]}"
-        color = COLORS[(used + len(found)) % len(COLORS)]
-        found.append(
+        color = COLORS[(used + len(result)) % len(COLORS)]
+        result.append(
             Series(f"{entry.system} (published{differs})", "published", tuple(points), color)
         )
-    return found
+    return result
 
 
 def byte_ticks(low: float, high: float) -> list[float]:

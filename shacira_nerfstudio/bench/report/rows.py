@@ -107,7 +107,7 @@ def curves(rows: Sequence[Row]) -> list[Curve]:
             continue
         scene = (row["scene"], *row["resolution"])
         groups.setdefault((*scene, row["method"], row["preset"], row["steps"]), []).append(row)
-    found = []
+    result = []
     for (scene, width, height, method, preset, steps), members in groups.items():
         same = {key[4:] for key in groups if key[:4] == (scene, width, height, method)}
         # As much of a name as tells a curve from the others of its scene.
@@ -115,8 +115,8 @@ def curves(rows: Sequence[Row]) -> list[Curve]:
         if len({s for p, s in same if p == preset}) > 1:
             name = f"{name}, {steps} steps"
         points = tuple(sorted(points_of(members), key=lambda point: (point.bytes, point.psnr)))
-        found.append(Curve(scene, (width, height), name, points))
-    return sorted(found, key=lambda curve: (curve.scene, curve.resolution, curve.name))
+        result.append(Curve(scene, (width, height), name, points))
+    return sorted(result, key=lambda curve: (curve.scene, curve.resolution, curve.name))
 
 
 def points_of(rows: Sequence[Row]) -> list[Point]:

@@ -10,11 +10,11 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from shacira_nerfstudio.bench import tables
-from shacira_nerfstudio.bench.plot_data import Plot, file_name, plots
-from shacira_nerfstudio.bench.plot_html import render_page
-from shacira_nerfstudio.bench.plot_png import write_png
-from shacira_nerfstudio.bench.results import Curve, Row, ablations, curves, load_rows
+from shacira_nerfstudio.bench.report import tables
+from shacira_nerfstudio.bench.report.plot_data import Plot, file_name, plots
+from shacira_nerfstudio.bench.report.plot_html import render_page
+from shacira_nerfstudio.bench.report.plot_png import write_png
+from shacira_nerfstudio.bench.report.rows import Curve, Row, ablations, curves, load_rows
 
 CSV_HEAD = ("Submethod", "PSNR", "SSIM", "LPIPS", "Size [Bytes]")
 """Of w-m/3dgs-compression-survey."""
@@ -53,8 +53,8 @@ def write_report(results: Sequence[Path], folder: Path) -> list[Path]:
     rows = load_rows(results)
     if not rows:
         raise ValueError(f"expected results, found none in {', '.join(map(str, results))}")
-    found = curves(rows)
-    drawn = plots(found)
+    all_curves = curves(rows)
+    drawn = plots(all_curves)
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "RESULTS.md"]
     text = render_results(rows, drawn, [path.name for path in results])
@@ -65,7 +65,7 @@ def write_report(results: Sequence[Path], folder: Path) -> list[Path]:
     for plot in drawn:
         written.append(folder / f"{plot.name}.png")
         write_png(plot, written[-1])
-    for members in _by_scene(found):
+    for members in _by_scene(all_curves):
         name = f"{file_name(members[0].scene)}-{'x'.join(map(str, members[0].resolution))}.csv"
         written.append(folder / "csv" / name)
         written[-1].parent.mkdir(exist_ok=True)
@@ -111,9 +111,9 @@ def render_results(rows: Sequence[Row], drawn: Sequence[Plot], files: Sequence[s
     return "\n\n".join([*parts, "## How it was made", _provenance(rows, files)]) + "\n"
 
 
-def _by_scene(found: Sequence[Curve]) -> list[list[Curve]]:
+def _by_scene(all_curves: Sequence[Curve]) -> list[list[Curve]]:
     groups: dict[tuple, list[Curve]] = {}
-    for curve in found:
+    for curve in all_curves:
         groups.setdefault((curve.scene, curve.resolution), []).append(curve)
     return list(groups.values())
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from shacira_nerfstudio.bench import tables
-from shacira_nerfstudio.bench.plot_data import plots
-from shacira_nerfstudio.bench.results import Row, curves
+from shacira_nerfstudio.bench.report import tables
+from shacira_nerfstudio.bench.report.plot_data import plots
+from shacira_nerfstudio.bench.report.rows import Row, curves
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 _HEAD = ("", "preset", "steps", "train s", "PSNR dB", "SSIM", "bytes", "trained with")
@@ -20,11 +20,11 @@ def results_block(rows: Sequence[Row], folder: str) -> str:
     Args:
         folder: Where the report lies, seen from the README.
     """
-    found = curves(rows)
-    if not found:
+    all_curves = curves(rows)
+    if not all_curves:
         return EMPTY
     lines = []
-    for curve in found:
+    for curve in all_curves:
         width, height = curve.resolution
         for point in curve.points:
             row = point.rows[0]
@@ -36,10 +36,10 @@ def results_block(rows: Sequence[Row], folder: str) -> str:
             numbers += [tables.number(point.psnr, 2), tables.number(point.mean("ssim"), 3)]
             backends = "; ".join(sorted({row["backend"] for row in point.rows}))
             lines.append([name, row["preset"], *numbers, tables.number(point.bytes), backends])
-    shown = [row for curve in found for point in curve.points for row in point.rows]
+    shown = [row for curve in all_curves for point in curve.points for row in point.rows]
     days, machines = ({row[name] for row in shown} for name in ("date", "machine"))
     dated = f"Measured {max(day[:10] for day in days)} on {'; '.join(sorted(machines))}."
-    drawn = [f"![{plot.title}]({folder}/{plot.name}.png)" for plot in plots(found)]
+    drawn = [f"![{plot.title}]({folder}/{plot.name}.png)" for plot in plots(all_curves)]
     return "\n\n".join([dated, tables.markdown(_HEAD, lines), *drawn])
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from html import escape
 
-from shacira_nerfstudio.bench.plot_data import Plot, Series, byte_text, byte_ticks
+from shacira_nerfstudio.bench.report.plot_data import Plot, Series, byte_text, byte_ticks
 
 _WIDTH, _HEIGHT = 860, 520
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 46

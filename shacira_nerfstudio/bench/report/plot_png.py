@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shacira_nerfstudio.bench.plot_data import Plot, byte_text, byte_ticks
+from shacira_nerfstudio.bench.report.plot_data import Plot, byte_text, byte_ticks
 
 _STYLES = {
     "measured": {"linestyle": "-", "marker": "o", "linewidth": 2.0},

@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from shacira_nerfstudio.bench.bd_rate import bd_rate, bytes_at
 from shacira_nerfstudio.bench.plan import BASE
-from shacira_nerfstudio.bench.published import published_for
-from shacira_nerfstudio.bench.results import Curve, Point, Row, points_of
+from shacira_nerfstudio.bench.report.bd_rate import bd_rate, bytes_at
+from shacira_nerfstudio.bench.report.published import published_for
+from shacira_nerfstudio.bench.report.rows import Curve, Point, Row, points_of
 
 Points = list[tuple[float, float]]
 NONE = "-"
@@ -198,12 +198,12 @@ def ablation_table(rows: Sequence[Row]) -> str:
 def _recoded(base: Point, bases: list[Point], curve: Points) -> list[list[str]]:
     """The base's own integers in other files: a line for each."""
     rate = base.rows[0]["rate_lambda"]
-    found: dict[str, list[int]] = {}
+    sizes_by_name: dict[str, list[int]] = {}
     for row in base.rows:
         for name, size in row.get("codec_ablation_bytes", {}).items():
-            found.setdefault(name, []).append(size)
+            sizes_by_name.setdefault(name, []).append(size)
     lines = []
-    for name, sizes in found.items():
+    for name, sizes in sizes_by_name.items():
         if len(sizes) == len(base.rows):
             point = replace(base, bytes=sum(sizes) / len(sizes))
             line = [name + BASE_RECODED, f"{rate:g}", number(point.psnr, 2), number(point.bytes)]

@@ -1,0 +1,1 @@
+"""What one reads of measured results: tables, plots, pages."""
