@@ -165,7 +165,8 @@ def _visible_kernel(
         mask = (rank < count) & (at < capacity)
         start = tl.load(spans_ptr + at, mask, 0.0)
         end = tl.load(spans_ptr + at + tl.cast(capacity, tl.int64), mask, 0.0)
-        density = tl.exp(tl.minimum(tl.load(log_density_ptr + at * stride, mask, 0.0), MAX_LOG))
+        log_density = tl.load(log_density_ptr + at * stride, mask, 0.0).to(tl.float32)
+        density = tl.exp(tl.minimum(log_density, MAX_LOG))
         depth = (density * (end - start)).to(tl.float64)
         in_front = before + tl.cumsum(depth, 0) - depth
         visible += tl.sum((mask & (in_front <= max_depth)).to(tl.int32), 0)

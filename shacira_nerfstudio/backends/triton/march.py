@@ -176,15 +176,16 @@ def _march_kernel(
         tl.store(next_ptr + ray, tl.where(next_step == NEVER, -1, next_step).to(tl.int64))
 
 
-_latest: list[tuple[Tensor, int, Tensor]] = []
-"""The grid that was marched through last, its version, and its bounds."""
+_latest: dict[str, tuple[Tensor, int, Tensor]] = {}
+"""Of each device: the grid that was marched through last, its version, and its bounds."""
 
 
 def _occupied_bounds(occupancy: Tensor) -> Tensor:
     """Where occupied cells begin and end along each axis of the unit cube, float64 [3, 2]; infinite
     where they touch its border, for samples beyond it belong to cells at the border."""
-    if _latest and _latest[0][0] is occupancy and _latest[0][1] == occupancy._version:
-        return _latest[0][2]
+    latest = _latest.get(str(occupancy.device))  # once: a viewer may march meanwhile
+    if latest is not None and latest[0] is occupancy and latest[1] == occupancy._version:
+        return latest[2]
     size, bounds = occupancy.shape[0], []
     index = torch.arange(size, device=occupancy.device)
     for axis in range(3):
@@ -195,8 +196,8 @@ def _occupied_bounds(occupancy: Tensor) -> Tensor:
         low = torch.where(low == 0, -torch.inf, low.double() / size - 1e-9)
         high = torch.where(high == size, torch.inf, high.double() / size + 1e-9)
         bounds.append(torch.stack([low, high]))
-    _latest[:] = [(occupancy, occupancy._version, torch.stack(bounds))]
-    return _latest[0][2]
+    latest = _latest[str(occupancy.device)] = occupancy, occupancy._version, torch.stack(bounds)
+    return latest[2]
 
 
 class March:
