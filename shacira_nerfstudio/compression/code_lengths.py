@@ -42,7 +42,7 @@ def code_lengths(
 
     Args:
         latents: float32 [E, d].
-        is_soft: Whether latents train with noise, and values between integers have a price of
+        is_soft: Whether latents train with noise, and values between integers have a cost of
             their own.
     """
     bins_per_unit = SOFT_BINS_PER_UNIT if is_soft else 1

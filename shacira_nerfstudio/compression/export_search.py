@@ -47,11 +47,11 @@ def compress_within_loss(
         return 10 * math.log10(max(other(weights), 1e-12) / max(before, 1e-12))
 
     spent = 0.0
-    tidy = pack(remove_isolated_cells(occupied))
-    tidy_loss = _Loss(scene, tidy, rays)
-    tidy_lost = lost(tidy_loss)
-    if tidy_lost <= max_loss_db / 2:
-        packed, loss, spent = tidy, tidy_loss, max(tidy_lost, 0.0)
+    cleaned = pack(remove_isolated_cells(occupied))
+    cleaned_loss = _Loss(scene, cleaned, rays)
+    cleaned_lost = lost(cleaned_loss)
+    if cleaned_lost <= max_loss_db / 2:
+        packed, loss, spent = cleaned, cleaned_loss, max(cleaned_lost, 0.0)
     coarse = coarser_occupancy(packed)
     if coarse is not None:
         octaves = math.log2(len(encode_scene(packed)) / len(encode_scene(coarse)))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from nerfstudio.cameras.rays import RayBundle
@@ -90,7 +90,8 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
 
     def _begin_batch(self) -> Future[tuple[RayBundle, dict]]:
         assert self.train_pixel_sampler is not None
-        batch = self.train_pixel_sampler.sample(next(self.iter_train_image_dataloader))
+        images: Any = next(self.iter_train_image_dataloader)
+        batch = self.train_pixel_sampler.sample(images)
         return self._pool.submit(self._finish_batch, batch)
 
     def _finish_batch(self, batch: dict) -> tuple[RayBundle, dict]:

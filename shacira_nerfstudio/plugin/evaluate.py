@@ -60,7 +60,7 @@ def evaluate_run(
         render_output_path: Folder for the rendered images.
     """
     run = open_run(load_config)
-    results = run.pipeline.get_average_eval_image_metrics(
+    results: Any = run.pipeline.get_average_eval_image_metrics(
         output_path=render_output_path, get_std=True
     )
     if output_path is not None:

@@ -115,10 +115,10 @@ def write_export_folder(config: TrainerConfig, step: int, data: bytes, out: Path
     run = copy.deepcopy(config)
     run.load_dir, run.output_dir = None, out
     run.experiment_name = run.timestamp = "."
-    # Absolute: wins over method and timestamp folders. The step is stated, because the folder may
+    # Absolute: wins over method and timestamp folders. The step is named, because the folder may
     # hold an earlier export's checkpoint of a later step.
     run.relative_model_dir, run.load_step = out / "ckpt", step
-    manager = run.pipeline.datamanager
+    manager: Any = run.pipeline.datamanager
     for owner in (run, manager, manager.dataparser):
         if isinstance(owner.data, Path) and owner.data.exists():
             owner.data = owner.data.resolve()  # the command may run in another folder

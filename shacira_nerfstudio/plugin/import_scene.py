@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 from nerfstudio.configs.dataparser_configs import all_dataparsers
 from nerfstudio.configs.method_configs import all_methods
@@ -74,7 +75,8 @@ def _step(scene: PackedScene) -> int:
 
 def _describe_model(config: TrainerConfig, scene: PackedScene) -> None:
     """For people who read config.yml: the model itself takes these numbers from the file."""
-    model, grid, rendering = config.pipeline.model, scene.grid, scene.rendering
+    model: Any = config.pipeline.model
+    grid, rendering = scene.grid, scene.rendering
     assert rendering is not None and scene.occupancy is not None  # unpack_scene has checked
     sizes = {
         "num_levels": grid.num_levels,
@@ -106,7 +108,7 @@ def _use_data_set(config: TrainerConfig, data: Path, dataparser: str) -> None:
         raise ValueError(f"expected a data parser of {sorted(all_dataparsers)}, got {dataparser}")
     if not data.exists():
         raise FileNotFoundError(f"expected a data set at {data}")
-    manager = config.pipeline.datamanager
+    manager: Any = config.pipeline.datamanager
     manager.dataparser = copy.deepcopy(all_dataparsers[dataparser])
     manager.dataparser.data = manager.data = config.data = data
 
@@ -115,7 +117,7 @@ def _use_stored_cameras(config: TrainerConfig, scene: PackedScene, output_dir: P
     if scene.cameras is None:
         raise ValueError("expected cameras in the file, found none; state the data set (data=)")
     write_placeholder(output_dir)
-    manager = config.pipeline.datamanager
+    manager: Any = config.pipeline.datamanager
     manager.dataparser = StoredCamerasDataParserConfig(data=(output_dir / SCENE_NAME).resolve())
     manager.data = config.data = None
     config.pipeline = StoredCamerasPipelineConfig(datamanager=manager, model=config.pipeline.model)

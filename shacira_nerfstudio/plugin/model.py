@@ -77,7 +77,7 @@ class ShaciraModel(Model):
             self.pack,
             occupied=lambda: scene.occupancy.occupied,
         )
-        fill = scene.settings.background.fill
+        fill: Any = scene.settings.background.fill
         self.renderer_rgb = renderers.RGBRenderer("random" if is_random else fill)
 
     # ── checkpoints ──

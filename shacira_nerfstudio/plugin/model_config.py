@@ -70,8 +70,9 @@ class ShaciraModelConfig(ModelConfig):
     training and black afterwards."""
     rgb_loss: Literal["mse", "l1", "huber"] = "mse"
     """Colour loss; mse is what PSNR measures."""
-    backend: Literal["auto", "reference", "cpu_numba"] = "auto"
-    """Implementation of the hot operations; auto picks the fastest that loads and says which."""
+    backend: str = "auto"
+    """Implementation of the hot operations, reference or cpu_numba; auto picks the fastest that
+    loads and says which."""
     grid: GridOptions = field(default_factory=GridOptions)
     networks: NetworksConfig = field(default_factory=NetworksConfig)
     quantizer: QuantizerOptions = field(default_factory=QuantizerOptions)

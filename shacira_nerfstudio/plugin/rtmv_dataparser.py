@@ -75,17 +75,17 @@ class RtmvDataParser(DataParser):
         if not scale_factor > 0:
             raise ValueError(f"expected a scale_factor above 0, got {scale_factor}")
         train = [self.frames[index] for index in rtmv.split_indices(len(self.frames))["train"]]
-        found = rtmv.normalization_from_depth(train) if kind in ("auto", "depth") else None
-        if found is None and kind in ("auto", "box"):
-            found = rtmv.normalization_from_box(self.frames)
-        if found is None:
+        bounds = rtmv.normalization_from_depth(train) if kind in ("auto", "depth") else None
+        if bounds is None and kind in ("auto", "box"):
+            bounds = rtmv.normalization_from_box(self.frames)
+        if bounds is None:
             wanted = {"depth": "depth", "box": "a scene box"}.get(kind, "depth or a scene box")
             raise ValueError(f"expected {wanted} for every view in {self.config.data}, found none")
-        return rtmv.RtmvNormalization(found.center, found.scale * scale_factor)
+        return rtmv.RtmvNormalization(bounds.center, bounds.scale * scale_factor)
 
     @property
     def downscale(self) -> int:
-        """The factor that applies, whether stated or automatic."""
+        """The factor that applies, whether configured or automatic."""
         factor = self.config.downscale_factor
         if factor is None:
             longest = max(max(frame.width, frame.height) for frame in self.frames)

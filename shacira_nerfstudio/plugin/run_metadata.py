@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nerfstudio.configs.dataparser_configs import all_dataparsers
 from nerfstudio.engine.trainer import TrainerConfig
 
@@ -16,7 +18,8 @@ def run_metadata(
     Args:
         rate_lambda: Weight of the rate by then.
     """
-    model, parser = config.pipeline.model, config.pipeline.datamanager.dataparser
+    pipeline: Any = config.pipeline
+    model, parser = pipeline.model, pipeline.datamanager.dataparser
     names = [name for name, known in all_dataparsers.items() if type(known) is type(parser)]
     targets = {name: getattr(model, name) for name in ("target_size_kb", "target_psnr")}
     return {

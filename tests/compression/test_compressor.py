@@ -24,14 +24,17 @@ from shacira_nerfstudio.model.latent_decoder import LatentDecoder
 from shacira_nerfstudio.model.quantize import get_quantizer
 from shacira_nerfstudio.model.rate_models import make_rate_model
 
-NUM_STEPS, RDO_STEP = 120, 96
+NUM_STEPS, RDO_STEP = 40, 32
 GRID = GridSpec.create(
-    num_dims=2, num_levels=4, base_res=(4, 6), max_res=(32, 48), log2_hashmap_size=11
+    num_dims=2, num_levels=3, base_res=(4, 6), max_res=(16, 24), log2_hashmap_size=9
 )
 
 
+NOISE = torch.rand(12, 18, 3, generator=torch.Generator().manual_seed(5))
+
+
 class Picture(nn.Module):
-    """Colours of a wave, from latents and one linear layer. The smallest host there is."""
+    """Colours of noise, from latents and one linear layer. The smallest host there is."""
 
     def __init__(self, options, backend):
         super().__init__()
@@ -57,7 +60,8 @@ class Picture(nn.Module):
 
     @staticmethod
     def truth(x):
-        return torch.stack([(9 * x[:, 0]).sin(), (7 * x[:, 1]).cos(), x[:, 0]], 1) * 0.5 + 0.5
+        rows, columns = (x * torch.tensor([12.0, 18.0])).long().clamp_max(17).unbind(1)
+        return NOISE[rows.clamp_max(11), columns]
 
     def batch(self):
         return self.colors(torch.rand(256, 2))
@@ -82,7 +86,7 @@ class Picture(nn.Module):
         )
 
     def train_steps(self, begin=0, end=NUM_STEPS):
-        groups = [{"params": [self.encoding.latents], "lr": 0.1}]
+        groups = [{"params": [self.encoding.latents], "lr": 0.2}]
         others = [*self.encoding.latent_decoder.parameters(), *self.layer.parameters()]
         optimizer = torch.optim.Adam([*groups, {"params": others, "lr": 0.01}])
         self.train()
@@ -121,7 +125,7 @@ def test_a_picture_is_trained_into_a_file_that_decodes(make):
     picture = make()
     before = picture.psnr()
     picture.train_steps()
-    assert picture.psnr() > before + 6
+    assert picture.psnr() > before + 1.5
     data = picture.compressor.size_meter.encode()
     scene = decode_scene(data)
     assert scene.kind == "image" and encode_scene(scene) == data
@@ -143,11 +147,11 @@ def test_what_is_estimated_is_what_the_file_takes(make):
     assert 0.6 < float(estimate["estimated_bytes_latents"]) / parts["latents"] < 1.1
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.5])
-def test_a_target_size_is_met(make, strength):
+def test_a_target_size_is_met(make):
     free = make().train_steps().compressor.size_meter.file_bytes()
     target = 0.8 * free / 1000
-    picture = make({"rdo_strength": strength, "rdo_start": RDO_STEP / NUM_STEPS}, target_size_kb=target)
+    rdo = {"rdo_strength": 0.5, "rdo_start": RDO_STEP / NUM_STEPS}
+    picture = make(rdo, target_size_kb=target)
     picture.train_steps()
     assert 0.9 * target < picture.compressor.size_meter.file_bytes() / 1000 <= target
     assert picture.compressor.steering.control.count > 5
@@ -165,7 +169,7 @@ def test_latents_that_are_optimised_are_fewer_and_final(make):
 
 def test_a_target_quality_moves_the_rate(make):
     factors = [
-        make(target_psnr=target).train_steps(0, 80).compressor.steering.control.factor
+        make(target_psnr=target).train_steps(0, 20).compressor.steering.control.factor
         for target in (5.0, 60.0)
     ]
     assert factors[0] > 1 > factors[1]

@@ -25,17 +25,14 @@ from nerfstudio.utils.eval_utils import eval_setup  # noqa: E402
 from shacira_nerfstudio.backends import get_backend  # noqa: E402
 from shacira_nerfstudio.cli import main as cli  # noqa: E402
 from shacira_nerfstudio.codec import (  # noqa: E402
-    PackedScene,
     decode_scene,
     encode_scene,
     load_scene,
     save_scene,
     truncate,
 )
-from shacira_nerfstudio.codec.latents import features, level_kinds  # noqa: E402
 from shacira_nerfstudio.compression import export_search  # noqa: E402
 from shacira_nerfstudio.compression.pack import stored_cameras, unpack_scene  # noqa: E402
-from shacira_nerfstudio.grid import GridSpec  # noqa: E402
 from shacira_nerfstudio.plugin import probe_rays  # noqa: E402
 from shacira_nerfstudio.plugin.evaluate import evaluate_run  # noqa: E402
 from shacira_nerfstudio.plugin.host_cameras import camera_set, thin_cameras  # noqa: E402
@@ -190,21 +187,6 @@ def test_coarser_cells_hold_all_finer_ones(exported):
     for occupancy in (None, np.ones((5, 5, 5), dtype=bool)):
         other = dataclasses.replace(fine, occupancy=occupancy)
         assert export_search.coarser_occupancy(other) is None
-
-
-def test_coarser_cells_where_a_level_is_no_longer_saturated():
-    """Of a saturated level every entry is stored, of others what cells reach."""
-    grid = GridSpec(3, ((10,) * 3,), (512,))
-    occupancy = np.zeros((16,) * 3, dtype=bool)
-    occupancy[:, :, :5] = True
-    symbols = np.ones((512, 1), dtype=np.int16)
-    fine = PackedScene("radiance_field", {}, grid, symbols, occupancy, {})
-    coarse = export_search.coarser_occupancy(fine)
-    assert level_kinds.saturated_levels(grid, occupancy) == (True,)
-    assert level_kinds.saturated_levels(grid, coarse.occupancy) == (False,)
-    reached = features.reached_entries(grid, 0, coarse.occupancy)
-    assert np.array_equal(coarse.symbols[:, 0], reached) and not reached.all()
-    assert decode_scene(encode_scene(coarse)) == coarse
 
 
 def test_both_doors_write_the_same_file(run, exported, tmp_path, monkeypatch):
