@@ -26,8 +26,9 @@ class _Entry:
 _BACKENDS = {
     "reference": _Entry("shacira_nerfstudio.backends.reference"),
     "cpu_numba": _Entry("shacira_nerfstudio.backends.cpu_numba", package="numba"),
+    "triton": _Entry("shacira_nerfstudio.backends.triton", package="triton"),
 }
-_AUTO = {"cpu": ("cpu_numba", "reference")}
+_AUTO = {"cpu": ("cpu_numba", "reference"), "cuda": ("triton", "reference")}
 """What ``auto`` tries on a type of device, fastest first; on others it takes `reference`."""
 _announced: set[tuple[str, str]] = set()
 

@@ -64,12 +64,16 @@ def test_a_backend_refuses_a_device_that_is_not_its_own():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="auto, reference, cpu_numba, got 'numba'"):
+    with pytest.raises(ValueError, match="auto, reference, cpu_numba, triton, got 'numba'"):
         get_backend("numba")
 
 
 def test_available_backends_gives_reasons(without):
-    assert available_backends("cpu") == {"reference": None, "cpu_numba": None}
+    assert available_backends("cpu") == {
+        "reference": None,
+        "cpu_numba": None,
+        "triton": "backend triton runs on CUDA devices, not on cpu",
+    }
     assert available_backends("cuda")["cpu_numba"] == (
         "backend cpu_numba runs on the CPU, not on cuda"
     )

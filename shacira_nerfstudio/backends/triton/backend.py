@@ -1,0 +1,221 @@
+"""The operations in Triton; what is not here is plain torch, as for any backend."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from shacira_nerfstudio.backends import networks as plain_networks
+from shacira_nerfstudio.backends.base import Backend
+from shacira_nerfstudio.backends.sparse_rows import (
+    IDENTITY,
+    AdamState,
+    SparseRowGradient,
+    TableQuantizer,
+)
+from shacira_nerfstudio.backends.triton import (
+    adam,
+    composite,
+    interpolate,
+    march,
+    networks,
+    noise,
+    rates,
+    render,
+)
+from shacira_nerfstudio.backends.triton.visible_samples import ExpectedSamples
+from shacira_nerfstudio.backends.types import (
+    FieldArrays,
+    MarchSettings,
+    NetworkWeights,
+    Precision,
+    Rendering,
+    Samples,
+    VisibleSamples,
+)
+from shacira_nerfstudio.grid import GridSpec
+
+
+class TritonBackend(Backend):
+    """All tensors float32 and on one CUDA device, tables for rendering int8 or int16, too."""
+
+    name = "triton"
+    supports_sparse_gradient = True
+
+    def __init__(self, device: torch.device, *, precision: Precision = "float32") -> None:
+        self._device = device
+        self.precision: Precision = precision
+        self._expected = ExpectedSamples()
+
+    def with_precision(self, precision: Precision | Literal["auto"]) -> TritonBackend:
+        if precision == "auto":
+            is_made_for_it = (
+                self._device.type == "cuda"
+                and torch.cuda.get_device_capability(self._device)[0] >= 8
+            )
+            precision = "bfloat16" if is_made_for_it else "float32"
+        return TritonBackend(self._device, precision=precision)
+
+    def interpolate(
+        self,
+        x: Tensor,
+        table: Tensor,
+        grid: GridSpec,
+        *,
+        quantizer: TableQuantizer = IDENTITY,
+        values: Tensor | None = None,
+        gradient: SparseRowGradient | None = None,
+    ) -> Tensor:
+        return interpolate.interpolate(x, table, grid, quantizer, values, gradient)
+
+    def march(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: Tensor,
+        settings: MarchSettings,
+        *,
+        jitter: Tensor | None = None,
+        first_step: Tensor | None = None,
+        max_samples: int = 0,
+    ) -> Samples:
+        return march.march(
+            origins,
+            directions,
+            occupancy,
+            settings,
+            jitter=jitter,
+            first_step=first_step,
+            max_samples=max_samples,
+        )
+
+    def composite(
+        self, sigmas: Tensor, rgbs: Tensor, t_starts: Tensor, t_ends: Tensor, packed_info: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return composite.composite(sigmas, rgbs, t_starts, t_ends, packed_info)
+
+    def quantize(self, table: Tensor, quantizer: TableQuantizer) -> Tensor:
+        return noise.quantize(table, quantizer)
+
+    @torch.no_grad()
+    def density_outputs(self, latents: Tensor, weights: NetworkWeights) -> Tensor:
+        if self.precision == "float32":
+            return super().density_outputs(latents, weights)
+        return networks.density_network(latents, weights)
+
+    def shade(
+        self,
+        latents: Tensor,
+        density_outputs: Tensor,
+        ray_features: Tensor,
+        ray_indices: Tensor,
+        weights: NetworkWeights,
+    ) -> tuple[Tensor, Tensor]:
+        of = networks if self.precision == "bfloat16" else plain_networks
+        if torch.is_grad_enabled():
+            density_outputs = of.density_network(latents, weights)
+        # Not ray_features[...], whose gradient sorts all indices.
+        of_rays = ray_features.index_select(0, ray_indices)
+        inputs = torch.cat([of_rays, density_outputs[:, 1:]], 1)
+        return plain_networks.density_of(density_outputs), of.color_network(inputs, weights)
+
+    def march_visible(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: Tensor,
+        settings: MarchSettings,
+        field: FieldArrays,
+        *,
+        early_stop: float,
+        jitter: Tensor | None = None,
+        max_samples: int = 0,
+    ) -> VisibleSamples:
+        rays = march.March(
+            origins, directions, occupancy, settings, jitter=jitter, max_samples=max_samples
+        )
+        return self._expected.find_visible(self, rays, field, early_stop=early_stop)
+
+    def render(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: Tensor,
+        settings: MarchSettings,
+        field: FieldArrays,
+        ray_features: Tensor,
+        *,
+        early_stop: float,
+        min_weight: float,
+    ) -> Rendering:
+        del min_weight  # may, not must
+        exact = self if self.precision == "float32" else self.with_precision("float32")
+        return render.render(
+            exact,
+            origins,
+            directions,
+            occupancy,
+            settings,
+            field,
+            ray_features,
+            early_stop=early_stop,
+        )
+
+    def logistic_bits(
+        self,
+        latents: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        grid: GridSpec,
+        *,
+        seed: int,
+        first: int = 0,
+        stride: int = 1,
+        gradient: SparseRowGradient | None = None,
+    ) -> Tensor:
+        return rates.logistic_bits(
+            latents, scale, shift, grid, seed=seed, first=first, stride=stride, gradient=gradient
+        )
+
+    def coded_bits(
+        self,
+        latents: Tensor,
+        lengths: Tensor,
+        classes: Tensor,
+        first_table: Tensor,
+        grid: GridSpec,
+        *,
+        bins_per_unit: int = 1,
+        first: int = 0,
+        stride: int = 1,
+        gradient: SparseRowGradient | None = None,
+    ) -> Tensor:
+        return rates.coded_bits(
+            latents,
+            lengths,
+            classes,
+            first_table,
+            grid,
+            bins_per_unit=bins_per_unit,
+            first=first,
+            stride=stride,
+            gradient=gradient,
+        )
+
+    @torch.no_grad()
+    def update_rows(
+        self,
+        parameter: Tensor,
+        gradient: SparseRowGradient,
+        state: AdamState,
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+    ) -> None:
+        adam.update_rows(
+            parameter, gradient, state, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay
+        )
