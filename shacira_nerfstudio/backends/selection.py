@@ -28,8 +28,9 @@ _BACKENDS = {
     "cpu_numba": _Entry("shacira_nerfstudio.backends.cpu_numba", package="numba"),
     "triton": _Entry("shacira_nerfstudio.backends.triton", package="triton"),
 }
-_AUTO = {"cpu": ("cpu_numba", "reference"), "cuda": ("triton", "reference")}
-"""What ``auto`` tries on a type of device, fastest first; on others it takes `reference`."""
+_AUTO = {"cpu": ("cpu_numba", "reference")}
+"""What ``auto`` tries on a type of device, fastest first; on others it takes `reference`. On CUDA
+`triton` has to be asked for by name until its tests have run on a card."""
 _announced: set[tuple[str, str]] = set()
 
 

@@ -144,6 +144,9 @@ def test_march(triton, device, reference, name):
         triton.march(*rays, cells, MARCHES[name]), reference.march(*rays, cells, MARCHES[name])
     )
     options |= {"first_step": torch.arange(-1, count - 1, device=device) % 40, "max_samples": 7}
+    options["limits"] = torch.rand(count, 2, device=device) * 2 + torch.tensor([0.0, 1.5]).to(
+        device
+    )
     assert_same_samples(
         triton.march(*rays, cells, MARCHES[name], **options),
         reference.march(*rays, cells, MARCHES[name], **options),

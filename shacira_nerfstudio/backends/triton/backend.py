@@ -80,6 +80,7 @@ class TritonBackend(Backend):
         jitter: Tensor | None = None,
         first_step: Tensor | None = None,
         max_samples: int = 0,
+        limits: Tensor | None = None,
     ) -> Samples:
         return march.march(
             origins,
@@ -89,6 +90,7 @@ class TritonBackend(Backend):
             jitter=jitter,
             first_step=first_step,
             max_samples=max_samples,
+            limits=limits,
         )
 
     def composite(
@@ -132,9 +134,16 @@ class TritonBackend(Backend):
         early_stop: float,
         jitter: Tensor | None = None,
         max_samples: int = 0,
+        limits: Tensor | None = None,
     ) -> VisibleSamples:
         rays = march.March(
-            origins, directions, occupancy, settings, jitter=jitter, max_samples=max_samples
+            origins,
+            directions,
+            occupancy,
+            settings,
+            jitter=jitter,
+            max_samples=max_samples,
+            limits=limits,
         )
         return self._expected.find_visible(self, rays, field, early_stop=early_stop)
 
@@ -149,6 +158,7 @@ class TritonBackend(Backend):
         *,
         early_stop: float,
         min_weight: float,
+        limits: Tensor | None = None,
     ) -> Rendering:
         del min_weight  # may, not must
         exact = self if self.precision == "float32" else self.with_precision("float32")
@@ -161,6 +171,7 @@ class TritonBackend(Backend):
             field,
             ray_features,
             early_stop=early_stop,
+            limits=limits,
         )
 
     def logistic_bits(

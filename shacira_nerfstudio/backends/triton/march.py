@@ -79,7 +79,7 @@ def _cell(x, G):
 
 @triton.jit
 def _ray(
-    o, d, settings_ptr, bounds_ptr, step_size, knee, jitter, AFFINE: tl.constexpr,
+    o, d, settings_ptr, bounds_ptr, limits, step_size, knee, jitter, AFFINE: tl.constexpr,
     KNEE: tl.constexpr,
 ):  # fmt: skip
     """Origin and direction in the unit cube of the box, spacing of the begin, end, and the steps
@@ -87,8 +87,12 @@ def _ray(
 
     Args:
         o, d: Where origin and direction are stored.
+        limits: Where the ray's own bounds are, or None.
     """
     t_min, t_max = tl.load(settings_ptr), tl.load(settings_ptr + 1)
+    if limits is not None:
+        t_min = tl.maximum(t_min, tl.load(limits).to(tl.float64))
+        t_max = tl.minimum(t_max, tl.load(limits + 1).to(tl.float64))
     ox, dx, t_min, t_max = _axis(o, d, settings_ptr, t_min, t_max, AFFINE)
     oy, dy, t_min, t_max = _axis(o + 1, d + 1, settings_ptr + 1, t_min, t_max, AFFINE)
     oz, dz, t_min, t_max = _axis(o + 2, d + 2, settings_ptr + 2, t_min, t_max, AFFINE)
@@ -121,7 +125,7 @@ def _store(out, stride, mask, start, end, x, y, z):
 @triton.jit(do_not_specialize=["max_samples", "capacity"])
 def _march_kernel(
     origins_ptr, directions_ptr, occupancy_ptr, bounds_ptr, settings_ptr, jitter_ptr, first_ptr,
-    info_ptr, next_ptr, out_ptr, max_samples, capacity, G, AFFINE: tl.constexpr,
+    limits_ptr, info_ptr, next_ptr, out_ptr, max_samples, capacity, G, AFFINE: tl.constexpr,
     KNEE: tl.constexpr, CAPPED: tl.constexpr, WRITES: tl.constexpr, NEVER: tl.constexpr,
     STEPS: tl.constexpr,
 ):  # fmt: skip
@@ -132,7 +136,8 @@ def _march_kernel(
     jitter = tl.zeros((), tl.float64)
     if jitter_ptr is not None:
         jitter = tl.load(jitter_ptr + ray).to(tl.float64)
-    ray_in_box = _ray(o, d, settings_ptr, bounds_ptr, step_size, knee, jitter, AFFINE, KNEE)
+    limits = None if limits_ptr is None else limits_ptr + ray * 2
+    ray_in_box = _ray(o, d, settings_ptr, bounds_ptr, limits, step_size, knee, jitter, AFFINE, KNEE)
     ox, oy, oz, dx, dy, dz, u_min, t_max, step, num_steps = ray_in_box
     if first_ptr is not None:
         first = tl.load(first_ptr + ray).to(tl.int32)
@@ -217,6 +222,7 @@ class March:
         jitter: Tensor | None = None,
         first_step: Tensor | None = None,
         max_samples: int = 0,
+        limits: Tensor | None = None,
     ) -> None:
         low, high = settings.box
         numbers = (
@@ -231,6 +237,7 @@ class March:
             constant(numbers, torch.float64, origins.device),
             None if jitter is None else jitter.contiguous(),
             None if first_step is None else first_step.contiguous(),
+            None if limits is None else limits.contiguous(),
         )
         self._constants = {
             "G": occupancy.shape[0],
@@ -275,11 +282,12 @@ def march(
     jitter: Tensor | None,
     first_step: Tensor | None,
     max_samples: int,
+    limits: Tensor | None,
 ) -> Samples:
     """See :meth:`Backend.march`. The host waits for the number of samples."""
     found = March(
         origins, directions, occupancy, settings,
-        jitter=jitter, first_step=first_step, max_samples=max_samples,
+        jitter=jitter, first_step=first_step, max_samples=max_samples, limits=limits,
     )  # fmt: skip
     out = torch.empty(SPANS, int(found.total), device=origins.device)
     found.write(out)

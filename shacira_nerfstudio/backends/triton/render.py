@@ -29,6 +29,7 @@ def render(
     ray_features: Tensor,
     *,
     early_stop: float,
+    limits: Tensor | None,
 ) -> Rendering:
     """See :meth:`Backend.render`; every sample gets its own colour, whatever it weighs."""
     # Colour, accumulation and distance of each ray; transmittance; colour of the last sample.
@@ -41,6 +42,7 @@ def render(
         rays = March(
             origins[active], directions[active], occupancy, settings,
             first_step=step, max_samples=chunk,
+            limits=None if limits is None else limits[active],
         )  # fmt: skip
         found = find_visible(operations, rays, field, int(rays.total), early_stop=early_stop)
         indices = torch.repeat_interleave(
