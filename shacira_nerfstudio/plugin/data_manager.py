@@ -189,7 +189,7 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
 
     def _get_pixel_sampler(self, dataset: ShaciraDataset, num_rays_per_batch: int) -> PixelSampler:
         """The host's, but for masks that come alone."""
-        sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
+        sampler: Any = super()._get_pixel_sampler(dataset, num_rays_per_batch)
         sampler.rejection_sample_mask = partial(_sample_mask, sampler.rejection_sample_mask)
         return sampler
 

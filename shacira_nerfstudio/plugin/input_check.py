@@ -69,7 +69,8 @@ def read_pictures(outputs: DataparserOutputs) -> tuple[list[Picture | None], lis
         try:
             if picture.fault:
                 raise ValueError(picture.fault)
-            sizes[-1] = picture.size[::-1] if picture.turns(expected) else picture.size
+            width, height = picture.size
+            sizes[-1] = (height, width) if picture.turns(expected) else (width, height)
         except ValueError as error:
             faults.append(f"{picture.path}: {error}")
     masks = outputs.mask_filenames

@@ -55,7 +55,7 @@ class Picture:
             ValueError: no reading has the camera's size, or two have.
         """
         size = self.size
-        turned = size[::-1] if self.orientation >= _TURNED else size
+        turned = (size[1], size[0]) if self.orientation >= _TURNED else size
         as_stored, as_turned = _fits(size, expected), _fits(turned, expected)
         stated, found = "x".join(map(str, expected)), "x".join(map(str, size))
         if not (as_stored or as_turned):
