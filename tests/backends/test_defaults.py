@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from grids_of_all_kinds import GRIDS
 from synthetic_inputs import coded_problem, logistic_problem
 from synthetic_networks import SHAPES, gradients, make_inputs, make_weights
 from synthetic_scenes import SETTINGS, Scene, make_rays
@@ -158,10 +159,21 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("operation", EXAMPLES)
+OF_RAYS = {"march_visible", "render"}
+"""Rays have three axes; all other operations are tried on every grid."""
+
+
+@pytest.mark.parametrize(
+    ("operation", "tiny_grid"),
+    [
+        (operation, grid)
+        for operation in EXAMPLES
+        for grid in GRIDS
+        if operation not in OF_RAYS or GRIDS[grid].num_dims == 3
+    ],
+    indirect=["tiny_grid"],
+)
 def test_an_override_equals_the_default(rival, device, tiny_grid, operation):
-    if operation in ("march_visible", "render") and tiny_grid.num_dims == 2:
-        pytest.skip("rays have three axes")
     results = []
     for backend in (rival, RequiredOnly(rival)):
         torch.manual_seed(1)
