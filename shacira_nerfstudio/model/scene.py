@@ -247,6 +247,7 @@ class RadianceScene(nn.Module):
             appearance=codes,
             observe=self.occupancy.observe if observe_weights else None,
             limits=limits,
+            log2_strides=self.occupancy.log2_strides(),
         )
 
     def render_rays(
@@ -318,6 +319,6 @@ class RadianceScene(nn.Module):
         sigma = density_of(self.encoding.backend.density_outputs(latents, weights))
         return -torch.expm1(-sigma * march.step_size * step_growth(x, march))
 
-    def update_occupancy(self, *, everywhere: bool) -> None:
+    def update_occupancy(self, *, everywhere: bool, threshold=None) -> None:
         """Looks again at which cells hold something, see :meth:`OccupancyGrid.update`."""
-        self.occupancy.update(self.step_opacity, everywhere=everywhere)
+        self.occupancy.update(self.step_opacity, everywhere=everywhere, threshold=threshold)

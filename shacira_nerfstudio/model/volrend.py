@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from shacira_nerfstudio.backends import MarchSettings
@@ -76,6 +76,7 @@ def render_train(
     appearance: Float[Tensor, "R A"] | None = None,
     observe: Callable[[Tensor, Tensor], None] | None = None,
     limits: Float[Tensor, "R 2"] | None = None,
+    log2_strides: UInt8[Tensor, "G G G"] | None = None,
 ) -> tuple[RenderedRays, Float[Tensor, " R"]]:
     """Renders rays with gradients.
 
@@ -87,6 +88,7 @@ def render_train(
         appearance: A code per ray, if the field was made for one.
         observe: Is told where in the unit cube samples are, [S, 3], and what they weigh, [S].
         limits: Where each ray begins and ends at the most.
+        log2_strides: See :meth:`FieldOperations.march`.
 
     Returns:
         The rays, and for each ray 1 if ``max_samples`` ended it early (its loss should not count),
@@ -106,6 +108,7 @@ def render_train(
         jitter=jitter,
         max_samples=max_samples,
         limits=limits,
+        log2_strides=log2_strides,
     )
     t_starts, t_ends, positions = visible.t_starts, visible.t_ends, visible.positions
     info = visible.packed_info
