@@ -59,8 +59,12 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
-    # What follows a preset belongs to the host's parser, not to this one.
-    ours, rest = (args[:2], args[2:]) if args[:1] == ["train"] else (args, [])
+    ours, rest = args, []
+    if args[:1] == ["train"]:
+        # What follows a preset belongs to the host's parser, not to this one.
+        has_preset = not args[1:2] or args[1] in ("-h", "--help") or not args[1].startswith("-")
+        count = 2 if has_preset else 1
+        ours, rest = args[:count], args[count:]
     command = tyro.cli(
         command_union(COMMANDS),
         prog="shacira",

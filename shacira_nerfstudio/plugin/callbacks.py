@@ -7,13 +7,17 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import torch
+import yaml
 from nerfstudio.engine.callbacks import (
     TrainingCallback,
     TrainingCallbackAttributes,
     TrainingCallbackLocation,
 )
+from nerfstudio.engine.trainer import Trainer
 from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.utils.misc import step_check
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 from torch import Tensor
 
 from shacira_nerfstudio.codec import PackedScene
@@ -21,6 +25,8 @@ from shacira_nerfstudio.compression.compressor import Compressor
 from shacira_nerfstudio.compression.probe import ProbeRays, probe_psnr
 from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
+from shacira_nerfstudio.output_files import write_file
+from shacira_nerfstudio.plugin.capture_kind import Choice, num_steps_of
 from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.loss_watch import LossWatch
@@ -34,6 +40,7 @@ class TrainedModel(Protocol):
     """What is asked of a model."""
 
     config: ShaciraModelConfig
+    choice: Choice
     scene: RadianceScene
     compressor: Compressor
     sampling: AdaptiveSampling
@@ -61,6 +68,7 @@ class TrainingCallbacks:
             name: float(group["optimizer"].lr) for name, group in trainer.config.optimizers.items()
         }
         self.learning_rates: dict[str, float] = {}
+        self._settle(trainer)
         model.scene.encoding.backend.prepare_training()
         model.compressor.attach(
             trainer.config.max_num_iterations,
@@ -69,6 +77,24 @@ class TrainingCallbacks:
             psnr=self._probe_psnr,
         )
         mark_unseen_cells(model.scene, model.dataset.cameras)
+
+    def _settle(self, trainer: Trainer) -> None:
+        """Says what was chosen for this run, and saves it with the run's configuration: the host
+        saves that before data and model are there."""
+        config, choice = trainer.config, self._model.choice
+        if not config.max_num_iterations:
+            config.max_num_iterations = num_steps_of(self._model.config)
+        elif not choice.values:
+            return
+        if trainer.local_rank:
+            return
+        CONSOLE.print(
+            escape(choice.line(self._model.config.quality, config.max_num_iterations)),
+            highlight=False,
+        )
+        saved = config.get_base_dir() / "config.yml"
+        if saved.exists():
+            write_file(saved, yaml.dump(config))
 
     def as_list(self) -> list[TrainingCallback]:
         """For the host."""
@@ -88,9 +114,7 @@ class TrainingCallbacks:
         )
         model.compressor.before_step(step)
         self._set_learning_rates(schedule.lr_factor(step))
-        if model.config.sampling.target_num_samples and isinstance(
-            self._manager, ShaciraDataManager
-        ):
+        if model.sampling.adapts_num_rays and isinstance(self._manager, ShaciraDataManager):
             self._manager.set_num_rays(model.sampling.num_rays)
 
     def _set_learning_rates(self, factor: float) -> None:

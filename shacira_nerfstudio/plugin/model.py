@@ -26,6 +26,7 @@ from shacira_nerfstudio.model.scene import RadianceScene
 from shacira_nerfstudio.model.volrend import RenderedRays, blend_background
 from shacira_nerfstudio.plugin import bitstream
 from shacira_nerfstudio.plugin.callbacks import TrainingCallbacks
+from shacira_nerfstudio.plugin.capture_kind import choose_settings
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.export_options import MAX_CAMERAS
 from shacira_nerfstudio.plugin.host_cameras import cameras_to_store, thin_cameras
@@ -50,8 +51,9 @@ class ShaciraModel(Model):
     def populate_modules(self) -> None:
         super().populate_modules()
         config = self.config
-        config.check()
         self.dataset = DatasetMetadata.of(self.kwargs.get("metadata"))
+        self.choice = choose_settings(config, self.dataset)
+        config.check()
         settings = scene_settings(config, self.scene_box, self.dataset)
         backend = get_backend(config.backend, self.kwargs.get("device", "cpu"))
         scene = build_scene(config, settings, backend, num_images=self.num_train_data)
