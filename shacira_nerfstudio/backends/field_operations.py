@@ -74,8 +74,8 @@ class FieldOperations(ABC):
                 sample.
             max_samples: At most so many samples per ray; 0 means no limit.
             limits: Where each ray begins and ends at the most, besides ``settings``.
-            log2_strides: Log2 of the most steps that one sample may stand for in each cell; none
-                means that each step is a sample. Steps n 2^k to (n + 1) 2^k of a ray become one
+            log2_strides: Log2 of the most steps that one sample may stand for in each cell, up to
+                :data:`MAX_LOG2_STRIDE`; none means that each step is a sample. Steps n 2^k to (n + 1) 2^k of a ray become one
                 sample, for the largest k that the cells of the first, the middle and the last of
                 them allow, if the first is in an occupied cell; it is looked at at ``jitter`` of
                 its length, so that all places between are. Sampling by density is what a grid of

@@ -19,7 +19,7 @@ from shacira_nerfstudio.backends.geometry import (
     spacing_inverse,
 )
 from shacira_nerfstudio.backends.sparse_rows import IDENTITY, SparseRowGradient, TableQuantizer
-from shacira_nerfstudio.backends.types import MarchSettings, Samples
+from shacira_nerfstudio.backends.types import MAX_LOG2_STRIDE, MarchSettings, Samples
 from shacira_nerfstudio.grid import GridSpec
 
 
@@ -91,7 +91,7 @@ class ReferenceBackend(Backend):
             allowed = log2_strides[cell[..., 0], cell[..., 1], cell[..., 2]]
             exponent = torch.zeros_like(allowed)
             covered = torch.zeros_like(keep)
-            for k in range(1, int(log2_strides.max()) + 1):
+            for k in range(1, MAX_LOG2_STRIDE + 1):
                 start, size = step - step % 2**k, 2**k
                 last = (start + size - 1).clamp_max(longest - 1)
                 u_sample = edge[:, start] + begin[:, None] * (size * settings.step_size)

@@ -101,7 +101,11 @@ class OccupancyGrid(nn.Module):
             value = opacity_fn(self._positions(part))
             # A cell may be drawn twice: keep the larger.
             self.opacity.scatter_reduce_(0, part, value, "amax")
-        limit = self.opacity[self.seen.view(-1)].mean().clamp_max(self.threshold if threshold is None else threshold)
+        limit = (
+            self.opacity[self.seen.view(-1)]
+            .mean()
+            .clamp_max(self.threshold if threshold is None else threshold)
+        )
         occupied = (self.opacity > limit).view_as(self.occupied) & self.seen
         if self.visible_from is not None:
             occupied &= self._visible_cells(self.visible_from)
@@ -111,12 +115,17 @@ class OccupancyGrid(nn.Module):
     @torch.no_grad()
     def log2_strides(self):
         import os
-        most = int(os.environ.get('X_STRIDE', '0'))
+
+        most = int(os.environ.get("X_STRIDE", "0"))
         if not most:
             return None
         version = (self.opacity._version, self.occupied)
-        if getattr(self, '_strides', None) is None or self._strides[0] != version[0] or self._strides[1] is not version[1]:
-            delta = float(os.environ.get('X_DELTA', '0.05'))
+        if (
+            getattr(self, "_strides", None) is None
+            or self._strides[0] != version[0]
+            or self._strides[1] is not version[1]
+        ):
+            delta = float(os.environ.get("X_DELTA", "0.05"))
             k = torch.log2(delta / self.opacity.clamp_min(1e-12)).floor().clamp(0, most)
             k[~self.occupied.view(-1)] = most
             self._strides = (*version, k.to(torch.uint8).view_as(self.occupied))

@@ -26,7 +26,8 @@ from shacira_nerfstudio.model.quantize import QuantizerName, get_quantizer
 from shacira_nerfstudio.model.rate_models import RateModelName, make_rate_model
 
 import os
-INITIAL_LOG_DENSITY = float(os.environ.get('X_INIT','-1'))
+
+INITIAL_LOG_DENSITY = float(os.environ.get("X_INIT", "-1"))
 _LEAST_SIZES = {"hidden_dim": 1, "geo_feat_dim": 1, "num_color_layers": 0, "appearance_dim": 0}
 
 

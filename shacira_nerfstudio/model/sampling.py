@@ -108,10 +108,15 @@ class AdaptiveSampling:
         every = self.options.occupancy_every * (2 if is_warm_up else 1)
         if step and step % every == 0:
             import os, math
+
             thr = self.options.occupancy_threshold
-            if 'X_RAMP' in os.environ:
-                a, b = (float(v) for v in os.environ['X_RAMP'].split(','))
-                lo = 0.5 * math.exp(float(os.environ['X_INIT'])) * scene.settings.train_march.step_size
+            if "X_RAMP" in os.environ:
+                a, b = (float(v) for v in os.environ["X_RAMP"].split(","))
+                lo = (
+                    0.5
+                    * math.exp(float(os.environ["X_INIT"]))
+                    * scene.settings.train_march.step_size
+                )
                 thr = lo * (thr / lo) ** min(max((step - a) / (b - a), 0), 1)
             scene.update_occupancy(everywhere=is_warm_up, threshold=thr)
 

@@ -69,14 +69,22 @@ LAST_DISTORTION = None
 
 def _distortion(sigmas, t_starts, t_ends, info, rays, settings):
     from shacira_nerfstudio.backends.geometry import spacing
+
     weights = sample_weights(sigmas, t_starts, t_ends, info)
     scale = 2 * settings.knee if settings.knee else settings.far
     a, b = spacing(t_starts, settings.knee) / scale, spacing(t_ends, settings.knee) / scale
     s = (a + b) / 2
+
     def before(v):
         c = torch.cat([v.new_zeros(1), v]).double().cumsum(0)
-        return (c[:-1] - c.index_select(0, torch.repeat_interleave(info[:, 0], info[:, 1], output_size=len(v)))).to(v.dtype)
-    each = 2 * weights * (s * before(weights) - before(weights * s)) + weights.square() * (b - a) / 3
+        return (
+            c[:-1]
+            - c.index_select(0, torch.repeat_interleave(info[:, 0], info[:, 1], output_size=len(v)))
+        ).to(v.dtype)
+
+    each = (
+        2 * weights * (s * before(weights) - before(weights * s)) + weights.square() * (b - a) / 3
+    )
     return each.sum() / len(info)
 
 
@@ -134,7 +142,8 @@ def render_train(
     sigmas, rgbs = backend.shade(latents, visible.density_outputs, features, rays, arrays.weights)
     color, accumulation, distance = backend.composite(sigmas, rgbs, t_starts, t_ends, info)
     import os
-    if float(os.environ.get('X_DIST','0')):
+
+    if float(os.environ.get("X_DIST", "0")):
         global LAST_DISTORTION
         LAST_DISTORTION = _distortion(sigmas, t_starts, t_ends, info, rays, settings)
     if observe is not None:

@@ -208,9 +208,11 @@ class ShaciraModel(Model):
             if metrics_dict is not None:
                 metrics_dict.update(self.compressor.rate_metrics(bits))
         import os
-        if self.training and float(os.environ.get('X_DIST','0')):
+
+        if self.training and float(os.environ.get("X_DIST", "0")):
             from shacira_nerfstudio.model import volrend
-            losses["distortion_loss"] = float(os.environ['X_DIST']) * volrend.LAST_DISTORTION
+
+            losses["distortion_loss"] = float(os.environ["X_DIST"]) * volrend.LAST_DISTORTION
         if self.training:
             self.loss_watch.note(losses)
         return losses
