@@ -94,9 +94,8 @@ class ReferenceBackend(Backend):
             for k in range(1, MAX_LOG2_STRIDE + 1):
                 start, size = step - step % 2**k, 2**k
                 last = (start + size - 1).clamp_max(longest - 1)
-                u_sample = edge[:, start] + begin[:, None] * (size * settings.step_size)
                 fits = keep[:, start] & (start + size <= num_steps[:, None])
-                fits &= spacing_inverse(u_sample, settings.knee) < t_max[:, None]
+                fits &= t_mid[:, last] < t_max[:, None]
                 for place in (start, (start + size // 2).clamp_max(longest - 1), last):
                     fits &= allowed[:, place] >= k
                 exponent = torch.where(fits & (step == start), k, exponent)

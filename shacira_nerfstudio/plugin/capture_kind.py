@@ -37,6 +37,11 @@ SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
         "sampling.steps_across_box": (768, 768, 768),
         "sampling.render_steps_across_box": (0, 0, 1536),
         "sampling.target_num_samples": (98304, 98304, 131072),
+        "sampling.occupancy_rise": (0.0, 0.0, 0.0),
+        "sampling.visibility_start": (1.0, 1.0, 1.0),
+        "sampling.max_stride": (1, 1, 1),
+        "networks.initial_log_density": (-1.0, -1.0, -1.0),
+        "distortion_loss_mult": (0.0, 0.0, 0.0),
     },
     # Contracted space is wide, so levels are finer; with one integer per entry it stays foggy.
     "place": {
@@ -49,6 +54,11 @@ SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
         "sampling.steps_across_box": (512, 512, 512),
         "sampling.render_steps_across_box": (0, 0, 0),
         "sampling.target_num_samples": (98304, 98304, 131072),
+        "sampling.occupancy_rise": (0.4, 0.4, 0.4),
+        "sampling.visibility_start": (0.3, 0.3, 0.3),
+        "sampling.max_stride": (16, 16, 16),
+        "networks.initial_log_density": (-5.0, -5.0, -5.0),
+        "distortion_loss_mult": (0.003, 0.003, 0.003),
     },
     "forward": {
         STEPS: (800, 1600, 12000),
@@ -60,6 +70,11 @@ SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
         "sampling.steps_across_box": (512, 512, 512),
         "sampling.render_steps_across_box": (0, 0, 0),
         "sampling.target_num_samples": (98304, 98304, 131072),
+        "sampling.occupancy_rise": (0.4, 0.4, 0.4),
+        "sampling.visibility_start": (0.3, 0.3, 0.3),
+        "sampling.max_stride": (16, 16, 16),
+        "networks.initial_log_density": (-5.0, -5.0, -5.0),
+        "distortion_loss_mult": (0.003, 0.003, 0.003),
     },
 }
 

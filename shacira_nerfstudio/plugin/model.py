@@ -24,6 +24,7 @@ from shacira_nerfstudio.compression.probe import psnr
 from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
 from shacira_nerfstudio.model.volrend import RenderedRays, blend_background
+from shacira_nerfstudio.option_ranges import settled
 from shacira_nerfstudio.plugin import bitstream
 from shacira_nerfstudio.plugin.callbacks import TrainingCallbacks
 from shacira_nerfstudio.plugin.capture_kind import choose_settings
@@ -158,9 +159,13 @@ class ShaciraModel(Model):
             image_indices=ray_bundle.camera_indices,
             observe_weights=self.sampling.observes_weights,
             limits=limits,
+            with_distortion=settled(self.config.distortion_loss_mult) > 0,
         )
         self.sampling.note_batch(len(origins), rendered)
-        return {**self._as_outputs(rendered), "cut": cut}
+        outputs = {**self._as_outputs(rendered), "cut": cut}
+        return outputs | (
+            {} if rendered.distortion is None else {"distortion": rendered.distortion}
+        )
 
     def _as_outputs(self, rendered: RenderedRays) -> dict[str, Tensor]:
         background = self.scene.settings.background.fill
@@ -202,17 +207,15 @@ class ShaciraModel(Model):
         if "cut" in outputs:
             loss = loss * (1 - outputs["cut"])[:, None]
         losses = {"rgb_loss": loss.mean()}
+        if "distortion" in outputs:
+            losses["distortion_loss"] = (
+                settled(self.config.distortion_loss_mult) * outputs["distortion"]
+            )
         bits = self.compressor.latent_bits() if self.training else None
         if bits is not None:
             losses["rate_loss"] = self.compressor.rate_loss(bits)
             if metrics_dict is not None:
                 metrics_dict.update(self.compressor.rate_metrics(bits))
-        import os
-
-        if self.training and float(os.environ.get("X_DIST", "0")):
-            from shacira_nerfstudio.model import volrend
-
-            losses["distortion_loss"] = float(os.environ["X_DIST"]) * volrend.LAST_DISTORTION
         if self.training:
             self.loss_watch.note(losses)
         return losses

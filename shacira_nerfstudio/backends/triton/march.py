@@ -152,12 +152,11 @@ def _merge(
         cell = _cell_at(t, ox, oy, oz, dx, dy, dz, G, AFFINE)
         fits = fits & (tl.load(occupancy_ptr + cell, mask=fits, other=0) != 0)
         fits = fits & (tl.load(strides_ptr + cell, mask=fits, other=0) >= k)
-        t = _spacing_inverse(edge + jitter * (size * step_size), knee, least, KNEE)
-        fits = fits & (t < t_max)
         for place in tl.static_range(2):
             other = start + (size // 2 if place == 0 else size - 1)
             edge = u_min + (other.to(tl.float64) + jitter) * step_size
             t = _spacing_inverse(edge + half_step, knee, least, KNEE)
+            fits = fits & (t < t_max)
             cell = _cell_at(t, ox, oy, oz, dx, dy, dz, G, AFFINE)
             fits = fits & (tl.load(strides_ptr + cell, mask=fits, other=0) >= k)
         exponent = tl.where(fits & (steps == start), k, exponent)

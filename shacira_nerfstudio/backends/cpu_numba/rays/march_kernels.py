@@ -118,10 +118,13 @@ def start_ray(
 
 @numba.njit(**EXACT)
 def _allows(
-    step, exponent, ox, oy, oz, dx, dy, dz, offset, strides, contracted, step_size, knee,
+    step, exponent, t_max, ox, oy, oz, dx, dy, dz, offset, strides, contracted, step_size, knee,
 ):  # fmt: skip
-    """Whether the cell in which a step's middle lies allows samples of 2^exponent steps."""
+    """Whether a step's middle lies before the end of the ray, in a cell that allows samples of
+    2^exponent steps."""
     t = _spacing_inverse(offset + step * step_size + 0.5 * step_size, knee)
+    if not t < t_max:
+        return False
     x, y, z, size = ox + t * dx, oy + t * dy, oz + t * dz, strides.shape[0]
     if contracted:
         x, y, z, _ = _contract(x, y, z)
@@ -130,8 +133,7 @@ def _allows(
 
 @numba.njit(**EXACT)
 def _stride_exponent(
-    step, last, most, jitter, t_max, ox, oy, oz, dx, dy, dz, offset, strides, contracted, step_size,
-    knee,
+    step, last, most, t_max, ox, oy, oz, dx, dy, dz, offset, strides, contracted, step_size, knee,
 ):  # fmt: skip
     """Log2 of how many steps the sample at ``step`` stands for, see :meth:`Backend.march`.
 
@@ -141,20 +143,19 @@ def _stride_exponent(
     exponent = most
     while exponent > 0:
         length = np.int64(1) << np.int64(exponent)
-        if step % length == 0 and step + length <= last:
-            edge = offset + step * step_size
-            if (
-                _spacing_inverse(edge + jitter * (length * step_size), knee) < t_max
-                and _allows(
-                    step + length // 2, exponent, ox, oy, oz, dx, dy, dz, offset, strides,
-                    contracted, step_size, knee,
-                )
-                and _allows(
-                    step + length - 1, exponent, ox, oy, oz, dx, dy, dz, offset, strides,
-                    contracted, step_size, knee,
-                )
-            ):  # fmt: skip
-                break
+        if (
+            step % length == 0
+            and step + length <= last
+            and _allows(
+                step + length // 2, exponent, t_max, ox, oy, oz, dx, dy, dz, offset, strides,
+                contracted, step_size, knee,
+            )
+            and _allows(
+                step + length - 1, exponent, t_max, ox, oy, oz, dx, dy, dz, offset, strides,
+                contracted, step_size, knee,
+            )
+        ):  # fmt: skip
+            break
         exponent -= 1
     return exponent
 
@@ -203,8 +204,8 @@ def walk(
             length = np.int64(1)
             if strides.size > 0 and strides[i, j, k] > 0:
                 exponent = _stride_exponent(
-                    step, last, np.int64(strides[i, j, k]), jitter, t_max, ox, oy, oz, dx, dy, dz,
-                    offset, strides, contracted, step_size, knee,
+                    step, last, np.int64(strides[i, j, k]), t_max, ox, oy, oz, dx, dy, dz, offset,
+                    strides, contracted, step_size, knee,
                 )  # fmt: skip
                 if exponent > 0:
                     length = np.int64(1) << exponent
