@@ -75,11 +75,12 @@ class FieldOperations(ABC):
             max_samples: At most so many samples per ray; 0 means no limit.
             limits: Where each ray begins and ends at the most, besides ``settings``.
             log2_strides: Log2 of the most steps that one sample may stand for in each cell, up to
-                :data:`MAX_LOG2_STRIDE`; none means that each step is a sample. Steps n 2^k to (n + 1) 2^k of a ray become one
-                sample, for the largest k that the cells of the first, the middle and the last of
-                them allow, if the first is in an occupied cell; it is looked at at ``jitter`` of
-                its length, so that all places between are. Sampling by density is what a grid of
-                opacities is for (Müller et al., 2022, Appendix E.1, skips by it only).
+                :data:`MAX_LOG2_STRIDE`; none means that each step is a sample. Steps n 2^k to
+                (n + 1) 2^k of a ray become one sample, for the largest k that the cells of the
+                first, the middle and the last of them allow, if the first is in an occupied cell.
+                It is looked at at ``jitter`` of its length, so that any place in it may be. What
+                Instant-NGP does with a bit per cell (Müller et al., 2022, Appendix E.1) this does
+                with a number.
         """
 
     @abstractmethod

@@ -163,9 +163,9 @@ class ShaciraModel(Model):
         )
         self.sampling.note_batch(len(origins), rendered)
         outputs = {**self._as_outputs(rendered), "cut": cut}
-        return outputs | (
-            {} if rendered.distortion is None else {"distortion": rendered.distortion}
-        )
+        if rendered.distortion is not None:
+            outputs["distortion"] = rendered.distortion
+        return outputs
 
     def _as_outputs(self, rendered: RenderedRays) -> dict[str, Tensor]:
         background = self.scene.settings.background.fill

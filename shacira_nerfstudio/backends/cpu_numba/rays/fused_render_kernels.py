@@ -154,9 +154,9 @@ def _finish(
 
 @numba.njit(**FUSED)
 def render(
-    origins, directions, u_mins, t_maxs, num_steps, jitter, features, gaps, strides, filled, contracted, low,
-    extent, step_size, knee, table, width, levels, mode, seed, num_outputs, params, density_layers,
-    color_layers, first_chunk, early_stop, min_weight, color, transmittance, distance, last, begin,
+    origins, directions, u_mins, t_maxs, num_steps, jitter, features, gaps, strides, filled,
+    contracted, low, extent, step_size, knee, table, width, levels, mode, seed, num_outputs, params,
+    density_layers, color_layers, first_chunk, early_stop, min_weight, color, transmittance, distance, last, begin,
     end,
 ):  # fmt: skip
     """Renders rays begin:end. See :meth:`Backend.render` and `march_kernels.march`.
@@ -176,8 +176,8 @@ def render(
     """
     num_rays, size = end - begin, widest(color_layers) * TILE
     state = start(
-        origins, directions, u_mins, t_maxs, num_steps, jitter, filled, strides.size > 0, contracted,
-        low, extent, step_size, knee, begin, end,
+        origins, directions, u_mins, t_maxs, num_steps, jitter, filled, strides.size > 0,
+        contracted, low, extent, step_size, knee, begin, end,
     )  # fmt: skip
     x = np.empty((3, BATCH_SAMPLES), np.float32)
     z = np.empty((len(levels) * width, BATCH_SAMPLES), np.float32)

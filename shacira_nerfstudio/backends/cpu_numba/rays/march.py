@@ -58,7 +58,8 @@ class EmptySpace:
         self, occupancy: Tensor, settings: MarchSettings, log2_strides: Tensor | None = None
     ) -> tuple[Any, ...]:
         """Occupancy and settings as kernels take them: :func:`empty_gaps`, log2 of strides (none if
-        every step is a sample), :func:`filled_bounds`, whether space is contracted, lower corner and size of the box, step size and knee."""
+        every step is a sample), :func:`filled_bounds`, whether space is contracted, lower corner
+        and size of the box, step size and knee."""
         latest = self._latest
         if latest is None or latest[0] is not occupancy or latest[1] != occupancy._version:
             cells = occupancy.contiguous().numpy().view(np.bool_)
