@@ -156,8 +156,8 @@ def _finish(
 def render(
     origins, directions, u_mins, t_maxs, num_steps, jitter, features, gaps, strides, filled,
     contracted, low, extent, step_size, knee, table, width, levels, mode, seed, num_outputs, params,
-    density_layers, color_layers, first_chunk, early_stop, min_weight, color, transmittance, distance, last, begin,
-    end,
+    density_layers, color_layers, first_chunk, early_stop, min_weight, color, transmittance,
+    distance, last, begin, end,
 ):  # fmt: skip
     """Renders rays begin:end. See :meth:`Backend.render` and `march_kernels.march`.
 
