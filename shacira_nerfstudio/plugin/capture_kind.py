@@ -88,12 +88,16 @@ class Choice:
     values: dict[str, Any]
     """What ``auto`` became, by dotted names of the model's options."""
 
-    def line(self, quality: str, num_steps: int) -> str:
-        """One line for people."""
+    def line(self, quality: str, length: str) -> str:
+        """One line for people.
+
+        Args:
+            length: Of training.
+        """
         shown = {k.rpartition(".")[2]: v for k, v in self.values.items() if k != "capture"}
         settings = [f"{name} {_short(value)}" for name, value in shown.items()]
         return (
-            f"Capture of kind {self.kind} ({self.reason}), quality {quality}, {num_steps} steps: "
+            f"Capture of kind {self.kind} ({self.reason}), quality {quality}, {length}: "
             f"{', '.join(settings) or 'all as asked for'}. Each is an option of ns-train, and "
             "--pipeline.model.capture names another kind."
         )

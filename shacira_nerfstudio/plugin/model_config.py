@@ -83,6 +83,11 @@ class ShaciraModelConfig(ModelConfig):
     """What training aims at, by the time that an object takes on two cores: draft (laid out for 5
     minutes), normal (15 minutes) or max (90 minutes). Together with the kind of capture it says
     what auto means, and how many steps are trained where max-num-iterations is 0."""
+    max_minutes: float = 0.0
+    """Minutes that training may take, instead of a number of steps: all that happens at a fraction
+    of training follows the clock then, and the run ends in good order when the time is over, or at
+    max-num-iterations if that comes first. Only the time in training steps counts. The same command
+    then gives another file each time. 0 counts steps."""
     capture: Literal["auto", "object", "place", "forward"] = "auto"
     """Kind of capture, which says what auto means elsewhere: an object that ends at a box, a place
     that reaches to infinity, or the same from cameras that all face forward. auto looks at pixels
@@ -126,11 +131,8 @@ class ShaciraModelConfig(ModelConfig):
         """Raises one ValueError for all numbers that are out of range."""
         groups = ("grid", "networks", "quantizer", "rate", "sampling", "schedule")
         ranges = {"rate_lambda": "[0, inf)", "target_size_kb": "[0, inf)"}
-        ranges |= {
-            "distortion_loss_mult": "[0, inf)",
-            "target_psnr": "[0, inf)",
-            "eval_num_rays_per_chunk": "[1, inf)",
-        }
+        ranges |= {"target_psnr": "[0, inf)", "distortion_loss_mult": "[0, inf)"}
+        ranges |= {"eval_num_rays_per_chunk": "[1, inf)", "max_minutes": "[0, inf)"}
         problems = out_of_range(self, ranges)
         for name in groups:
             group = getattr(self, name)
