@@ -30,6 +30,7 @@ SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
     "object": {
         STEPS: (1400, 4600, 18000),
         "contraction": ("affine", "affine", "affine"),
+        "grid.num_levels": (16, 16, 16),
         "grid.latent_dim": (1, 1, 1),
         "grid.log2_hashmap_size": (17, 18, 19),
         "grid.max_res": (512, 1024, 1024),
@@ -47,6 +48,7 @@ SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
     "place": {
         STEPS: (800, 1600, 12000),
         "contraction": ("contracted", "contracted", "contracted"),
+        "grid.num_levels": (12, 12, 16),
         "grid.latent_dim": (2, 2, 2),
         "grid.log2_hashmap_size": (18, 19, 20),
         "grid.max_res": (1024, 2048, 2048),
@@ -63,6 +65,7 @@ SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
     "forward": {
         STEPS: (800, 1600, 12000),
         "contraction": ("contracted", "contracted", "contracted"),
+        "grid.num_levels": (12, 12, 16),
         "grid.latent_dim": (2, 2, 2),
         "grid.log2_hashmap_size": (18, 19, 20),
         "grid.max_res": (1024, 2048, 2048),

@@ -86,7 +86,7 @@ def build_scene(
     quantizer = get_quantizer(config.quantizer.mode)
     field = RadianceField.create(
         GridSpec.create(
-            num_levels=grid.num_levels,
+            num_levels=settled(grid.num_levels),
             base_res=grid.base_res,
             max_res=settled(grid.max_res),
             log2_hashmap_size=settled(grid.log2_hashmap_size),
