@@ -66,7 +66,7 @@ def decoder_source(page: Path = PAGE) -> str:
 
 def _scripts(page: Path, file_name: str) -> str:
     # Compressed, the decoder takes 19 kB of the page's 60 instead of 54. A worker starts from a text
-    # that is made while the page loads in any case.
+    # that is made when the page loads in any case.
     decoder = gzip.compress(decoder_source(page).encode(), mtime=0)
     constants = {
         "FILE_NAME": file_name,
