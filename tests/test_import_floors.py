@@ -59,7 +59,7 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "viser": ("viewer",),
     "tyro": ("cli", "plugin.export_command"),
     "OpenEXR": ("scenes",),
-    "PIL": ("scenes", "plugin", "cli"),
+    "PIL": ("scenes", "plugin", "viewer", "cli"),
     "rich": ("plugin", "bench.throughput", "cli.demo"),
     "yaml": ("plugin",),
 }
@@ -67,7 +67,7 @@ FORBIDDEN = {"pickle"}
 HEAVY = ("torch", "numba", "nerfstudio")
 ABSENT = {  # importing the module, after those above it, must not load the packages
     **dict.fromkeys(["codec", "scenes.rtmv", "scenes.demo_scene", "cli.main"], HEAVY),
-    **dict.fromkeys(["bench.sweep", "plugin.export_command"], HEAVY),
+    **dict.fromkeys(["bench.sweep", "plugin.export_command", "viewer.view"], HEAVY),
     **dict.fromkeys(["backends", "model.scene", "compression.pack"], HEAVY[1:]),
 }
 
