@@ -19,7 +19,7 @@ from shacira_nerfstudio.codec import PackedScene, decode_scene, truncate
 from shacira_nerfstudio.compression.pack import unpack_scene
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.output_files import only_writer
-from shacira_nerfstudio.plugin.export_folder import check_export_folder, write_export_folder
+from shacira_nerfstudio.plugin.export_files import check_export_folder, write_export_folder
 from shacira_nerfstudio.plugin.stored_cameras import SCENE_NAME, use_stored_cameras
 
 DEFAULT_DATAPARSER = "nerfstudio-data"
