@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from shacira_nerfstudio.cli import bench_commands, file_commands, run_commands
+from shacira_nerfstudio.cli import bench_commands, file_commands, html_command, run_commands
 from shacira_nerfstudio.cli.command_union import command_union
 from shacira_nerfstudio.plugin.export_command import ExportShacira
 
@@ -22,6 +22,7 @@ COMMANDS: dict[str, Any] = {
     "verify": file_commands.Verify,
     "truncate": file_commands.Truncate,
     "render": file_commands.Render,
+    "html": html_command.Html,
     "eval": run_commands.Eval,
     "decompress": file_commands.Decompress,
     "diff": file_commands.Diff,
