@@ -123,11 +123,13 @@ class ViewerPanel(nn.Module):
     def note(self, metrics: Mapping[str, Any]) -> None:
         """Takes the metrics of a training step; shows them now and then, if there is a viewer."""
         self._progress.note(metrics)
-        if self.about.is_shown and time.monotonic() >= self._due:
+        if not self.about.is_shown:
+            return
+        trainer = self.control.viewer.trainer
+        is_last = trainer.step + 1 >= trainer.config.max_num_iterations
+        if is_last or time.monotonic() >= self._due:
             self._due = time.monotonic() + _REFRESH_S
-            trainer = self.control.viewer.trainer
-            step = 0 if trainer is None else trainer.step
-            self.about.show(self._progress.text(self._model[0].compressor, step))
+            self.about.show(self._progress.text(self._model[0].compressor, trainer.step))
 
     def _set_rate(self, element: Any) -> None:
         compressor, rate = self._model[0].compressor, max(float(element.value), 0.0)
