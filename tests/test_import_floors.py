@@ -49,7 +49,7 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "jaxtyping": ("backends", "model", "compression"),
     "torchmetrics": ("plugin.metrics",),
     "torchvision": ("plugin.metrics",),
-    "matplotlib": ("bench.report.plot_png",),
+    "matplotlib": ("bench.report.plot_png", "viewer.pictures"),
     "zstandard": ("bench.fp16_baseline", "bench.rival_coders"),
     "torchac": ("bench.rival_coders",),
     "nerfstudio": ("plugin", "bench.throughput.nerfstudio_side"),
@@ -59,7 +59,7 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "viser": ("viewer",),
     "tyro": ("cli", "plugin.export_command"),
     "OpenEXR": ("scenes",),
-    "PIL": ("scenes", "plugin", "viewer", "cli"),
+    "PIL": ("scenes", "plugin", "cli", "viewer"),
     "rich": ("plugin", "bench.throughput", "cli.demo"),
     "yaml": ("plugin",),
 }

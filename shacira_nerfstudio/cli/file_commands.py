@@ -28,15 +28,46 @@ class Info:
     """The .shacira file."""
     json: bool = False
     """Print JSON instead of a table."""
+    plot: Path | None = None
+    """PNG file to draw: bytes by part and by level."""
+    strip: Path | None = None
+    """PNG file to draw: what each level adds to the view of a stored camera, and its bytes."""
+    camera: int = 0
+    """Which of the stored cameras --strip looks through, from 0."""
     allow_truncated: bool = False
     """Accept a file whose end is missing, as far as its last whole level."""
 
     def main(self) -> int:
         from shacira_nerfstudio.codec import describe
 
-        description = describe(self.file.read_bytes(), allow_truncated=self.allow_truncated)
+        for path in (self.plot, self.strip):
+            if path is not None:
+                check_output_file(path)
+        data = self.file.read_bytes()
+        description = describe(data, allow_truncated=self.allow_truncated)
+        if self.plot is not None:
+            from shacira_nerfstudio.viewer.pictures.byte_plot import write_byte_plot
+
+            write_byte_plot(self.plot, description, _printable(self.file.name))
+        if self.strip is not None:
+            self._write_strip(self.strip, data, description)
         print(as_json(description) if self.json else _info_text(description))
         return 0
+
+    def _write_strip(self, path: Path, data: bytes, description: dict[str, Any]) -> None:
+        from shacira_nerfstudio.backends import get_backend
+        from shacira_nerfstudio.codec import decode_scene
+        from shacira_nerfstudio.compression.pack import stored_cameras, unpack_scene
+        from shacira_nerfstudio.viewer.pictures.level_strip import write_level_strip
+
+        packed = decode_scene(data, allow_truncated=self.allow_truncated)
+        cameras = stored_cameras(packed.cameras)
+        if not 0 <= self.camera < len(cameras):
+            found = f"--camera {self.camera}" if cameras else "no camera in it"
+            raise ValueError(f"expected one of {len(cameras)} cameras of {self.file}, got {found}")
+        scene = unpack_scene(packed, get_backend("auto", "cpu"))
+        title = _printable(self.file.name)
+        write_level_strip(path, scene, cameras[self.camera], description, title=title)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.output_files import only_writer
 from shacira_nerfstudio.plugin.capture_kind import choose_settings
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
-from shacira_nerfstudio.plugin.export_folder import check_export_folder, write_export_folder
+from shacira_nerfstudio.plugin.export_files import check_export_folder, write_export_folder
 from shacira_nerfstudio.plugin.stored_cameras import SCENE_NAME, use_stored_cameras
 
 DEFAULT_DATAPARSER = "nerfstudio-data"

@@ -108,6 +108,7 @@ class ShaciraModel(Model):
         backend = self.scene.encoding.backend
         self._show(unpack_scene(packed, backend, device=str(self.device)))
         self.file_scene, self.file_bytes = packed, bytes_by_part(data)
+        self.viewer_panel = ViewerPanel(self)
 
     def get_extra_state(self) -> Tensor:
         """What steering remembers, then the seconds of training and the number of steps that is
@@ -162,7 +163,7 @@ class ShaciraModel(Model):
         if ray_bundle.nears is not None and ray_bundle.fars is not None:
             limits = torch.cat([ray_bundle.nears, ray_bundle.fars], -1)
         if not self.training:
-            return self._as_outputs(self.scene.render_rays(origins, directions, limits=limits))
+            return self._outputs_to_look_at(origins, directions, limits)
         rendered, cut = self.scene.train_rays(
             origins,
             directions,
@@ -176,6 +177,17 @@ class ShaciraModel(Model):
         if rendered.distortion is not None:
             outputs["distortion"] = rendered.distortion
         return outputs
+
+    def _outputs_to_look_at(
+        self, origins: Tensor, directions: Tensor, limits: Tensor | None
+    ) -> dict[str, Tensor]:
+        look = self.viewer_panel.look()
+        if look is None:
+            return self._as_outputs(self.scene.render_rays(origins, directions, limits=limits))
+        view = self.viewer_panel.view(look)
+        outputs = self._as_outputs(view.render_rays(origins, directions, limits=limits))
+        bits = self.viewer_panel.bits(look, origins, directions, limits=limits)
+        return outputs if bits is None else {"rgb": outputs["rgb"], "bits": bits, **outputs}
 
     def _as_outputs(self, rendered: RenderedRays) -> dict[str, Tensor]:
         background = self.scene.settings.background.fill
@@ -228,6 +240,8 @@ class ShaciraModel(Model):
                 metrics_dict.update(self.compressor.rate_metrics(bits))
         if self.training:
             self.loss_watch.note(losses)
+            if metrics_dict is not None:
+                self.viewer_panel.note(metrics_dict)
         return losses
 
     def get_image_metrics_and_images(
