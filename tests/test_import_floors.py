@@ -54,7 +54,7 @@ HOSTS = ("plugin", "pictures", "viewer")
 HOME = {  # any other third-party package -> the only modules that may import it
     "numpy": ("",),
     "torch": ("backends", "model", "compression", *HOSTS, *TORCH_BENCHES),
-    "jaxtyping": ("backends", "model", "compression", "viewer"),
+    "jaxtyping": ("backends", "model", "compression", "viewer", "plugin.surface_outputs"),
     "torchmetrics": ("plugin.metrics",),
     "torchvision": ("plugin.metrics",),
     "matplotlib": ("bench.report.plot_png",),

@@ -180,8 +180,9 @@ class PointCloud:
         packed, scene = open_scene(self.file, self.device, allow_truncated=self.allow_truncated)
         cameras = cameras_in(packed, self.file)
         if self.orbit:
-            path = orbit(cameras, ORBIT_VIEWS, lambda camera: typical_depth(scene, camera))
-            cameras = list(path.cameras)
+            cameras = orbit(
+                cameras, ORBIT_VIEWS, lambda camera: typical_depth(scene, camera)
+            ).cameras
         cloud = sample_points(
             scene,
             cameras,

@@ -30,7 +30,7 @@ class Frame:
     """What the rays of a picture met; on the CPU."""
 
     color: Float[Tensor, "H W 3"]
-    """From 0 to 1; on the scene's background unless stated otherwise."""
+    """On the scene's background, or a crop box's own; from 0 to 1."""
     depth: Float[Tensor, "H W"]
     """Expected distance along the ray, world units; where the ray ends if it met nothing."""
     accumulation: Float[Tensor, "H W"]
@@ -38,14 +38,11 @@ class Frame:
 
 
 @torch.no_grad()
-def render_frame(
-    scene: RadianceScene, camera: Camera, crop: CropBox | None = None, *, is_cut_out: bool = False
-) -> Frame:
+def render_frame(scene: RadianceScene, camera: Camera, crop: CropBox | None = None) -> Frame:
     """Renders one picture; its colours are those of :meth:`RadianceScene.render_view`.
 
     Args:
         crop: Shows what lies within it only, on its own background.
-        is_cut_out: Colours are those of what was met alone, black where that is nothing.
     """
     height, width = camera.height, camera.width
     color, rest, at = torch.empty(height * width, 3), torch.empty(height * width, 2), 0
@@ -55,9 +52,7 @@ def render_frame(
         for part in zip(*(r.to(scene.device).split(_CHUNK) for r in rays), strict=True):
             limits = None if crop is None else crop.limits(*part)
             rendered = scene.render_rays(*part, limits=limits)
-            if is_cut_out:
-                seen = rendered.color / rendered.accumulation.clamp_min(1e-6)[:, None]
-            elif crop is None:
+            if crop is None:
                 seen = scene.settings.background.behind(rendered)
             else:
                 behind = rendered.color.new_tensor(crop.background)
