@@ -149,7 +149,9 @@ class PointCloud:
     output: Annotated[Path, arg(aliases=("-o",))]
     """The file to write, NAME.ply: binary, in the scene's coordinates."""
     num_points: int = 1_000_000
-    """Number of points; 27 bytes each."""
+    """Number of points; 27 bytes each, as splats 68."""
+    splats: bool = False
+    """Write flat Gaussian splats, for SuperSplat and other programs that show no plain points."""
     orbit: bool = False
     """Look from an orbit around the scene instead of from the stored cameras."""
     remove_outliers: bool = True
@@ -173,10 +175,12 @@ class PointCloud:
         from shacira_nerfstudio.viewer.ply import BYTES_PER_POINT, ply_bytes
         from shacira_nerfstudio.viewer.point_cloud import sample_points
         from shacira_nerfstudio.viewer.scene_files import cameras_in, open_scene
+        from shacira_nerfstudio.viewer.splats import BYTES_PER_SPLAT, splat_bytes
 
         if self.output.suffix.lower() != ".ply":
             raise ValueError(f"expected a file NAME.ply to write, got {self.output}")
-        check_output_file(self.output, BYTES_PER_POINT * self.num_points)
+        each = BYTES_PER_SPLAT if self.splats else BYTES_PER_POINT
+        check_output_file(self.output, each * self.num_points)
         packed, scene = open_scene(self.file, self.device, allow_truncated=self.allow_truncated)
         cameras = cameras_in(packed, self.file)
         if self.orbit:
@@ -191,7 +195,8 @@ class PointCloud:
             remove_outliers=self.remove_outliers,
             reach=self.reach,
         )
-        size = write_file(self.output, ply_bytes(cloud, "points of a .shacira scene"))
+        as_bytes = splat_bytes if self.splats else ply_bytes
+        size = write_file(self.output, as_bytes(cloud, "of a .shacira scene"))
         content = {"file": str(self.output), "num_points": len(cloud), "bytes": size}
         text = f"{self.output}: {len(cloud):,} points, {size:,} bytes"
         print(as_json(content) if self.json else text)

@@ -162,7 +162,7 @@ def up_axis(poses: Float[Array, "N 3 4"]) -> Float[Array, " 3"]:
     # Cameras stand upright, or look down, more often than on their heads or up.
     toward = float(axis @ upward + 0.5 * axis @ back)
     length = float(np.linalg.norm(upward))
-    agrees = abs(axis @ upward) >= 0.7 * length or length < 0.3
+    agrees = abs(axis @ upward) >= 0.5 * length or length < 0.3
     if shares[1] >= _LEAST_SPREAD and shares[0] < 0.5 * shares[1] and agrees and abs(toward) > 1e-6:
         return axis * np.sign(toward)
     return _unit(upward) if length > 1e-6 else np.array([0.0, 0.0, 1.0])

@@ -129,6 +129,7 @@ def _points_of(
         positions[hits].cpu().numpy(),
         normals.cpu().numpy(),
         (colors.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy(),
+        rendered.depth[hits].cpu().numpy(),
     )
 
 

@@ -13,11 +13,14 @@ def cloud(count=7):
     normals = random.normal(size=(count, 3)).astype(np.float32)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     colors = random.integers(0, 256, (count, 3), np.uint8)
-    return PointCloud(random.normal(size=(count, 3)).astype(np.float32), normals, colors)
+    positions = random.normal(size=(count, 3)).astype(np.float32)
+    return PointCloud(positions, normals, colors, np.linalg.norm(positions, axis=1))
 
 
 def test_the_bytes():
-    one = PointCloud(np.float32([[1, 2, -3]]), np.float32([[0, 0, 1]]), np.uint8([[7, 8, 9]]))
+    one = PointCloud(
+        np.float32([[1, 2, -3]]), np.float32([[0, 0, 1]]), np.uint8([[7, 8, 9]]), np.ones(1)
+    )
     head, _, body = ply_bytes(one, "a comment").partition(b"end_header\n")
     assert head.decode() == (
         "ply\nformat binary_little_endian 1.0\ncomment a comment\nelement vertex 1\n"
