@@ -40,6 +40,7 @@ from shacira_nerfstudio.plugin.scene_settings import (
     scene_settings,
     trains_on_random_background,
 )
+from shacira_nerfstudio.plugin.surface_outputs import OutputsWithNormals, cut_out
 from shacira_nerfstudio.plugin.viewer_panel import ViewerPanel
 
 _LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
@@ -163,7 +164,8 @@ class ShaciraModel(Model):
         if ray_bundle.nears is not None and ray_bundle.fars is not None:
             limits = torch.cat([ray_bundle.nears, ray_bundle.fars], -1)
         if not self.training:
-            return self._outputs_to_look_at(origins, directions, limits)
+            outputs = self._outputs_to_look_at(origins, directions, limits)
+            return OutputsWithNormals(outputs, self.scene, origins, directions)
         rendered, cut = self.scene.train_rays(
             origins,
             directions,
@@ -203,6 +205,10 @@ class ShaciraModel(Model):
             "accumulation": rendered.accumulation[:, None],
             "depth": rendered.depth[:, None],
         }
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
+        """Colours without background, and opacity."""
+        return cut_out(outputs, output_name, self.scene.settings.background.fill)
 
     def get_metrics_dict(self, outputs: Any, batch: Any) -> dict[str, Any]:
         image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
