@@ -193,7 +193,7 @@ def test_fewer_levels_are_those_of_the_library(show, reference):
 def test_gaps_are_distances_to_the_next_occupied_cell(show):
     page = show(random_scene())
     cells = np.random.default_rng(0).random((7, 9, 5)) < 0.03
-    script = "([resolution, cells]) => Array.from(emptyGaps({resolution, cells: Uint8Array.from(cells)}))"
+    script = "([resolution, flat]) => [...emptyGaps({resolution, cells: Uint8Array.from(flat)})]"
     for occupied in (cells, np.zeros_like(cells)):
         found = page.evaluate(script, [list(cells.shape), occupied.flatten().astype(int).tolist()])
         places = np.argwhere(occupied)

@@ -69,7 +69,8 @@ class Page {
     byId("cameras").hidden = this.scene.cameras.length === 0;
     for (const button of document.querySelectorAll("[data-show]")) button.onclick = () => this.show(button.dataset.show);
     const levels = byId("levels");
-    levels.max = levels.value = this.state.numLevels;
+    levels.max = this.state.numLevels;
+    levels.value = levels.max;
     levels.oninput = () => {
       this.options.numLevels = +levels.value;
       this.painter.changed({ isMoving: true });

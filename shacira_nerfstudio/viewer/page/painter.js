@@ -4,6 +4,9 @@
 
 const MOVING_MS = 33, BATCH_MS = 25, REST_MS = 160;
 const LEAST_SHARE = 1 / 64;  // of the window's pixels while moving, however slow the GPU is
+// As the library renders: length of steps, weight from which a sample gets a colour of its own, share
+// of the levels, transmittance at which a ray ends if that is above the scene's.
+const FULL = { stepScale: 1, minWeight: 1 / 1024, levels: 1, minThrough: 0 };
 // While moving: how fine, and what that takes of the time of FULL, roughly.
 const MOVING = [
   { quality: FULL, cost: 1 },

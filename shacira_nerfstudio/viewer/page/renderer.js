@@ -3,9 +3,6 @@
 
 const VERTEX_SHADER = "void main() { gl_Position = vec4(gl_VertexID == 1 ? 3 : -1, gl_VertexID == 2 ? 3 : -1, 0, 1); }";
 const SHOWN = { color: 0, depth: 1, opacity: 2, numbers: 3 };
-// What is drawn where: full detail as the library renders it, and what is good enough while moving.
-const MIN_WEIGHT = 1 / 1024;
-const FULL = { stepScale: 1, minWeight: MIN_WEIGHT, levels: 1, minThrough: 0 };
 
 class Renderer {
   constructor(canvas) {
