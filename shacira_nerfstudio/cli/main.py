@@ -10,7 +10,13 @@ from typing import Any
 
 import tyro
 
-from shacira_nerfstudio.cli import bench_commands, file_commands, html_command, run_commands
+from shacira_nerfstudio.cli import (
+    bench_commands,
+    file_commands,
+    html_command,
+    render_commands,
+    run_commands,
+)
 from shacira_nerfstudio.cli.command_union import command_union
 from shacira_nerfstudio.plugin.export_command import ExportShacira
 
@@ -21,8 +27,9 @@ COMMANDS: dict[str, Any] = {
     "info": file_commands.Info,
     "verify": file_commands.Verify,
     "truncate": file_commands.Truncate,
-    "render": file_commands.Render,
+    "render": render_commands.Render,
     "html": html_command.Html,
+    "pointcloud": render_commands.PointCloud,
     "eval": run_commands.Eval,
     "decompress": file_commands.Decompress,
     "diff": file_commands.Diff,
@@ -60,8 +67,11 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
-    # What follows a preset belongs to the host's parser, not to this one.
+    # What follows a preset or a data parser belongs to the host's parser, not to this one.
     ours, rest = (args[:2], args[2:]) if args[:1] == ["train"] else (args, [])
+    if args[:1] == ["eval"]:
+        ours, rest = run_commands.split_dataparser(args[1:])
+        ours = ["eval", *ours]
     command = tyro.cli(
         command_union(COMMANDS),
         prog="shacira",
@@ -70,6 +80,8 @@ def _run(args: list[str]) -> int:
     )
     if isinstance(command, run_commands.Train):
         command.arguments = tuple(rest)
+    elif isinstance(command, run_commands.Eval):
+        command.dataparser = tuple(rest)
     return command.main() or 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ from shacira_nerfstudio.plugin.scene_settings import (
     scene_settings,
     trains_on_random_background,
 )
+from shacira_nerfstudio.plugin.surface_outputs import OutputsWithNormals, cut_out
 from shacira_nerfstudio.plugin.viewer_panel import ViewerPanel
 
 _LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
@@ -65,6 +66,8 @@ class ShaciraModel(Model):
         checkpoint."""
         self.file_scene: PackedScene | None = None
         """That file's content; None for a float checkpoint."""
+        self.on_view: Callable[[Tensor, Tensor, Mapping[str, float]], None] | None = None
+        """Gets truth and picture, [H, W, 3] each, and metrics of each view that is evaluated."""
         self.viewer_panel = ViewerPanel(self)
 
     def _show(self, scene: RadianceScene, *, is_random: bool = False) -> None:
@@ -166,7 +169,8 @@ class ShaciraModel(Model):
     ) -> dict[str, Tensor]:
         look = self.viewer_panel.look()
         if look is None:
-            return self._as_outputs(self.scene.render_rays(origins, directions, limits=limits))
+            outputs = self._as_outputs(self.scene.render_rays(origins, directions, limits=limits))
+            return OutputsWithNormals(outputs, self.scene, origins, directions)
         view = self.viewer_panel.view(look)
         outputs = self._as_outputs(view.render_rays(origins, directions, limits=limits))
         bits = self.viewer_panel.bits(look, origins, directions, limits=limits)
@@ -186,6 +190,10 @@ class ShaciraModel(Model):
             "accumulation": rendered.accumulation[:, None],
             "depth": rendered.depth[:, None],
         }
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
+        """Colours without background, and opacity."""
+        return cut_out(outputs, output_name, self.scene.settings.background.fill)
 
     def get_metrics_dict(self, outputs: Any, batch: Any) -> dict[str, Any]:
         image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
@@ -229,6 +237,8 @@ class ShaciraModel(Model):
         predicted = outputs["rgb"]
         truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
         metrics = self.image_metrics(predicted, truth, batch.get("mask"))
+        if self.on_view is not None:
+            self.on_view(truth, predicted, metrics)
         if self.file_bytes:
             metrics["bytes"] = float(sum(self.file_bytes.values()))
         elif self.scene.encoding.is_quantized:
