@@ -76,7 +76,7 @@ FORBIDDEN = {"pickle"}
 HEAVY = ("torch", "numba", "nerfstudio")
 ABSENT = {  # importing the module, after those above it, must not load the packages
     **dict.fromkeys(["codec", "scenes.rtmv", "scenes.demo_scene", "cli.main"], HEAVY),
-    **dict.fromkeys(["bench.sweep", "plugin.export_command"], HEAVY),
+    **dict.fromkeys(["bench.sweep", "plugin.export_command", "viewer.view"], HEAVY),
     **dict.fromkeys(["backends", "model.scene", "compression.pack"], HEAVY[1:]),
 }
 

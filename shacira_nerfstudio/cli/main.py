@@ -16,6 +16,7 @@ from shacira_nerfstudio.cli import (
     html_command,
     render_commands,
     run_commands,
+    view_command,
 )
 from shacira_nerfstudio.cli.command_union import command_union
 from shacira_nerfstudio.plugin.export_command import ExportShacira
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Any] = {
     "verify": file_commands.Verify,
     "truncate": file_commands.Truncate,
     "render": render_commands.Render,
+    "view": view_command.View,
     "html": html_command.Html,
     "pointcloud": render_commands.PointCloud,
     "eval": run_commands.Eval,

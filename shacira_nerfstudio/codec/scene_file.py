@@ -67,7 +67,7 @@ def encode_scene(
         models = choose_models(symbols, coding) if use_contexts else one_class
         sections.append((LEVEL_TAG, encode_level(symbols, coding, models, fast=fast)))
     data = pack_sections(sections)
-    _check_size(scene.grid, scene.latent_dim, scene.num_coded_levels, len(data), MAX_ENTRIES)
+    check_size(scene.grid, scene.latent_dim, scene.num_coded_levels, len(data), MAX_ENTRIES)
     return data
 
 
@@ -115,7 +115,7 @@ def read_file(
     """:func:`decode_scene` with the sections it was made from."""
     data = memoryview(data).cast("B")
     sections = unpack_sections(data, allow_truncated=allow_truncated, known=KNOWN)
-    payloads, levels = _sort_sections(sections)
+    payloads, levels = sort_sections(sections)
     fields = DecodedFields(len(data), fast)
     for row in SECTIONS:
         if row.tag in payloads:
@@ -128,7 +128,7 @@ def read_file(
         raise SceneFormatError("HEAD", f"1 to {grid.num_levels} levels present", num_stored)
     if len(levels) > num_stored or not levels or (len(levels) < num_stored and not allow_truncated):
         raise SceneFormatError(LEVEL_TAG, f"{num_stored} levels", len(levels))
-    _check_size(grid, latent_dim, len(levels), len(data), max_entries)
+    check_size(grid, latent_dim, len(levels), len(data), max_entries)
     contexts = CodingContext(grid, fields.values.get("occupancy"), latent_dim, fast=fast)
     symbols, level_parts, num_reached = _decode_levels(levels, grid, latent_dim, contexts, fast)
     if len(levels) == num_stored:
@@ -163,9 +163,10 @@ def _decode_levels(
     return symbols, level_parts, num_reached
 
 
-def _check_size(
+def check_size(
     grid: GridSpec, latent_dim: int, num_levels: int, file_bytes: int, max_entries: int
 ) -> None:
+    """Refuses what a file of so many bytes may not ask for, before anything is allocated."""
     if grid.num_entries > max_entries:
         raise SceneFormatError(
             "GRID",
@@ -185,7 +186,7 @@ def _check_size(
             )
 
 
-def _sort_sections(sections: list[Section]) -> tuple[dict[str, memoryview], list[memoryview]]:
+def sort_sections(sections: list[Section]) -> tuple[dict[str, memoryview], list[memoryview]]:
     """Sections of the table by tag, and the levels; checks order and what is missing."""
     known = [section for section in sections if section.tag in KNOWN]
     levels = [section.payload for section in known if section.tag == LEVEL_TAG]
