@@ -13,15 +13,19 @@ from shacira_nerfstudio.compression.options import (
     ScheduleOptions,
 )
 from shacira_nerfstudio.model.sampling import SamplingOptions
-from shacira_nerfstudio.option_ranges import out_of_range
+from shacira_nerfstudio.option_ranges import out_of_range, settled
 
 GROUPS = [GridOptions, QuantizerOptions, RateOptions, ScheduleOptions, SamplingOptions]
 
 
 def numbers(options):
-    """Names of the fields that hold numbers."""
-    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-    return {name for name, value in values.items() if type(value) in (int, float)}
+    """Names of the fields that hold numbers, or will."""
+    values = {f.name: (f.type, getattr(options, f.name)) for f in dataclasses.fields(options)}
+    return {
+        name
+        for name, (kind, value) in values.items()
+        if type(value) in (int, float) or kind == "int | Auto"
+    }
 
 
 @pytest.mark.parametrize("group", [*GROUPS, CompressionOptions], ids=lambda group: group.__name__)
@@ -56,6 +60,15 @@ def test_intervals(interval, inside, outside):
     for value in outside:
         found = out_of_range(Options(value), {"value": interval})
         assert found == [f"value in {interval}, got {value}"]
+
+
+def test_a_number_may_be_left_open_only_where_that_is_the_default():
+    assert out_of_range(GridOptions(max_res="auto"), {"max_res": "[2, 9]"}) == []
+    with pytest.raises(TypeError):
+        out_of_range(GridOptions(num_levels="auto"), {"num_levels": "[1, 9]"})
+    assert settled(3) == 3 and settled(0) == 0
+    with pytest.raises(ValueError, match="chosen by now"):
+        settled("auto")
 
 
 def test_compression_names_all_that_is_wrong():

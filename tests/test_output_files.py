@@ -153,7 +153,7 @@ def test_targets_are_looked_at_before_the_work(file, tmp_path, monkeypatch, caps
         ["render", str(file), "--output-dir", lost],
         ["demo-scene", "--output-dir", lost],
         ["demo", "--output-dir", lost],
-        ["train", "normal", "--output-dir", lost],
+        ["train", "shacira-mid", "--output-dir", lost],
         ["bench", "codec", str(file), "--output", lost],
         ["bench", "rd", str(file), "--output", lost],
         ["bench", "throughput", "--data", str(tmp_path), "--output", lost],

@@ -56,7 +56,7 @@ from shacira_nerfstudio.cli import demo, main
 from shacira_nerfstudio.plugin.presets import find_preset, load_preset
 home = pathlib.Path(shacira_nerfstudio.__file__).parent
 assert home == pathlib.Path({str(installed)!r}) / "shacira_nerfstudio", home
-for name in ("draft", "normal", "max", "ngp"):
+for name in ("shacira-mid", "ngp"):
     assert load_preset(find_preset(name))
 assert load_preset(demo.PRESET)["max_num_iterations"] > 0
 file = {str(GOLDEN)!r}

@@ -69,8 +69,12 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
+    ours, rest = args, []
     # What follows a preset or a data parser belongs to the host's parser, not to this one.
-    ours, rest = (args[:2], args[2:]) if args[:1] == ["train"] else (args, [])
+    if args[:1] == ["train"]:
+        has_preset = not args[1:2] or args[1] in ("-h", "--help") or not args[1].startswith("-")
+        count = 2 if has_preset else 1
+        ours, rest = args[:count], args[count:]
     if args[:1] == ["eval"]:
         ours, rest = run_commands.split_dataparser(args[1:])
         ours = ["eval", *ours]

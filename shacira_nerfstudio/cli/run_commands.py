@@ -153,13 +153,15 @@ def split_dataparser(args: list[str]) -> tuple[list[str], list[str]]:
 
 @dataclass
 class Train:
-    """Train with a preset: `shacira train PRESET`, then whatever `ns-train shacira` takes."""
+    """Train as `ns-train shacira` does, whose options follow: `shacira train --data SCENE`, or
+    `shacira train PRESET --data SCENE`. --quality Q is short for --pipeline.model.quality Q; by the
+    time that they take for an object on two cores: draft (laid out for 5 minutes), normal (15
+    minutes), max (90 minutes)."""
 
-    preset: tyro.conf.Positional[Path]
-    """Name of a preset, or a YAML file of dotted keys. By the time that they take for an object on
-    two cores: draft (laid out for 5 minutes), normal (15 minutes), max (90 minutes)."""
+    preset: tyro.conf.Positional[Path | None] = None
+    """Name of a preset, or a YAML file of dotted keys; none by default."""
     arguments: tyro.conf.Suppress[tuple[str, ...]] = ()
-    """What follows the preset on the command line."""
+    """What follows on the command line."""
 
     def main(self) -> int:
         from shacira_nerfstudio.plugin.presets import train

@@ -83,9 +83,15 @@ class Compressor:
         """
         self._pack, self._batches, self._psnr = pack, batches, psnr
         self.size_meter = SizeMeter(pack)
-        self.schedule = TrainingSchedule.from_options(
+        self.schedule = self._last_schedule = TrainingSchedule.from_options(
             self.options, num_steps, num_entries=self.encoding.grid.num_entries
         )
+
+    def set_num_steps(self, num_steps: int) -> None:
+        """Plans another number of steps, before a step; no less of the run may then be done than
+        before."""
+        if num_steps != self.schedule.num_steps:
+            self.schedule = self.schedule.with_num_steps(num_steps)
 
     @property
     def encoding(self) -> LatentHashEncoding:
@@ -101,17 +107,21 @@ class Compressor:
 
     def before_step(self, step: int) -> None:
         """Sets what this step trains with."""
-        encoding, schedule = self.encoding, self.schedule
+        encoding, schedule, before = self.encoding, self.schedule, self._last_schedule
+        self._last_schedule = schedule
         encoding.set_quantizer(*schedule.quantizer_at(step))
         encoding.trained_levels = schedule.num_levels_at(
             step, encoding.grid.num_levels, seed=torch.initial_seed()
         )
         self._field.quantize_weights = schedule.quantizes_weights(step)
         if encoding.is_quantized:
-            self._refresh(is_due=schedule.refreshes_rates(step))
-        if step == schedule.first_trim_step:
+            # What begins at a fraction of training begins at the first step that is past it, though
+            # the number of steps may have changed since the last one.
+            changes = step and schedule.quantizer_at(step)[0] != before.quantizer_at(step - 1)[0]
+            self._refresh(is_due=schedule.refreshes_rates(step) or bool(changes))
+        if schedule.trims(step) and not before.trims(step - 1):
             self._trim_first()
-        if step == schedule.rdo_step:
+        if schedule.freezes_latents(step) and not before.freezes_latents(step - 1):
             self._optimise()
         encoding.latents.requires_grad_(not schedule.freezes_latents(step))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from shacira_nerfstudio.model.quantize import get_quantizer
-from shacira_nerfstudio.option_ranges import out_of_range, refuse
+from shacira_nerfstudio.option_ranges import Auto, out_of_range, refuse
 
 BYTES_PER_KB = 1000
 
@@ -23,13 +23,14 @@ class GridOptions:
     """Levels of the grid."""
     base_res: int = 16
     """Vertices per axis of the coarsest level."""
-    max_res: int = 1024
-    """Vertices per axis of the finest level."""
-    log2_hashmap_size: int = 18
-    """Log2 of the largest table of a level; larger holds more detail, costs memory and bytes."""
-    latent_dim: int = 1
+    max_res: int | Auto = "auto"
+    """Vertices per axis of the finest level; auto follows the capture and the quality."""
+    log2_hashmap_size: int | Auto = "auto"
+    """Log2 of the largest table of a level; larger holds more detail, costs memory and bytes. auto
+    follows the capture and the quality."""
+    latent_dim: int | Auto = "auto"
     """Integers per entry. 2 describes photographs of a real place far better and trains a quarter
-    slower; for an object on a plain background 1 does as well."""
+    slower; for an object on a plain background 1 does as well. auto follows the capture."""
     features_per_level: int = 4
     """Features that the latent decoder makes of them."""
     decoder_per_level: bool = True

@@ -6,6 +6,7 @@ schedulers, which write numpy scalars that newer torch refuses to load, are not 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -79,6 +80,11 @@ class TrainingSchedule:
             level_dropout=rate.level_dropout,
         )
 
+    def with_num_steps(self, num_steps: int) -> TrainingSchedule:
+        """The same fractions of another number of steps."""
+        quantizer = dataclasses.replace(self.quantizer, num_steps=num_steps)
+        return dataclasses.replace(self, num_steps=num_steps, quantizer=quantizer)
+
     def __post_init__(self) -> None:
         if not 0 <= self.level_dropout < 1:
             raise ValueError(f"expected level_dropout in [0, 1), got {self.level_dropout}")
@@ -98,6 +104,10 @@ class TrainingSchedule:
     def rdo_step(self) -> int:
         """First step whose latents are final."""
         return math.ceil(self.rdo_start * self.num_steps)
+
+    def trims(self, step: int) -> bool:
+        """Whether a file that is too large has been cut by then, or is right before this step."""
+        return step >= self.first_trim_step
 
     def freezes_latents(self, step: int) -> bool:
         """Whether latents are final by then."""

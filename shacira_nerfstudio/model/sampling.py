@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from shacira_nerfstudio.model.scene import RadianceScene
 from shacira_nerfstudio.model.volrend import RenderedRays
+from shacira_nerfstudio.option_ranges import Auto, settled
 
 MARCHED_PER_VISIBLE = 3.0
 """Marched samples cost a look-up without gradient; a step takes at most so many times its visible
@@ -23,13 +24,13 @@ class SamplingOptions:
     """Distance at which rays begin, scene units."""
     far_plane: float = 1000.0
     """Distance at which rays end, scene units."""
-    steps_across_box: int = 768
+    steps_across_box: int | Auto = "auto"
     """March steps along the diagonal of the box, or of all of contracted space; more is finer and
-    slower."""
-    render_steps_across_box: int = 0
+    slower. auto follows the capture."""
+    render_steps_across_box: int | Auto = "auto"
     """The same for what is rendered after training, and by whoever opens the file: finer steps than
     those of training, whose places are random, show sharp scenes better. 0 takes those of
-    training."""
+    training; auto follows the capture and the quality."""
     occupancy_resolution: int = 128
     """Occupancy cells per axis; a multiple of 32 marches fastest."""
     occupancy_every: int = 16
@@ -46,9 +47,9 @@ class SamplingOptions:
     cell stay as well."""
     early_stop: float = 1.0e-4
     """Transmittance at which a ray ends."""
-    target_num_samples: int = 96 << 10
+    target_num_samples: int | Auto = "auto"
     """Visible samples per training step; the number of rays adapts to it. 0 keeps the data
-    manager's number."""
+    manager's number; auto follows the capture and the quality."""
     max_num_rays: int = 1 << 16
     """Most rays per training step."""
     max_samples_per_ray: int = 1024
@@ -91,6 +92,11 @@ class AdaptiveSampling:
         if empties_invisible:
             scene.occupancy.visible_from = self.options.visibility_threshold
 
+    @property
+    def adapts_num_rays(self) -> bool:
+        """Whether steps take as many rays as fill their batch."""
+        return settled(self.options.target_num_samples) > 0
+
     def note_batch(self, num_rays: int, rendered: RenderedRays) -> None:
         """Notes what the batch of a step cost."""
         self.num_rays = num_rays
@@ -105,10 +111,10 @@ class AdaptiveSampling:
 
     def adapt_num_rays(self) -> None:
         """Takes more rays, or fewer, from the next step on."""
-        if not (self.options.target_num_samples and self.num_marched):
+        if not (self.adapts_num_rays and self.num_marched):
             return
         cost = max(self.num_visible, self.num_marched / MARCHED_PER_VISIBLE)
-        wanted = self.num_rays * self.options.target_num_samples / max(cost, 1)
+        wanted = self.num_rays * settled(self.options.target_num_samples) / max(cost, 1)
         # Half way only: the count of one batch is noisy.
         wanted = 0.5 * (self.num_rays + min(wanted, 4.0 * self.num_rays))
         self.num_rays = int(min(max(wanted, 64), self.options.max_num_rays))

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Protocol
 
 import torch
+import yaml
 from nerfstudio.engine.callbacks import (
     TrainingCallback,
     TrainingCallbackAttributes,
     TrainingCallbackLocation,
 )
+from nerfstudio.engine.trainer import Trainer
 from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.utils.misc import step_check
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 from torch import Tensor
 
 from shacira_nerfstudio.codec import PackedScene
 from shacira_nerfstudio.compression.compressor import Compressor
 from shacira_nerfstudio.compression.probe import ProbeRays, probe_psnr
+from shacira_nerfstudio.compression.time_budget import TimeBudget
 from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
+from shacira_nerfstudio.output_files import write_file
+from shacira_nerfstudio.plugin.capture_kind import Choice, num_steps_of
 from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.loss_watch import LossWatch
@@ -29,15 +37,20 @@ from shacira_nerfstudio.plugin.probe_rays import steering_rays
 from shacira_nerfstudio.plugin.run_metadata import run_metadata
 from shacira_nerfstudio.plugin.scene_settings import mark_unseen_cells
 
+_MANY_STEPS = 1_000_000
+
 
 class TrainedModel(Protocol):
     """What is asked of a model."""
 
     config: ShaciraModelConfig
+    choice: Choice
     scene: RadianceScene
     compressor: Compressor
     sampling: AdaptiveSampling
     loss_watch: LossWatch
+    time_budget: TimeBudget
+    planned_num_steps: int
     dataset: DatasetMetadata
     renderer_rgb: RGBRenderer
 
@@ -61,14 +74,47 @@ class TrainingCallbacks:
             name: float(group["optimizer"].lr) for name, group in trainer.config.optimizers.items()
         }
         self.learning_rates: dict[str, float] = {}
+        num_steps = self._settle(trainer)
         model.scene.encoding.backend.prepare_training()
         model.compressor.attach(
-            trainer.config.max_num_iterations,
+            num_steps,
             pack=self._pack,
             batches=self._batch_colors,
             psnr=self._probe_psnr,
         )
         mark_unseen_cells(model.scene, model.dataset.cameras)
+
+    def _settle(self, trainer: Trainer) -> int:
+        """Says what was chosen for this run, and saves it.
+
+        Returns:
+            The number of steps, as it is planned.
+        """
+        model, config = self._model, trainer.config
+        is_new = bool(model.choice.values) or not config.max_num_iterations
+        by_quality, minutes = num_steps_of(model.config), model.config.max_minutes
+        # With a clock the host is left to run on until it is stopped.
+        config.max_num_iterations = config.max_num_iterations or (
+            _MANY_STEPS if minutes else by_quality
+        )
+        num_steps = config.max_num_iterations
+        if minutes:
+            num_steps = min(num_steps, model.planned_num_steps or by_quality)
+        if is_new and not trainer.local_rank:
+            length = f"{minutes:g} minutes" if minutes else f"{num_steps} steps"
+            line = model.choice.line(model.config.quality, length)
+            CONSOLE.print(escape(line), highlight=False)
+        if is_new:
+            self._save_config()
+        return num_steps
+
+    def _save_config(self) -> None:
+        """Saves the run's configuration again: the host does so before data and model are
+        there."""
+        config = self._trainer.config
+        saved = config.get_base_dir() / "config.yml"
+        if saved.exists() and not self._trainer.local_rank:
+            write_file(saved, yaml.dump(config))
 
     def as_list(self) -> list[TrainingCallback]:
         """For the host."""
@@ -80,17 +126,24 @@ class TrainingCallbacks:
 
     def before_step(self, step: int) -> None:
         """Sets quantisers, learning rates and the number of rays of this step."""
-        model, schedule = self._model, self._model.compressor.schedule
+        model, budget = self._model, self._model.time_budget
+        budget.begin_step()
+        if budget.is_limited:
+            num_steps = budget.plan(step, model.compressor.schedule.num_steps)
+            model.compressor.set_num_steps(min(num_steps, self._trainer.config.max_num_iterations))
+        schedule = model.compressor.schedule
         model.sampling.watch(
             model.scene,
             observes_weights=schedule.observes_weights(step),
             empties_invisible=schedule.empties_invisible(step),
         )
+        begin = time.perf_counter()
         model.compressor.before_step(step)
+        if model.compressor.options.has_target:  # the last cut takes as long as earlier ones
+            seconds = time.perf_counter() - begin
+            budget.reserved_seconds = max(budget.reserved_seconds, seconds)
         self._set_learning_rates(schedule.lr_factor(step))
-        if model.config.sampling.target_num_samples and isinstance(
-            self._manager, ShaciraDataManager
-        ):
+        if model.sampling.adapts_num_rays and isinstance(self._manager, ShaciraDataManager):
             self._manager.set_num_rays(model.sampling.num_rays)
 
     def _set_learning_rates(self, factor: float) -> None:
@@ -107,8 +160,10 @@ class TrainingCallbacks:
         The host (1.1.5) would train a resumed run for ``max_num_iterations`` steps more; here that
         number is the whole, as in its main branch, so that the schedule is the run's own.
         """
-        model, num_steps = self._model, self._model.compressor.schedule.num_steps
-        trainer = self._trainer
+        model, trainer = self._model, self._trainer
+        if model.time_budget.is_over:
+            model.compressor.set_num_steps(min(step + 1, model.compressor.schedule.num_steps))
+        num_steps = model.compressor.schedule.num_steps
         saves = step_check(step, trainer.config.steps_per_save) or step + 1 >= num_steps
         model.loss_watch.check(
             step, trainer.checkpoint_dir, saves=model.scene.parameters() if saves else None
@@ -118,8 +173,12 @@ class TrainingCallbacks:
         if step + 1 == num_steps:
             model.compressor.finish()
         if step + 1 >= num_steps:
-            self._trainer.stop_training = True
+            trainer.stop_training = True
+            if model.time_budget.is_limited:
+                trainer.config.max_num_iterations = num_steps
+                self._save_config()
         model.sampling.adapt_num_rays()
+        model.time_budget.end_step()
 
     # ── what the compressor asks for ──
 
@@ -127,6 +186,7 @@ class TrainingCallbacks:
         meta = run_metadata(
             self._trainer.config,
             self._trainer.step,
+            num_steps=self._model.compressor.schedule.num_steps,
             rate_lambda=self._model.compressor.rate_lambda,
             num_train_images=len(self._manager.train_dataset),
         )

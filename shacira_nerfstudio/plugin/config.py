@@ -52,7 +52,7 @@ def _adam(lr: float) -> dict:
 shacira_method = MethodSpecification(
     config=TrainerConfig(
         method_name="shacira",
-        max_num_iterations=2000,
+        max_num_iterations=0,  # what quality and capture take
         steps_per_save=500,
         steps_per_eval_batch=0,
         # An image of a phone has as many rays as hundreds of training steps: on request only.

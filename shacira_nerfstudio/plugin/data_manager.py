@@ -27,7 +27,6 @@ from nerfstudio.data.datamanagers.base_datamanager import (
 )
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.pixel_samplers import PatchPixelSampler, PixelSampler
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
@@ -113,14 +112,15 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
             raise InputError(f"expected training images in {self.config.data}, found none")
         refuse(camera_faults(outputs))
         dataset = super().create_train_dataset()
-        self.capture = find_object(outputs)
-        if self.capture is not None:
+        found = find_object(outputs)
+        if found is not None:
             DatasetMetadata(
                 alpha_color=(1.0, 1.0, 1.0),
                 cameras=dataset.cameras,
                 is_bounded=True,
-                object_box=self.capture.box,
-                reason=self.capture.reason,
+                object_box=found.box,
+                is_cut_out=True,
+                reason=found.reason,
             ).put_into(dataset.metadata)
         return dataset
 
@@ -135,11 +135,6 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
         at."""
         whole = self.train_dataset
         self._check_pictures()
-        if self.capture is not None and self.test_mode == "val":  # once, where it is decided
-            CONSOLE.print(
-                f"{self.capture.reason}; other choices are --pipeline.model.contraction, "
-                "--pipeline.model.fit-box and --pipeline.model.background-color"
-            )
         self.eight_bit = EightBitDataset(
             self.train_dataparser_outputs, self.config.camera_res_scale_factor
         )

@@ -24,6 +24,8 @@ class DatasetMetadata:
     """Whether all that images show lies inside the scene's box; None where unknown."""
     object_box: Box | None = None
     """A cube around the object that pictures with alpha show, tighter than the scene's box."""
+    is_cut_out: bool = False
+    """Whether pixels show an object of which the data parser knows nothing."""
     reason: str = ""
     """Why this is so, where pixels decided: for people."""
 

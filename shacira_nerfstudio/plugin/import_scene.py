@@ -20,6 +20,8 @@ from shacira_nerfstudio.codec import PackedScene, decode_scene, truncate
 from shacira_nerfstudio.compression.pack import unpack_scene
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.output_files import only_writer
+from shacira_nerfstudio.plugin.capture_kind import choose_settings
+from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.export_files import check_export_folder, write_export_folder
 from shacira_nerfstudio.plugin.stored_cameras import SCENE_NAME, use_stored_cameras
 
@@ -98,6 +100,8 @@ def _describe_model(config: TrainerConfig, scene: PackedScene) -> None:
     model.contraction = rendering.contraction
     if rendering.background != "color":
         model.background_color = rendering.background
+    is_bounded = rendering.contraction == "affine"
+    choose_settings(model, DatasetMetadata(is_bounded=is_bounded))
 
 
 def named_dataparser(scene: PackedScene) -> str:

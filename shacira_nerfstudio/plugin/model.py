@@ -21,11 +21,13 @@ from shacira_nerfstudio.codec.file_tools import bytes_by_part
 from shacira_nerfstudio.compression.compressor import Compressor
 from shacira_nerfstudio.compression.pack import pack_scene, repack_scene, unpack_scene
 from shacira_nerfstudio.compression.probe import psnr
+from shacira_nerfstudio.compression.time_budget import TimeBudget
 from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
 from shacira_nerfstudio.model.volrend import RenderedRays, blend_background
 from shacira_nerfstudio.plugin import bitstream
 from shacira_nerfstudio.plugin.callbacks import TrainingCallbacks
+from shacira_nerfstudio.plugin.capture_kind import choose_settings
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.export_options import MAX_CAMERAS
 from shacira_nerfstudio.plugin.host_cameras import cameras_to_store, thin_cameras
@@ -51,14 +53,18 @@ class ShaciraModel(Model):
     def populate_modules(self) -> None:
         super().populate_modules()
         config = self.config
-        config.check()
         self.dataset = DatasetMetadata.of(self.kwargs.get("metadata"))
+        self.choice = choose_settings(config, self.dataset)
+        config.check()
         settings = scene_settings(config, self.scene_box, self.dataset)
         backend = get_backend(config.backend, self.kwargs.get("device", "cpu"))
         scene = build_scene(config, settings, backend, num_images=self.num_train_data)
         self._show(scene, is_random=trains_on_random_background(config, self.dataset))
         self.sampling = AdaptiveSampling(config.sampling)
         self.loss_watch = LossWatch()
+        self.time_budget = TimeBudget(60 * config.max_minutes)
+        self.planned_num_steps = 0
+        """Of the run that is resumed; 0 for a new one."""
         self.callbacks: TrainingCallbacks | None = None
         self.image_metrics = ImageMetrics(use_lpips=config.use_lpips)
         self.file_bytes: dict[str, int] = {}
@@ -107,11 +113,17 @@ class ShaciraModel(Model):
         self.viewer_panel = ViewerPanel(self)
 
     def get_extra_state(self) -> Tensor:
-        """What steering remembers."""
-        return self.compressor.steering.state
+        """What steering remembers, then the seconds of training and the number of steps that is
+        planned, 0 where there is no plan."""
+        callbacks = self.callbacks
+        num_steps = 0 if callbacks is None else self.compressor.schedule.num_steps
+        clock = torch.tensor([self.time_budget.seconds, num_steps])
+        return torch.cat([self.compressor.steering.state, clock])
 
     def set_extra_state(self, state: Tensor) -> None:
-        self.compressor.steering.state = state
+        self.compressor.steering.state = state[:-2]
+        self.time_budget.resume(state[-2].item())
+        self.planned_num_steps = int(state[-1])
 
     def pack(
         self,

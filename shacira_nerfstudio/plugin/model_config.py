@@ -5,6 +5,7 @@ The paths of these classes are part of every saved `config.yml`; they do not mov
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -18,7 +19,9 @@ from shacira_nerfstudio.compression.options import (
     ScheduleOptions,
 )
 from shacira_nerfstudio.model.sampling import SamplingOptions
-from shacira_nerfstudio.option_ranges import out_of_range, refuse
+from shacira_nerfstudio.option_ranges import Auto, out_of_range, refuse
+
+Corners = tuple[float, float, float, float, float, float]
 
 
 @dataclass
@@ -29,8 +32,8 @@ class NetworksConfig:
     """Width of both networks."""
     geo_feat_dim: int = 15
     """Channels from the density to the colour network."""
-    num_color_layers: int = 1
-    """Hidden layers of the colour network."""
+    num_color_layers: int | Auto = "auto"
+    """Hidden layers of the colour network; auto follows the quality."""
     sh_degree: int = 4
     """Bands of spherical harmonics for view directions, 1 to 4."""
     appearance_dim: int = 0
@@ -72,10 +75,26 @@ class ShaciraModelConfig(ModelConfig):
     """Quality that the file should have, in dB on views it is trained on (held-out views are
     usually a little worse): rate_lambda moves likewise, for the smallest file. 0 leaves rate_lambda
     as it is; it cannot be combined with target_size_kb."""
+    quality: Literal["draft", "normal", "max"] = "normal"
+    """What training aims at, by the time that an object takes on two cores: draft (laid out for 5
+    minutes), normal (15 minutes) or max (90 minutes). Together with the kind of capture it says
+    what auto means, and how many steps are trained where max-num-iterations is 0."""
+    max_minutes: float = 0.0
+    """Minutes that training may take, instead of a number of steps: all that happens at a fraction
+    of training follows the clock then, and the run ends in good order when the time is over, or at
+    max-num-iterations if that comes first. Only the time in training steps counts. The same command
+    then gives another file each time. 0 counts steps."""
+    capture: Literal["auto", "object", "place", "forward"] = "auto"
+    """Kind of capture, which says what auto means elsewhere: an object that ends at a box, a place
+    that reaches to infinity, or the same from cameras that all face forward. auto looks at pixels
+    (images with alpha that is used, or put on a colour by the data parser, show an object) and at
+    cameras."""
     contraction: Literal["auto", "affine", "contracted"] = "auto"
-    """affine ends the scene at its box, contracted reaches to infinity; auto takes affine for
-    captures of an object (images with alpha that is used, or put on a colour by the data parser)
-    and contracted otherwise."""
+    """affine ends the scene at its box, contracted reaches to infinity; auto takes affine for an
+    object and contracted otherwise."""
+    box: Corners | Auto = "auto"
+    """Lower, then upper corner of the box, x y z each in the units of the data parser's cameras;
+    auto takes the data parser's box, or see fit_box."""
     fit_box: bool = True
     """End an affine scene at a box around what pictures with alpha show, instead of at the data
     parser's box; only where the data parser has no background colour."""
@@ -106,10 +125,16 @@ class ShaciraModelConfig(ModelConfig):
         groups = ("grid", "networks", "quantizer", "rate", "sampling", "schedule")
         ranges = {"rate_lambda": "[0, inf)", "target_size_kb": "[0, inf)"}
         ranges |= {"target_psnr": "[0, inf)", "eval_num_rays_per_chunk": "[1, inf)"}
+        ranges |= {"max_minutes": "[0, inf)"}
         problems = out_of_range(self, ranges)
         for name in groups:
             group = getattr(self, name)
             problems += out_of_range(group, group.RANGES, prefix=f"{name}.")
+        if self.box != "auto" and not all(
+            -math.inf < low < high < math.inf
+            for low, high in zip(self.box[:3], self.box[3:], strict=True)
+        ):
+            problems.append(f"box with its lower corner first, got {self.box}")
         refuse(problems)
 
     def compression_options(self) -> CompressionOptions:

@@ -9,9 +9,10 @@ follows on the command line overrides it. Keys: ``model.*`` and ``datamanager.*`
 from __future__ import annotations
 
 import re
+import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -19,6 +20,7 @@ from shacira_nerfstudio.output_files import check_output_dir
 
 PRESETS = Path(__file__).parents[1] / "presets"
 """Those that come with the package."""
+QUALITY_FLAG = "--pipeline.model.quality"
 _CHECKPOINT = re.compile(r"step-\d+\.ckpt")
 _SCALARS = (bool, int, float, str)
 
@@ -67,7 +69,10 @@ def find_preset(name: Path | str, folder: Path = Path()) -> Path:
     if file.is_file() or not ours.is_file():
         if not file.is_file():
             names = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
-            raise FileNotFoundError(f"expected a preset of {names} or a YAML file, got {file}")
+            raise FileNotFoundError(
+                f"expected a preset of {names} or a YAML file, got {file}; draft, normal and max "
+                f"are given as {QUALITY_FLAG}"
+            )
         return file
     return ours
 
@@ -100,21 +105,37 @@ def save_preset(path: Path, values: dict[str, Any]) -> None:
 
 
 def check_options(values: dict[str, Any], where: Path | str) -> None:
-    """Raises ValueError unless the method has an option of that name and type for every key."""
+    """Raises ValueError unless the method has an option of that name and type for every key; one
+    whose default is ``auto`` takes what it may become."""
     from shacira_nerfstudio.plugin.config import shacira_method
 
     for key, value in values.items():
         head = key.split(".", 1)[0]
         node: Any = shacira_method.config
         node = node.pipeline if head in ("model", "datamanager") else node
+        owner = node
         try:
             for name in key.split("."):
+                owner = node
                 node = node[name] if isinstance(node, dict) else getattr(node, name)
         except (AttributeError, KeyError) as error:
             raise ValueError(f"{where}: expected an option of the method, found {key!r}") from error
-        if node is not None and type(value) is not type(node):
-            kinds = f"{type(node).__name__} for {key}, found {value!r}"
-            raise ValueError(f"{where}: expected a value of type {kinds}")
+        kinds = _kinds_of(owner, key.rpartition(".")[2], node)
+        if node is not None and type(value) not in kinds:
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise ValueError(
+                f"{where}: expected a value of type {names} for {key}, found {value!r}"
+            )
+
+
+def _kinds_of(owner: Any, name: str, default: Any) -> list[type]:
+    """Types that an option takes."""
+    if default != "auto":
+        return [type(default)]
+    hint = get_type_hints(type(owner))[name]
+    choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    kinds = [str if get_origin(choice) is Literal else choice for choice in choices]
+    return [kind for kind in kinds if kind in _SCALARS]
 
 
 def _looks_like_number(text: str) -> bool:
@@ -135,16 +156,18 @@ def preset_flags(values: dict[str, Any]) -> list[str]:
     return flags
 
 
-def train(preset: Path, arguments: Sequence[str]) -> None:
-    """Runs `ns-train shacira` with a preset.
+def train(preset: Path | None, arguments: Sequence[str]) -> None:
+    """Runs `ns-train shacira`, with a preset if there is one.
 
     Args:
         preset: A file, or the name of one of the package's presets.
-        arguments: Further flags, then a data parser with its flags, as after `ns-train shacira`.
+        arguments: Further flags, then a data parser with its flags, as after `ns-train shacira`;
+            ``--quality`` may stand among them.
     """
     import sys
 
-    flags = preset_flags(load_preset(find_preset(preset)))
+    flags = [] if preset is None else preset_flags(load_preset(find_preset(preset)))
+    arguments = [re.sub(r"^--quality(?=$|=)", QUALITY_FLAG, argument) for argument in arguments]
     check_output_dir(_value_of("--output-dir", arguments) or "outputs")
     load_dir = _value_of("--load-dir", arguments)
     if load_dir is not None:

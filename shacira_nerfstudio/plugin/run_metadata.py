@@ -11,12 +11,18 @@ from shacira_nerfstudio import __version__
 
 
 def run_metadata(
-    config: TrainerConfig, step: int, *, rate_lambda: float, num_train_images: int
+    config: TrainerConfig,
+    step: int,
+    *,
+    rate_lambda: float,
+    num_train_images: int,
+    num_steps: int | None = None,
 ) -> dict[str, str | int]:
     """Of a run after a step.
 
     Args:
         rate_lambda: Weight of the rate by then.
+        num_steps: Of the whole run; by default what its configuration says.
     """
     pipeline: Any = config.pipeline
     model, parser = pipeline.model, pipeline.datamanager.dataparser
@@ -26,7 +32,7 @@ def run_metadata(
         "tool": f"shacira_nerfstudio {__version__}",
         "method": str(config.method_name),
         "step": step,
-        "max_num_iterations": config.max_num_iterations,
+        "max_num_iterations": num_steps or config.max_num_iterations,
         "rate_lambda": f"{rate_lambda:.4g}",
         **{name: f"{target:g}" for name, target in targets.items() if target},
         "quantizer": model.quantizer.mode,

@@ -1,4 +1,4 @@
-"""From a configuration and a data set to a scene: what `auto` means."""
+"""From a configuration, in which all is chosen, and a data set to a scene."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from shacira_nerfstudio.model.occupancy import OccupancyGrid, seen_cells
 from shacira_nerfstudio.model.quantize import get_quantizer
 from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField
 from shacira_nerfstudio.model.scene import Background, RadianceScene, SceneSettings
+from shacira_nerfstudio.option_ranges import settled
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.host_cameras import pinholes
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
@@ -24,33 +25,32 @@ from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 def scene_settings(
     config: ShaciraModelConfig, scene_box: Any, dataset: DatasetMetadata
 ) -> SceneSettings:
-    """Decides what the configuration leaves to the data.
+    """Where rays are marched, and what lies behind.
 
     Args:
         scene_box: The host's, in scene units.
     """
     sampling, contraction = config.sampling, config.contraction
     if contraction == "auto":
-        is_bounded = dataset.is_bounded
-        is_bounded = dataset.alpha_color is not None if is_bounded is None else is_bounded
-        contraction = "affine" if is_bounded else "contracted"
+        raise ValueError("expected a contraction to be chosen by now, got auto")
     low, high = (tuple(float(v) for v in corner) for corner in scene_box.aabb.tolist())
-    if contraction == "affine" and config.fit_box and dataset.object_box is not None:
-        low, high = dataset.object_box
+    if config.box != "auto":
+        low, high = config.box[:3], config.box[3:]
     half = max(b - a for a, b in zip(low, high, strict=True)) / 2
     # The diagonal of the cube that is marched through: Instant-NGP takes 1024 steps across it. Of
     # contracted space that cube is twice as wide as the box.
     width = 2 * half * (2 if contraction == "contracted" else 1)
+    num_steps = settled(sampling.steps_across_box)
     march = MarchSettings(
         contraction=contraction,
         box=(low, high),  # pyright: ignore[reportArgumentType]
         near=sampling.near_plane,
         far=sampling.far_plane,
-        step_size=width * math.sqrt(3) / sampling.steps_across_box,
+        step_size=width * math.sqrt(3) / num_steps,
         # Steps grow from where a camera at the border of the box has passed its centre.
         knee=0.0 if contraction == "affine" else 2 * half,
     )
-    finer = sampling.render_steps_across_box or sampling.steps_across_box
+    finer = settled(sampling.render_steps_across_box) or num_steps
     return SceneSettings(
         train_march=march,
         render_march=replace(march, step_size=width * math.sqrt(3) / finer),
@@ -80,27 +80,27 @@ def build_scene(
 ) -> RadianceScene:
     """The scene that training starts from."""
     grid, networks, rate = config.grid, config.networks, config.rate
+    latent_dim = settled(grid.latent_dim)
     quantizer = get_quantizer(config.quantizer.mode)
     field = RadianceField.create(
         GridSpec.create(
             num_levels=grid.num_levels,
             base_res=grid.base_res,
-            max_res=grid.max_res,
-            log2_hashmap_size=grid.log2_hashmap_size,
+            max_res=settled(grid.max_res),
+            log2_hashmap_size=settled(grid.log2_hashmap_size),
         ),
         FieldShape(
             hidden_dim=networks.hidden_dim,
             geo_feat_dim=networks.geo_feat_dim,
-            num_color_layers=networks.num_color_layers,
+            num_color_layers=settled(networks.num_color_layers),
             sh_degree=networks.sh_degree,
             appearance_dim=networks.appearance_dim,
         ),
         backend.with_precision(networks.precision),
-        latent_dim=grid.latent_dim,
+        latent_dim=latent_dim,
         features_per_level=grid.features_per_level,
         # Signs need no scale of their own, the first layer has one for each.
-        identity_decoder=not quantizer.codes_integers
-        and grid.latent_dim == grid.features_per_level,
+        identity_decoder=not quantizer.codes_integers and latent_dim == grid.features_per_level,
         decoder_per_level=grid.decoder_per_level,
         quantizer=config.quantizer.mode,
         rate_model=rate.model,

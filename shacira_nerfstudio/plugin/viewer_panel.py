@@ -129,7 +129,7 @@ class ViewerPanel(nn.Module):
         if not self.about.is_shown:
             return
         trainer = self.control.viewer.trainer
-        is_last = trainer.step + 1 >= trainer.config.max_num_iterations
+        is_last = trainer.step + 1 >= self._model[0].compressor.schedule.num_steps
         if is_last or time.monotonic() >= self._due:
             self._due = time.monotonic() + _REFRESH_S
             self.about.show(self._progress.text(self._model[0].compressor, trainer.step))

@@ -202,3 +202,31 @@ def test_what_steering_remembers_survives_a_checkpoint_exactly():
         second.observe_size(1000 + 31 * count, 900.0, num_steps=20)
         second.state = second.state.clone()
     assert first.control == second.control and first.control.count == 7
+
+
+@pytest.mark.parametrize("plans", [[40] * 60, [60] * 20 + [33] * 40, [25] * 15 + [50] * 45])
+def test_what_happens_at_a_fraction_happens_once_whatever_the_plan(make, plans, monkeypatch):
+    picture = make({"rdo_strength": 0.5, "rdo_start": 0.8})
+    compressor, seen, refreshed = picture.compressor, [], []
+    monkeypatch.setattr(compressor, "_optimise", lambda: seen.append(step))
+    monkeypatch.setattr(compressor, "_refresh", lambda *, is_due: refreshed.append(is_due))
+    done = 0.0
+    quantizers = []
+    for step in range(60):
+        # As a clock plans it: what is done never falls.
+        allowed = [n for n in (plans[step], compressor.schedule.num_steps) if step / n >= done]
+        compressor.set_num_steps(allowed[0])
+        done = step / compressor.schedule.num_steps
+        compressor.before_step(step)
+        compressor.after_step(step)
+        quantizers.append(picture.encoding.quantizer.name)
+        assert picture.encoding.latents.requires_grad == (not seen)
+        if step + 1 >= compressor.schedule.num_steps:
+            break
+    assert len(seen) == 1 and seen[0] / compressor.schedule.num_steps >= 0.79
+    switches = [
+        k
+        for k, pair in enumerate(zip(quantizers, quantizers[1:], strict=False), 1)
+        if pair[0] != pair[1]
+    ]
+    assert len(switches) == 1 and refreshed[switches[0]]

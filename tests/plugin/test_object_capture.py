@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+import yaml
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from PIL import Image
 from tiny_data_sets import managers
 
 from shacira_nerfstudio.model.scene import PinholeCamera
+from shacira_nerfstudio.plugin.capture_kind import choose_settings
 from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
@@ -83,25 +85,40 @@ def test_silhouettes_that_contradict_one_another_leave_the_parsers_box(ball):
     assert found.box is None or np.isfinite(found.box).all()
 
 
-def test_the_model_is_told_and_each_part_can_be_overridden(ball, monkeypatch, capsys):
+def settings_of(dataset, scene_box, **options):
+    config = ShaciraModelConfig(**options)
+    choose_settings(config, dataset)
+    return config, scene_settings(config, scene_box, dataset)
+
+
+def test_the_model_is_told_and_each_part_can_be_overridden(ball, monkeypatch):
     (manager,) = managers(ball, monkeypatch, kinds=(ShaciraDataManager,))
     dataset = DatasetMetadata.of(manager.train_dataset.metadata)
     box = manager.train_dataset.scene_box
-    config = ShaciraModelConfig()
-    settings = scene_settings(config, box, dataset)
+    config, settings = settings_of(dataset, box)
     assert settings.train_march.contraction == "affine"
     assert settings.train_march.box == dataset.object_box
     assert settings.background.kind == "white"
     assert not trains_on_random_background(config, dataset)
-    assert capsys.readouterr().out.count("cut out") == 1
     assert dataset.reason.startswith("pictures are cut out (7") and " % of" in dataset.reason
     whole = ((-1, -1, -1), (1, 1, 1))
-    settings = scene_settings(ShaciraModelConfig(fit_box=False), box, dataset)
-    assert settings.train_march.box == whole
-    settings = scene_settings(ShaciraModelConfig(contraction="contracted"), box, dataset)
-    assert settings.train_march.contraction == "contracted" and settings.train_march.box == whole
-    black = ShaciraModelConfig(background_color="black")
-    assert scene_settings(black, box, dataset).background.kind == "black"
+    assert settings_of(dataset, box, fit_box=False)[1].train_march.box == whole
+    march = settings_of(dataset, box, contraction="contracted")[1].train_march
+    assert march.contraction == "contracted" and march.box == whole
+    small = (0.0, 0.0, 0.0, 0.5, 0.5, 0.5)
+    assert settings_of(dataset, box, box=small)[1].train_march.box == (small[:3], small[3:])
+    assert settings_of(dataset, box, background_color="black")[1].background.kind == "black"
     # Pictures keep their alpha, so that any background can be put behind them.
     assert manager.next_train(0)[1]["image"].shape[-1] == 4
     assert manager.eval_dataset[0]["image"].shape[-1] == 4
+
+
+def test_what_was_chosen_needs_no_pixels_later(ball, monkeypatch):
+    (manager,) = managers(ball, monkeypatch, kinds=(ShaciraDataManager,))
+    box, dataset = manager.train_dataset.scene_box, manager.train_dataset.metadata
+    config, settings = settings_of(DatasetMetadata.of(dataset), box)
+    again = yaml.load(yaml.dump(config), Loader=yaml.Loader)
+    unknown = DatasetMetadata()
+    assert choose_settings(again, unknown).values == {}
+    assert scene_settings(again, box, unknown) == settings
+    assert not trains_on_random_background(again, unknown)

@@ -1,4 +1,4 @@
-"""What `auto` decides, for every kind of capture."""
+"""March and background of a scene, by the options and by the data set."""
 
 import math
 from dataclasses import replace
@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_runs import set_options
 
+from shacira_nerfstudio.plugin.capture_kind import choose_settings
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 from shacira_nerfstudio.plugin.scene_settings import scene_settings, trains_on_random_background
@@ -20,7 +21,9 @@ def resolve(dataset=None, *, low=(-1.0, -1.0, -1.0), high=(1.0, 1.0, 1.0), steps
     config = ShaciraModelConfig()
     set_options(config, {"sampling.steps_across_box": steps, **changes})
     box = SimpleNamespace(aabb=torch.tensor([low, high]))
-    return scene_settings(config, box, dataset or DatasetMetadata())
+    dataset = dataset or DatasetMetadata()
+    choose_settings(config, dataset)
+    return scene_settings(config, box, dataset)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +57,18 @@ def test_numbers_of_the_march():
     march = resolve(UNBOUNDED, steps=512).train_march
     assert march.knee == 2
     assert march.step_size == pytest.approx(4 * math.sqrt(3) / 512)  # [-2, 2]^3
+
+
+def test_a_box_that_is_given_counts():
+    march = resolve(BOUNDED, box=(0.0, 0.0, 0.0, 1.0, 2.0, 1.0)).train_march
+    assert march.box == ((0, 0, 0), (1, 2, 1))
+    assert march.step_size == pytest.approx(2 * math.sqrt(3) / 1024)
+
+
+def test_nothing_is_made_of_what_is_not_chosen():
+    config = ShaciraModelConfig()
+    with pytest.raises(ValueError, match="chosen by now, got auto"):
+        scene_settings(config, SimpleNamespace(aabb=torch.ones(2, 3)), DatasetMetadata())
 
 
 def test_rendering_has_steps_of_its_own_if_asked_for():
