@@ -223,11 +223,13 @@ class ViewerPanel(nn.Module):
             return
         forward = -np.asarray(pose[:, 2], dtype=np.float64)
         position = np.asarray(pose[:, 3], dtype=np.float64) + _STEP_FORWARD * forward
+        # Dragging turns about what is looked at: as far away as the scene's centre, the origin.
+        distance = max(float(-position @ forward), _STEP_FORWARD)
         # The viewer shows scene units enlarged by this factor.
-        position = position * VISER_NERFSTUDIO_SCALE_RATIO
         with client.atomic():
-            client.camera.position = position
-            client.camera.look_at = position + forward
+            client.camera.position = position * VISER_NERFSTUDIO_SCALE_RATIO
+            target = position + distance * forward
+            client.camera.look_at = target * VISER_NERFSTUDIO_SCALE_RATIO
 
     def _first_pose(self) -> Any:
         """Camera-to-world [3, 4] of the first camera that the model knows of, or None."""
