@@ -111,9 +111,10 @@ class ShaciraModel(Model):
     def get_extra_state(self) -> Tensor:
         """What steering remembers, then the seconds of training and the number of steps that is
         planned, 0 where there is no plan."""
-        callbacks = self.callbacks
-        num_steps = 0 if callbacks is None else self.compressor.schedule.num_steps
-        clock = torch.tensor([self.time_budget.seconds, num_steps])
+        num_steps = self.planned_num_steps
+        if self.callbacks is not None:
+            num_steps = self.compressor.schedule.num_steps
+        clock = torch.tensor([self.time_budget.seconds, float(num_steps)])
         return torch.cat([self.compressor.steering.state, clock])
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -197,6 +198,8 @@ class ShaciraModel(Model):
             rates = self.callbacks.learning_rates
             metrics.update({f"lr_{name}": rate for name, rate in rates.items()})
             metrics.update({**self.sampling.metrics(), **self.compressor.metrics()})
+            if self.time_budget.is_limited:
+                metrics["num_steps"] = self.compressor.schedule.num_steps
         return metrics
 
     def get_loss_dict(
