@@ -42,6 +42,20 @@ def write_file(path: AnyPath, data: bytes | str) -> int:
     return len(data)
 
 
+@contextlib.contextmanager
+def replacing_file(path: AnyPath) -> Iterator[Path]:
+    """A file for somebody else to write, which takes the place of ``path`` when all went well.
+
+    Raises:
+        OSError: it cannot be written, or is a device or a pipe; the message names the file.
+    """
+    with _named_errors(path):
+        if _is_stream(path):
+            raise OSError("it is a device or a pipe, and this needs a file")
+    with _sibling(Path(os.path.realpath(path))) as name:
+        yield Path(name)
+
+
 def check_output_file(path: AnyPath, num_bytes: int = MIN_FREE_BYTES) -> None:
     """Raises OSError unless :func:`write_file` could write so many bytes there."""
     with _named_errors(path):
@@ -103,12 +117,19 @@ def _lock(folder: AnyPath) -> Iterator[None]:
 
 
 def _replace(path: Path, data: bytes) -> None:
+    with _sibling(path) as name, open(name, "wb") as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def _sibling(path: Path) -> Iterator[str]:
+    """A new file to fill, which then takes the place of another one, or vanishes."""
     # A sibling, so that the last step is a rename within one file system.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield name
+        with open(name, "r+b") as file:
             os.fsync(file.fileno())
         is_there = path.exists()
         os.chmod(name, path.stat().st_mode & 0o777 if is_there else 0o666 & ~_umask())

@@ -21,7 +21,15 @@ PACKAGE = "shacira_nerfstudio"
 ROOT = pathlib.Path(__file__).parents[1] / PACKAGE
 FLOOR = {  # the longest matching prefix wins; "" is the package itself
     **dict.fromkeys(
-        ["grid", "output_files", "option_ranges", "codec.entropy", "codec.bitio", "codec.compiled"],
+        [
+            "grid",
+            "output_files",
+            "option_ranges",
+            "progress",
+            "codec.entropy",
+            "codec.bitio",
+            "codec.compiled",
+        ],
         0,
     ),
     **dict.fromkeys(["", "codec", "scenes"], 1),
@@ -46,10 +54,10 @@ HOSTS = ("plugin", "pictures", "viewer")
 HOME = {  # any other third-party package -> the only modules that may import it
     "numpy": ("",),
     "torch": ("backends", "model", "compression", *HOSTS, *TORCH_BENCHES),
-    "jaxtyping": ("backends", "model", "compression"),
+    "jaxtyping": ("backends", "model", "compression", "viewer", "plugin.surface_outputs"),
     "torchmetrics": ("plugin.metrics",),
     "torchvision": ("plugin.metrics",),
-    "matplotlib": ("bench.report.plot_png",),
+    "matplotlib": ("bench.report.plot_png", "viewer.pictures"),
     "zstandard": ("bench.fp16_baseline", "bench.rival_coders"),
     "torchac": ("bench.rival_coders",),
     "nerfstudio": ("plugin", "bench.throughput.nerfstudio_side"),
@@ -57,9 +65,10 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "llvmlite": ("backends.cpu_numba",),
     "triton": ("backends.triton",),
     "viser": ("viewer",),
-    "tyro": ("cli", "plugin.export_command"),
+    "tyro": ("cli", "plugin.export_command", "plugin.evaluate_file"),
     "OpenEXR": ("scenes",),
-    "PIL": ("scenes", "plugin", "cli"),
+    "PIL": ("scenes", "plugin", "viewer", "cli"),
+    "imageio_ffmpeg": ("viewer.render_video",),
     "rich": ("plugin", "bench.throughput", "cli.demo"),
     "yaml": ("plugin",),
 }
@@ -67,7 +76,7 @@ FORBIDDEN = {"pickle"}
 HEAVY = ("torch", "numba", "nerfstudio")
 ABSENT = {  # importing the module, after those above it, must not load the packages
     **dict.fromkeys(["codec", "scenes.rtmv", "scenes.demo_scene", "cli.main"], HEAVY),
-    **dict.fromkeys(["bench.sweep", "plugin.export_command"], HEAVY),
+    **dict.fromkeys(["bench.sweep", "plugin.export_command", "viewer.view"], HEAVY),
     **dict.fromkeys(["backends", "model.scene", "compression.pack"], HEAVY[1:]),
 }
 

@@ -18,6 +18,7 @@ from shacira_nerfstudio.output_files import (
     check_output_dir,
     check_output_file,
     only_writer,
+    replacing_file,
     write_file,
 )
 
@@ -35,6 +36,22 @@ def test_a_file_keeps_its_rights_and_leaves_nothing_behind(tmp_path):
     assert write_file(path, b"new") == 3
     assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == 0o640
     assert not parts_left(tmp_path)
+
+
+def test_a_file_that_somebody_else_writes(tmp_path):
+    path = tmp_path / "video"
+    write_file(path, "earlier")
+    with pytest.raises(KeyError), replacing_file(path) as part:
+        part.write_bytes(b"half")
+        assert part.parent == tmp_path and path.read_bytes() == b"earlier"
+        raise KeyError
+    assert path.read_bytes() == b"earlier" and not parts_left(tmp_path)
+    with replacing_file(path) as part:
+        part.write_bytes(b"whole")
+    assert path.read_bytes() == b"whole" and not parts_left(tmp_path)
+    with pytest.raises(OSError, match="/dev/null, got: it is a device"):
+        with replacing_file("/dev/null"):
+            pass
 
 
 def test_links_stay_and_what_they_point_to_is_replaced(tmp_path):

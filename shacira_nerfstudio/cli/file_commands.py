@@ -6,7 +6,6 @@ imported there: `shacira --help` must stay light.
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from shacira_nerfstudio.output_files import check_output_dir, check_output_file, write_file
+from shacira_nerfstudio.output_files import check_output_file
 
 File = Annotated[Path, Positional, arg(metavar="FILE")]
 Output = Annotated[Path, Positional, arg(metavar="OUT")]
@@ -28,15 +27,46 @@ class Info:
     """The .shacira file."""
     json: bool = False
     """Print JSON instead of a table."""
+    plot: Path | None = None
+    """PNG file to draw: bytes by part and by level."""
+    strip: Path | None = None
+    """PNG file to draw: what each level adds to the view of a stored camera, and its bytes."""
+    camera: int = 0
+    """Which of the stored cameras --strip looks through, from 0."""
     allow_truncated: bool = False
     """Accept a file whose end is missing, as far as its last whole level."""
 
     def main(self) -> int:
         from shacira_nerfstudio.codec import describe
 
-        description = describe(self.file.read_bytes(), allow_truncated=self.allow_truncated)
+        for path in (self.plot, self.strip):
+            if path is not None:
+                check_output_file(path)
+        data = self.file.read_bytes()
+        description = describe(data, allow_truncated=self.allow_truncated)
+        if self.plot is not None:
+            from shacira_nerfstudio.viewer.pictures.byte_plot import write_byte_plot
+
+            write_byte_plot(self.plot, description, _printable(self.file.name))
+        if self.strip is not None:
+            self._write_strip(self.strip, data, description)
         print(as_json(description) if self.json else _info_text(description))
         return 0
+
+    def _write_strip(self, path: Path, data: bytes, description: dict[str, Any]) -> None:
+        from shacira_nerfstudio.backends import get_backend
+        from shacira_nerfstudio.codec import decode_scene
+        from shacira_nerfstudio.compression.pack import stored_cameras, unpack_scene
+        from shacira_nerfstudio.viewer.pictures.level_strip import write_level_strip
+
+        packed = decode_scene(data, allow_truncated=self.allow_truncated)
+        cameras = stored_cameras(packed.cameras)
+        if not 0 <= self.camera < len(cameras):
+            found = f"--camera {self.camera}" if cameras else "no camera in it"
+            raise ValueError(f"expected one of {len(cameras)} cameras of {self.file}, got {found}")
+        scene = unpack_scene(packed, get_backend("auto", "cpu"))
+        title = _printable(self.file.name)
+        write_level_strip(path, scene, cameras[self.camera], description, title=title)
 
 
 @dataclass
@@ -169,59 +199,6 @@ class Decompress:
         else:
             for name, array in arrays.items():
                 print(f"{name}: {array.dtype} {list(array.shape)}")
-        return 0
-
-
-@dataclass
-class Render:
-    """Render the cameras that are stored in a file, as PNG images."""
-
-    file: File
-    """The .shacira file."""
-    output_dir: Path
-    """Folder for 00000.png, 00001.png, ..."""
-    views: int = 0
-    """Number of cameras, evenly spread; 0 means all."""
-    width: int | None = None
-    """Pixels per row; the camera's own by default, or as --height demands."""
-    height: int | None = None
-    """Rows; the camera's own by default, or as --width demands."""
-    json: bool = False
-    """Print JSON."""
-    allow_truncated: bool = False
-    """Accept a file whose end is missing, as far as its last whole level."""
-
-    def main(self) -> int:
-        import numpy as np
-        from PIL import Image
-
-        from shacira_nerfstudio.backends import get_backend
-        from shacira_nerfstudio.codec import load_scene
-        from shacira_nerfstudio.compression.pack import stored_cameras, unpack_scene
-        from shacira_nerfstudio.compression.probe import evenly_spaced
-
-        check_output_dir(self.output_dir)
-        packed = load_scene(self.file, allow_truncated=self.allow_truncated)
-        cameras = stored_cameras(packed.cameras)
-        if not cameras:
-            raise ValueError(f"expected stored cameras in {self.file}, found none")
-        if self.views < 0:
-            raise ValueError(f"expected --views of 0 or more, got {self.views}")
-        scene = unpack_scene(packed, get_backend("auto", "cpu"))
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        paths = []
-        for number, index in enumerate(evenly_spaced(len(cameras), self.views or len(cameras))):
-            camera = cameras[index].resized(width=self.width, height=self.height)
-            image = scene.render_view(camera)
-            pixels = (image.numpy() * 255 + 0.5).astype(np.uint8)
-            path, png = self.output_dir / f"{number:05d}.png", io.BytesIO()
-            Image.fromarray(pixels).save(png, format="png")
-            write_file(path, png.getvalue())
-            paths.append(str(path))
-            if not self.json:
-                print(path)
-        if self.json:
-            print(as_json({"images": paths, "num_levels_present": packed.num_coded_levels}))
         return 0
 
 

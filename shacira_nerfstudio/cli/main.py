@@ -10,7 +10,14 @@ from typing import Any
 
 import tyro
 
-from shacira_nerfstudio.cli import bench_commands, file_commands, run_commands
+from shacira_nerfstudio.cli import (
+    bench_commands,
+    file_commands,
+    html_command,
+    render_commands,
+    run_commands,
+    view_command,
+)
 from shacira_nerfstudio.cli.command_union import command_union
 from shacira_nerfstudio.plugin.export_command import ExportShacira
 
@@ -21,7 +28,10 @@ COMMANDS: dict[str, Any] = {
     "info": file_commands.Info,
     "verify": file_commands.Verify,
     "truncate": file_commands.Truncate,
-    "render": file_commands.Render,
+    "render": render_commands.Render,
+    "pointcloud": render_commands.PointCloud,
+    "view": view_command.View,
+    "html": html_command.Html,
     "eval": run_commands.Eval,
     "decompress": file_commands.Decompress,
     "diff": file_commands.Diff,
@@ -61,10 +71,13 @@ def main(args: Sequence[str] | None = None) -> int:
 def _run(args: list[str]) -> int:
     ours, rest = args, []
     if args[:1] == ["train"]:
-        # What follows a preset belongs to the host's parser, not to this one.
+        # What follows a preset or a data parser belongs to the host's parser, not to this one.
         has_preset = not args[1:2] or args[1] in ("-h", "--help") or not args[1].startswith("-")
         count = 2 if has_preset else 1
         ours, rest = args[:count], args[count:]
+    if args[:1] == ["eval"]:
+        ours, rest = run_commands.split_dataparser(args[1:])
+        ours = ["eval", *ours]
     command = tyro.cli(
         command_union(COMMANDS),
         prog="shacira",
@@ -73,6 +86,8 @@ def _run(args: list[str]) -> int:
     )
     if isinstance(command, run_commands.Train):
         command.arguments = tuple(rest)
+    elif isinstance(command, run_commands.Eval):
+        command.dataparser = tuple(rest)
     return command.main() or 0
 
 

@@ -47,31 +47,95 @@ class Import:
 
 @dataclass
 class Eval:
-    """Evaluate a run or an export folder on its test images, as ns-eval does."""
+    """Evaluate a file, a run or an export folder on test images, as ns-eval does.
 
-    load_config: Path
-    """Path to the config YAML file."""
+    `shacira eval FILE --data SCENE [DATAPARSER [OPTIONS]]`: the data parser and its options are
+    those of `ns-train shacira`; by default the one that the file was trained with.
+    """
+
+    file: tyro.conf.Positional[Path | None] = None
+    """A .shacira file; or --load-config."""
+    load_config: Path | None = None
+    """Path to the config YAML file of a run or an export folder."""
+    data: Path | None = None
+    """The data set, for a file."""
+    camera_res_scale_factor: float = 1.0
+    """For a file: as its run had it; 0.5 measures at half of the images' resolution."""
     output_path: Path | None = None
     """JSON file to write the metrics to."""
     render_output_path: Path | None = None
     """Folder for the rendered images."""
     json: bool = False
     """Print JSON."""
+    allow_truncated: bool = False
+    """Accept a file whose end is missing, as far as its last whole level."""
+    dataparser: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """What follows the file on the command line: a data parser and its options."""
 
     def main(self) -> int:
-        from shacira_nerfstudio.plugin.evaluate import evaluate_run
+        self._check()
+        targets = {
+            "output_path": self.output_path,
+            "render_output_path": self.render_output_path,
+        }
+        if self.load_config is not None:
+            from shacira_nerfstudio.plugin.evaluate import evaluate_run
 
-        results = evaluate_run(
-            self.load_config,
-            output_path=self.output_path,
-            render_output_path=self.render_output_path,
-        )
+            results = evaluate_run(self.load_config, **targets)
+        else:
+            from shacira_nerfstudio.plugin.evaluate_file import evaluate_file
+
+            assert self.file is not None
+            results = evaluate_file(
+                self.file,
+                data=self.data,
+                dataparser=self.dataparser,
+                camera_res_scale_factor=self.camera_res_scale_factor,
+                allow_truncated=self.allow_truncated,
+                **targets,
+            )
         if self.json:
             print(as_json(results))
         else:
             for name, value in results.items():
                 print(f"{name}: {value:.6g}")
         return 0
+
+    def _check(self) -> None:
+        """Refuses options that contradict each other."""
+        if (self.file is None) == (self.load_config is None):
+            found = "neither" if self.file is None else "both"
+            raise ValueError(f"expected a .shacira file or --load-config, got {found}")
+        if self.load_config is not None and (self.data or self.dataparser):
+            raise ValueError(
+                "expected --data and a data parser beside a .shacira file, got them beside "
+                "--load-config, which names its own"
+            )
+        if not 0 < self.camera_res_scale_factor <= 1:
+            raise ValueError(
+                "expected --camera-res-scale-factor in (0, 1], got "
+                f"{self.camera_res_scale_factor:.6g}"
+            )
+
+
+EVAL_FLAGS = ("--json", "--no-json", "--allow-truncated", "--no-allow-truncated", "-h", "--help")
+"""Options of :class:`Eval` without a value."""
+
+
+def split_dataparser(args: list[str]) -> tuple[list[str], list[str]]:
+    """Arguments of `shacira eval`, and those of its data parser: from the second name on that is no
+    option and no value of one. The first is the file's."""
+    num_names, is_value = 0, False
+    for index, argument in enumerate(args):
+        if is_value:
+            is_value = False
+        elif argument.startswith("-"):
+            is_value = "=" not in argument and argument not in EVAL_FLAGS
+        else:
+            num_names += 1
+            if num_names == 2:
+                return args[:index], args[index:]
+    return args, []
 
 
 @dataclass

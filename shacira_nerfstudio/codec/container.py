@@ -89,6 +89,25 @@ def unpack_sections(
     return sections
 
 
+def declared_length(data: bytes | memoryview) -> int | None:
+    """How long a file is by its table of contents, given its beginning; None if that is too short
+    to say.
+
+    Raises:
+        SceneFormatError: no file of ours begins so.
+    """
+    data = memoryview(data).cast("B")
+    if data[: len(MAGIC)] != MAGIC[: len(data)]:
+        raise SceneFormatError("head", f"magic {MAGIC!r}", repr(bytes(data[: len(MAGIC)])))
+    if len(data) < HEAD.size:
+        return None
+    length = HEAD.unpack_from(data)[3]
+    if len(data) - HEAD.size < length <= MAX_CONTENTS:
+        return None
+    entries, begin = _read_contents(data)
+    return begin + sum(length for _, length, _ in entries)
+
+
 def _read_contents(data: memoryview) -> tuple[list[tuple[str, int, int]], int]:
     """Tag, length and CRC-32 of each section, and where the first one begins."""
     if len(data) < HEAD.size:

@@ -66,7 +66,7 @@ def encode_scene(
         latents = encode_latents(scene, use_contexts=use_contexts, fast=fast)
     sections = list(encode_side_sections(scene, fast=fast).items())
     data = pack_sections([*sections, *((LEVEL_TAG, payload) for payload in latents)])
-    _check_size(scene.grid, scene.latent_dim, scene.num_coded_levels, len(data), MAX_ENTRIES)
+    check_size(scene.grid, scene.latent_dim, scene.num_coded_levels, len(data), MAX_ENTRIES)
     return data
 
 
@@ -146,7 +146,7 @@ def read_file(
     """:func:`decode_scene` with the sections it was made from."""
     data = memoryview(data).cast("B")
     sections = unpack_sections(data, allow_truncated=allow_truncated, known=KNOWN)
-    payloads, levels = _sort_sections(sections)
+    payloads, levels = sort_sections(sections)
     fields = DecodedFields(len(data), fast)
     for row in SECTIONS:
         if row.tag in payloads:
@@ -159,7 +159,7 @@ def read_file(
         raise SceneFormatError("HEAD", f"1 to {grid.num_levels} levels present", num_stored)
     if len(levels) > num_stored or not levels or (len(levels) < num_stored and not allow_truncated):
         raise SceneFormatError(LEVEL_TAG, f"{num_stored} levels", len(levels))
-    _check_size(grid, latent_dim, len(levels), len(data), max_entries)
+    check_size(grid, latent_dim, len(levels), len(data), max_entries)
     contexts = CodingContext(grid, fields.values.get("occupancy"), latent_dim, fast=fast)
     symbols, level_parts, num_reached = _decode_levels(levels, grid, latent_dim, contexts, fast)
     if len(levels) == num_stored:
@@ -194,9 +194,10 @@ def _decode_levels(
     return symbols, level_parts, num_reached
 
 
-def _check_size(
+def check_size(
     grid: GridSpec, latent_dim: int, num_levels: int, file_bytes: int, max_entries: int
 ) -> None:
+    """Refuses what a file of so many bytes may not ask for, before anything is allocated."""
     if grid.num_entries > max_entries:
         raise SceneFormatError(
             "GRID",
@@ -216,7 +217,7 @@ def _check_size(
             )
 
 
-def _sort_sections(sections: list[Section]) -> tuple[dict[str, memoryview], list[memoryview]]:
+def sort_sections(sections: list[Section]) -> tuple[dict[str, memoryview], list[memoryview]]:
     """Sections of the table by tag, and the levels; checks order and what is missing."""
     known = [section for section in sections if section.tag in KNOWN]
     levels = [section.payload for section in known if section.tag == LEVEL_TAG]

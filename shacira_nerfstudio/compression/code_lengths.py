@@ -16,8 +16,12 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from shacira_nerfstudio.codec.latents.symbol_costs import CodeClasses
+from shacira_nerfstudio.codec import PackedScene
+from shacira_nerfstudio.codec.latents.symbol_costs import CodeClasses, symbol_costs
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.rate_models import LARGEST_VALUE
 
@@ -87,3 +91,15 @@ def _lengths(counts: np.ndarray, bins_per_unit: int, extra: float) -> np.ndarray
     weight = _PRIOR + extra * total
     shares = (counts + weight * prior) / (total + weight)
     return -np.log2(np.minimum(shares, 1)).astype(np.float32)
+
+
+def entry_bits_of(packed: PackedScene) -> Float[Tensor, " E"]:
+    """What each entry costs in the file, its channels together: 0 where nothing reaches, and in
+    levels that are missing. Takes as long as encoding, since the encoder's choices are made anew.
+
+    Their sum is the file's latents but for models and frequency tables.
+    """
+    grid, present = packed.grid, packed.num_coded_levels
+    costs = symbol_costs(grid, packed.symbols, packed.occupancy).symbol.sum(1)
+    costs[grid.offsets[present] :] = 0
+    return torch.from_numpy(costs)

@@ -171,7 +171,7 @@ class TrainingCallbacks:
         model.loss_watch.check(
             step, trainer.checkpoint_dir, saves=model.scene.parameters() if saves else None
         )
-        model.sampling.update_occupancy(step, model.scene)
+        model.sampling.update_occupancy(step, model.scene, num_steps=num_steps)
         model.compressor.after_step(step)
         if step + 1 == num_steps:
             model.compressor.finish()

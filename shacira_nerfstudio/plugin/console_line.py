@@ -15,6 +15,8 @@ from nerfstudio.configs.base_config import LocalWriterConfig
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from shacira_nerfstudio.progress import duration
+
 _SECONDS_ON_A_TERMINAL, _SECONDS_ELSEWHERE = 5.0, 120.0
 _FRACTION_ELSEWHERE = 0.05
 """A file gets a line after so much of training, or when it has been silent for long."""
@@ -89,17 +91,9 @@ class TrainingLines(writer.LocalWriter):
             parts.append(f"file {latest['estimated_bytes'] / 1000:,.0f} kB")
         if "rays" in latest:
             parts.append(f"{latest['rays'] / 1000:,.1f} k rays/s")
-        parts.append(f"{_duration(seconds_per_step * (num_steps - step - 1))} left")
+        parts.append(f"{duration(seconds_per_step * (num_steps - step - 1))} left")
         return ", ".join(parts)
 
 
 def _per_step(begin: tuple[float, int], end: tuple[float, int]) -> float:
     return (end[0] - begin[0]) / max(end[1] - begin[1], 1)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

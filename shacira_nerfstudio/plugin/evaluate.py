@@ -8,10 +8,10 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import yaml
@@ -28,6 +28,7 @@ from shacira_nerfstudio.plugin.metrics import (
     unmasked,
 )
 from shacira_nerfstudio.plugin.model import ShaciraModel
+from shacira_nerfstudio.progress import tracked
 
 
 @dataclass(frozen=True)
@@ -112,26 +113,84 @@ def evaluate_run(
         output_path: Where to write them as ns-eval does, JSON; None for nowhere.
         render_output_path: Folder for the rendered images.
     """
+    check_eval_targets(output_path, render_output_path)
+    run = open_run(load_config)
+    return evaluate_opened(
+        run, run.checkpoint, output_path=output_path, render_output_path=render_output_path
+    )
+
+
+def check_eval_targets(output_path: Path | None, render_output_path: Path | None) -> None:
+    """Raises OSError for what :func:`evaluate_opened` could not write."""
     if output_path is not None:
         check_output_dir(output_path.parent)
     if render_output_path is not None:
         check_output_dir(render_output_path)
-    run = open_run(load_config)
+
+
+def evaluate_opened(
+    run: Run,
+    measured: Path,
+    *,
+    output_path: Path | None = None,
+    render_output_path: Path | None = None,
+) -> dict[str, float]:
+    """:func:`evaluate_run` of what is open already.
+
+    Args:
+        measured: What the numbers are about: ns-eval's ``checkpoint``.
+    """
     _check_test_images(run)
-    with host_output_to_stderr():
-        results: Any = run.pipeline.get_average_eval_image_metrics(
-            output_path=render_output_path, get_std=True
+    loader: Any = run.pipeline.datamanager.fixed_indices_eval_dataloader  # pyright: ignore
+    with _host_without_bars():
+        results: Any = run.pipeline.get_average_image_metrics(  # pyright: ignore
+            _TrackedViews(loader), "eval", output_path=render_output_path, get_std=True
         )
     if output_path is not None:
         content = {
             "experiment_name": run.config.experiment_name,
             "method_name": run.config.method_name,
-            "checkpoint": str(run.checkpoint),
+            "checkpoint": str(measured),
             "results": results,
         }
         output_path.parent.mkdir(parents=True, exist_ok=True)
         write_file(output_path, json.dumps(content, indent=2))
     return results
+
+
+class _TrackedViews:
+    """The host's test views, which say how far they are."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        views: Iterable[Any] = self.loader
+        return tracked(views, "evaluating", total=len(self), unit="test images")
+
+
+class _Log:
+    """Standard error that is no terminal, whatever it is: nobody draws bars there."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def isatty(self) -> bool:
+        return False
+
+
+@contextlib.contextmanager
+def _host_without_bars() -> Iterator[None]:
+    """As :func:`host_output_to_stderr`; our bar is the only one."""
+    log: Any = _Log(sys.stderr)
+    with contextlib.redirect_stdout(log):
+        yield
 
 
 def _check_test_images(run: Run) -> None:

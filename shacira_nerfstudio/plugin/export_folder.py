@@ -9,19 +9,14 @@ Whatever reads OUT/config.yml thus renders the decoded file, wherever OUT lies b
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import io
 import json
 import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 from rich.table import Table
@@ -29,11 +24,14 @@ from rich.table import Table
 from shacira_nerfstudio.codec import PackedScene, describe, encode_scene
 from shacira_nerfstudio.codec.scene_file import encode_latents, read_file
 from shacira_nerfstudio.compression.export_search import Progress, compress_within_loss
-from shacira_nerfstudio.output_files import check_output_dir, only_writer, write_file
-from shacira_nerfstudio.plugin import bitstream
+from shacira_nerfstudio.output_files import only_writer
 from shacira_nerfstudio.plugin.evaluate import Run, open_run
+from shacira_nerfstudio.plugin.export_files import (
+    check_export_folder,
+    check_round_trip,
+    write_export_folder,
+)
 from shacira_nerfstudio.plugin.export_options import ExportOptions
-from shacira_nerfstudio.plugin.exported_run import CHECKPOINTS, ExportedRunConfig
 from shacira_nerfstudio.plugin.host_cameras import camera_set
 from shacira_nerfstudio.plugin.prefix_psnr import measure_prefixes
 from shacira_nerfstudio.plugin.probe_rays import export_rays
@@ -42,8 +40,6 @@ from shacira_nerfstudio.plugin.run_metadata import run_metadata
 from shacira_nerfstudio.plugin.stored_cameras import SCENE_NAME
 
 logger = logging.getLogger(__name__)
-MIN_EXPORT_BYTES = 16 << 20
-"""Room that an export should find before it begins."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,17 +90,6 @@ def _export(options: ExportOptions) -> ExportResult:
     return ExportResult(path, describe(data, content=content), size)
 
 
-def check_export_folder(folder: Path) -> None:
-    """Refuses what cannot be written, and the folder of a run, whose checkpoints would be lost
-    without its configuration."""
-    check_output_dir(folder, MIN_EXPORT_BYTES)
-    if (folder / "config.yml").exists() and not (folder / SCENE_NAME).exists():
-        raise ValueError(
-            f"expected a new folder or one of an earlier export or import as output_dir, got "
-            f"{folder}, which has a config.yml of its own"
-        )
-
-
 def _pack_run(
     run: Run, options: ExportOptions, progress: Progress
 ) -> tuple[PackedScene, list[bytes] | None]:
@@ -143,34 +128,6 @@ def _say_which_cameras_are_missing(cameras: Cameras, options: ExportOptions) -> 
             if count
             else "; `shacira render` will have no view, the ns-* commands need the data",
         )
-
-
-def check_round_trip(scene: PackedScene, data: bytes, decoded: PackedScene) -> None:
-    """Raises ValueError unless what the bytes decode to is the scene, and encodes to them."""
-    if decoded != scene:
-        raise ValueError("expected the file to decode to the packed scene, found another one")
-    if encode_scene(decoded) != data:
-        raise ValueError("expected the decoded file to encode to the same bytes, found others")
-
-
-def write_export_folder(config: TrainerConfig, step: int, data: bytes, out: Path) -> None:
-    """Writes the three files, each at once or not at all; config.yml last."""
-    run = ExportedRunConfig.of(copy.deepcopy(config), step)
-    manager: Any = run.pipeline.datamanager
-    for owner in (run, manager, manager.dataparser):
-        if isinstance(owner.data, Path) and owner.data.exists():
-            owner.data = owner.data.resolve()  # the command may run in another folder
-    state = {f"_model.{key}": value for key, value in bitstream.as_state_dict(data).items()}
-    checkpoint = io.BytesIO()
-    torch.save({"step": step, "pipeline": state}, checkpoint)
-    wrapper = out / CHECKPOINTS / f"step-{step:09d}.ckpt"
-    wrapper.parent.mkdir(parents=True, exist_ok=True)
-    write_file(out / SCENE_NAME, data)
-    write_file(wrapper, checkpoint.getvalue())
-    write_file(out / "config.yml", yaml.dump(run))
-    for earlier in wrapper.parent.glob("step-*.ckpt"):
-        if earlier.name != wrapper.name:  # of an earlier export: nothing refers to it
-            earlier.unlink()
 
 
 def print_report(result: ExportResult, *, as_json: bool = False) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from nerfstudio.configs.dataparser_configs import all_dataparsers
 from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.engine.trainer import TrainerConfig
 
 from shacira_nerfstudio.backends import get_backend
@@ -21,7 +22,7 @@ from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.output_files import only_writer
 from shacira_nerfstudio.plugin.capture_kind import choose_settings
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
-from shacira_nerfstudio.plugin.export_folder import check_export_folder, write_export_folder
+from shacira_nerfstudio.plugin.export_files import check_export_folder, write_export_folder
 from shacira_nerfstudio.plugin.stored_cameras import SCENE_NAME, use_stored_cameras
 
 DEFAULT_DATAPARSER = "nerfstudio-data"
@@ -32,7 +33,8 @@ def import_scene(
     output_dir: Path,
     *,
     data: Path | None = None,
-    dataparser: str | None = None,
+    dataparser: str | DataParserConfig | None = None,
+    camera_res_scale_factor: float = 1.0,
     allow_truncated: bool = False,
 ) -> Path:
     """Makes the folder that an export would have made, and returns its config.yml.
@@ -40,8 +42,9 @@ def import_scene(
     Args:
         data: The data set, for ns-eval and ns-render dataset; None serves the cameras stored in
             the file, which is enough for looking.
-        dataparser: Any registered data parser; None takes the one that the file names, else
-            nerfstudio-data. Its options are the default ones.
+        dataparser: Any registered data parser, by name with its default options or with options of
+            one's own; None takes the one that the file names, else nerfstudio-data.
+        camera_res_scale_factor: The host's: 0.5 measures at half of the pictures' resolution.
         allow_truncated: Accept a file that was cut off; the folder gets a shortened file of its
             whole levels.
     """
@@ -54,7 +57,11 @@ def import_scene(
     config = copy.deepcopy(all_methods["shacira"])
     _describe_model(config, scene)
     if data is not None:
-        _use_data_set(config, data, dataparser or _named_dataparser(scene))
+        parser = dataparser or named_dataparser(scene)
+        parser = default_dataparser(parser) if isinstance(parser, str) else parser
+        _use_data_set(config, data, parser)
+        manager: Any = config.pipeline.datamanager
+        manager.camera_res_scale_factor = camera_res_scale_factor
     elif scene.cameras is None:
         raise ValueError("expected cameras in the file, found none; state the data set (--data)")
     else:
@@ -97,16 +104,22 @@ def _describe_model(config: TrainerConfig, scene: PackedScene) -> None:
     choose_settings(model, DatasetMetadata(is_bounded=is_bounded))
 
 
-def _named_dataparser(scene: PackedScene) -> str:
+def named_dataparser(scene: PackedScene) -> str:
+    """The one that a file says it was trained with, if there is such a one here."""
     name = scene.meta.get("dataparser")
     return name if isinstance(name, str) and name in all_dataparsers else DEFAULT_DATAPARSER
 
 
-def _use_data_set(config: TrainerConfig, data: Path, dataparser: str) -> None:
-    if dataparser not in all_dataparsers:
-        raise ValueError(f"expected a data parser of {sorted(all_dataparsers)}, got {dataparser}")
+def default_dataparser(name: str) -> DataParserConfig:
+    """A registered data parser with its default options."""
+    if name not in all_dataparsers:
+        raise ValueError(f"expected a data parser of {sorted(all_dataparsers)}, got {name}")
+    return copy.deepcopy(all_dataparsers[name])
+
+
+def _use_data_set(config: TrainerConfig, data: Path, parser: DataParserConfig) -> None:
     if not data.exists():
         raise FileNotFoundError(f"expected a data set at {data}")
     manager: Any = config.pipeline.datamanager
-    manager.dataparser = copy.deepcopy(all_dataparsers[dataparser])
+    manager.dataparser = parser
     manager.dataparser.data = manager.data = config.data = data

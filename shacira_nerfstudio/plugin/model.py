@@ -25,6 +25,7 @@ from shacira_nerfstudio.compression.time_budget import TimeBudget
 from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
 from shacira_nerfstudio.model.volrend import RenderedRays, blend_background
+from shacira_nerfstudio.option_ranges import settled
 from shacira_nerfstudio.plugin import bitstream
 from shacira_nerfstudio.plugin.callbacks import TrainingCallbacks
 from shacira_nerfstudio.plugin.capture_kind import choose_settings
@@ -39,6 +40,7 @@ from shacira_nerfstudio.plugin.scene_settings import (
     scene_settings,
     trains_on_random_background,
 )
+from shacira_nerfstudio.plugin.surface_outputs import OutputsWithNormals, cut_out
 from shacira_nerfstudio.plugin.viewer_panel import ViewerPanel
 
 _LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
@@ -107,6 +109,7 @@ class ShaciraModel(Model):
         backend = self.scene.encoding.backend
         self._show(unpack_scene(packed, backend, device=str(self.device)))
         self.file_scene, self.file_bytes = packed, bytes_by_part(data)
+        self.viewer_panel = ViewerPanel(self)
 
     def get_extra_state(self) -> Tensor:
         """What steering remembers, then the seconds of training and the number of steps that is
@@ -162,16 +165,32 @@ class ShaciraModel(Model):
         if ray_bundle.nears is not None and ray_bundle.fars is not None:
             limits = torch.cat([ray_bundle.nears, ray_bundle.fars], -1)
         if not self.training:
-            return self._as_outputs(self.scene.render_rays(origins, directions, limits=limits))
+            outputs = self._outputs_to_look_at(origins, directions, limits)
+            return OutputsWithNormals(outputs, self.scene, origins, directions)
         rendered, cut = self.scene.train_rays(
             origins,
             directions,
             image_indices=ray_bundle.camera_indices,
             observe_weights=self.sampling.observes_weights,
             limits=limits,
+            with_distortion=settled(self.config.distortion_loss_mult) > 0,
         )
         self.sampling.note_batch(len(origins), rendered)
-        return {**self._as_outputs(rendered), "cut": cut}
+        outputs = {**self._as_outputs(rendered), "cut": cut}
+        if rendered.distortion is not None:
+            outputs["distortion"] = rendered.distortion
+        return outputs
+
+    def _outputs_to_look_at(
+        self, origins: Tensor, directions: Tensor, limits: Tensor | None
+    ) -> dict[str, Tensor]:
+        look = self.viewer_panel.look()
+        if look is None:
+            return self._as_outputs(self.scene.render_rays(origins, directions, limits=limits))
+        view = self.viewer_panel.view(look)
+        outputs = self._as_outputs(view.render_rays(origins, directions, limits=limits))
+        bits = self.viewer_panel.bits(look, origins, directions, limits=limits)
+        return outputs if bits is None else {"rgb": outputs["rgb"], "bits": bits, **outputs}
 
     def _as_outputs(self, rendered: RenderedRays) -> dict[str, Tensor]:
         background = self.scene.settings.background.fill
@@ -187,6 +206,10 @@ class ShaciraModel(Model):
             "accumulation": rendered.accumulation[:, None],
             "depth": rendered.depth[:, None],
         }
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
+        """Colours without background, and opacity."""
+        return cut_out(outputs, output_name, self.scene.settings.background.fill)
 
     def get_metrics_dict(self, outputs: Any, batch: Any) -> dict[str, Any]:
         image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
@@ -215,6 +238,10 @@ class ShaciraModel(Model):
         if "cut" in outputs:
             loss = loss * (1 - outputs["cut"])[:, None]
         losses = {"rgb_loss": loss.mean()}
+        if "distortion" in outputs:
+            losses["distortion_loss"] = (
+                settled(self.config.distortion_loss_mult) * outputs["distortion"]
+            )
         bits = self.compressor.latent_bits() if self.training else None
         if bits is not None:
             losses["rate_loss"] = self.compressor.rate_loss(bits)
@@ -222,6 +249,8 @@ class ShaciraModel(Model):
                 metrics_dict.update(self.compressor.rate_metrics(bits))
         if self.training:
             self.loss_watch.note(losses)
+            if metrics_dict is not None:
+                self.viewer_panel.note(metrics_dict)
         return losses
 
     def get_image_metrics_and_images(

@@ -1,14 +1,20 @@
 """What training charges for latents is what the file will charge."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
+import torch
 from strategies import busy_scene
 
 from shacira_nerfstudio.codec import describe, encode_scene
 from shacira_nerfstudio.codec.latents.symbol_costs import CodeClasses, code_classes
-from shacira_nerfstudio.compression.code_lengths import SOFT_BINS_PER_UNIT, code_lengths
+from shacira_nerfstudio.compression.code_lengths import (
+    SOFT_BINS_PER_UNIT,
+    code_lengths,
+    entry_bits_of,
+)
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.rate_models import LARGEST_VALUE
 
@@ -120,3 +126,28 @@ def test_classes_separate_what_differs():
         return bits[which.index >= 0].sum()
 
     assert total(classes) < total(alike)
+
+
+def test_entries_cost_what_the_streams_of_the_file_take():
+    scene = busy_scene()
+    found = entry_bits_of(scene)
+    assert found.shape == (scene.grid.num_entries,) and found.dtype == torch.float32
+    described = describe(encode_scene(scene))
+    assert float(found.sum()) / 8 == pytest.approx(described["stream_bytes"], rel=0.03)
+    # Level by level as well.
+    for level, (begin, end) in enumerate(itertools.pairwise(scene.grid.offsets)):
+        bits = described["bytes_by_level"][level] * 8
+        assert float(found[begin:end].sum()) <= bits
+
+
+def test_levels_that_are_missing_cost_nothing():
+    scene = busy_scene()
+    last = scene.grid.offsets[-2]
+    symbols = scene.symbols.copy()
+    symbols[last:] = 0
+    shorter = dataclasses.replace(
+        scene, symbols=symbols, num_levels_present=scene.grid.num_levels - 1
+    )
+    found = entry_bits_of(shorter)
+    assert torch.equal(found[:last], entry_bits_of(scene)[:last])
+    assert not found[last:].any()

@@ -11,7 +11,7 @@ from tiny_runs import make_config, make_trainer
 
 from shacira_nerfstudio.plugin import console_line
 from shacira_nerfstudio.plugin.config import shacira_method
-from shacira_nerfstudio.plugin.console_line import TrainingLines, _duration
+from shacira_nerfstudio.plugin.console_line import TrainingLines
 
 LINE = re.compile(
     r"\d+ \(\d+%\) of \d+ steps, train [\d.]+ dB, file [\d,]+ kB, [\d,.]+ k rays/s, .*\d+ s left"
@@ -74,14 +74,6 @@ def test_a_run_that_is_resumed_says_where_it_is(run):
 def test_the_address_of_the_viewer_is_said_once(run):
     lines = run(100, banner=["Viewer running at [link]: http://localhost:7007"])
     assert [line for line in lines if "7007" in line] == [lines[0]] and "[link]" in lines[0]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(59.6, "1 min 00 s"), (7, "7 s"), (3725, "1 h 02 min"), (125, "2 min 05 s")],
-)
-def test_durations(seconds, text):
-    assert _duration(seconds) == text
 
 
 @pytest.mark.nerfstudio

@@ -33,6 +33,8 @@ _NUM_BINS, _FEW_BINS = 24, 12
 
 _MAX_SAMPLES = 1 << 16
 """Entries on which weights are compared; thresholds are chosen on all."""
+_MAX_ESTIMATE_SAMPLES = 1 << 12
+"""Of an estimate, which chooses thresholds on ``_MAX_SAMPLES``."""
 
 _TABLE_BITS = 8 << FIXED
 _SYMBOL_BITS = 5 << FIXED
@@ -46,12 +48,17 @@ _IMPOSSIBLE = 1 << 60
 
 
 def choose_models(
-    symbols: np.ndarray, coding: LevelCoding, *, fast: bool | None = None
+    symbols: np.ndarray,
+    coding: LevelCoding,
+    *,
+    is_estimate: bool = False,
+    fast: bool | None = None,
 ) -> list[tuple[ContextModel, ...]]:
     """Per channel the models of its one or two passes, for the coded entries of one level.
 
     Args:
         symbols: [n, d].
+        is_estimate: Look at few entries: seven times faster on large tables, and nearly as good.
         fast: As in :func:`encode_scene`; the choice is the same.
     """
     kernels = load_kernels(_KERNELS, fast)
@@ -59,7 +66,7 @@ def choose_models(
     return [
         min(
             (
-                _choose_passes(by_channel, coding, channel, is_split, kernels)
+                _choose_passes(by_channel, coding, channel, is_split, is_estimate, kernels)
                 for is_split in (False, True)
             ),
             key=lambda choice: choice[0],
@@ -73,17 +80,21 @@ def _choose_passes(
     coding: LevelCoding,
     channel: int,
     is_split: bool,
+    is_estimate: bool,
     kernels: ModuleType | None,
 ) -> tuple[int, tuple[ContextModel, ...]]:
     """Bits of a channel coded in one or two passes, in 2^-16, and the models of these."""
+    most, most_of_all = (
+        (_MAX_ESTIMATE_SAMPLES, _MAX_SAMPLES) if is_estimate else (_MAX_SAMPLES, 1 << 62)
+    )
     total, models = 0, []
     for number, chosen in enumerate(coding.passes(is_split)):
         features = coding.pass_features(symbols, channel, number, is_split=is_split)
         values = symbols[channel][chosen]
-        stride = -(-max(len(values), 1) // _MAX_SAMPLES)
-        sample = _Sample(values[::stride], features[::stride], stride, kernels)
+        sample = _Sample.of(values, features, most, kernels)
         model = _best_weights(sample, has_previous=channel > 0, has_partner=number > 0)
-        bits, thresholds = _Sample(values, features, 1, kernels).plan(model, _NUM_BINS)
+        whole = _Sample.of(values, features, most_of_all, kernels)
+        bits, thresholds = whole.plan(model, _NUM_BINS)
         total += bits + _PASS_BITS
         models.append(replace(model, thresholds=thresholds))
     return total, tuple(models)
@@ -124,6 +135,14 @@ class _Sample:
         low = int(values.min()) if len(values) else 0
         self._symbols = values.astype(np.int64) - low
         self._num_symbols = int(self._symbols.max()) + 1 if len(values) else 1
+
+    @classmethod
+    def of(
+        cls, values: np.ndarray, features: PassFeatures, most: int, kernels: ModuleType | None
+    ) -> _Sample:
+        """At most so many of the symbols, evenly."""
+        stride = -(-max(len(values), 1) // most)
+        return cls(values[::stride], features[::stride], stride, kernels)
 
     @property
     def has_features(self) -> bool:

@@ -1,0 +1,1 @@
+"""Looking at a scene from its file alone: no data set, no Nerfstudio."""

@@ -1,0 +1,76 @@
+"""How many pixels a frame may have: few enough to be smooth while the camera moves, all at rest.
+
+What a ray costs differs a hundredfold between scenes and views, so it is measured, frame by frame.
+"""
+
+from __future__ import annotations
+
+import math
+
+FRAME_SECONDS = 0.08
+"""For the rays of a frame while the camera moves; the rest of an eighth of a second is for coding
+and sending it."""
+TILE_SECONDS = 0.04
+"""For the rays between two looks whether the camera has moved on."""
+_FIRST_RATE = 40_000.0
+"""Rays a second that are expected of a scene nobody has measured."""
+_MIN_SIDE, _MIN_TILE = 24, 1024
+_KEEP = 1.15
+"""Sizes that differ by less than this factor are not changed: pictures whose sharpness changes with
+each frame flicker."""
+_COARSE_STEP, _FINE_STEP, _FINE_SIDE = 3.0, 2.0, 512
+"""Longest sides of two pictures after each other differ by these factors while the camera rests;
+the second one from so many pixels on."""
+
+Size = tuple[int, int]
+"""Width, height."""
+
+
+class AdaptiveResolution:
+    """Sizes of pictures for one client."""
+
+    def __init__(self) -> None:
+        self.rate = _FIRST_RATE
+        """Rays a second."""
+        self._side = 0.0
+
+    def note(self, num_rays: int, seconds: float) -> None:
+        """Notes what rays took. Slower than expected counts at once, faster by and by."""
+        if num_rays < _MIN_TILE // 2 or seconds <= 0:
+            return  # mostly overhead
+        found = num_rays / seconds
+        share = 0.8 if found < self.rate else 0.3
+        self.rate = math.exp((1 - share) * math.log(self.rate) + share * math.log(found))
+
+    def moving_size(self, aspect: float, max_side: int) -> Size:
+        """Of a frame while the camera moves.
+
+        Args:
+            aspect: Width over height.
+            max_side: Most pixels along the longer side.
+        """
+        num_rays = self.rate * FRAME_SECONDS
+        side = math.sqrt(num_rays * max(aspect, 1 / aspect))
+        if not 1 / _KEEP < side / max(self._side, 1e-9) < _KEEP:
+            self._side = side
+        return size_of(aspect, min(max(self._side, _MIN_SIDE), max_side))
+
+    def tile_rows(self, width: int) -> int:
+        """Rows of a picture between two looks whether it is still wanted."""
+        return max(1, round(max(self.rate * TILE_SECONDS, _MIN_TILE) / width))
+
+
+def size_of(aspect: float, side: float) -> Size:
+    """Pixels of a picture by its longer side."""
+    width, height = (side, side / aspect) if aspect >= 1 else (side * aspect, side)
+    return max(1, round(width)), max(1, round(height))
+
+
+def refinement_sizes(moving: Size, aspect: float, max_side: int) -> list[Size]:
+    """Sizes of the pictures that follow a moving one while the camera rests, up to ``max_side``
+    pixels. Each costs so much more than those before it that these hardly delay it."""
+    sides, side = [], float(max_side)
+    while side > max(moving) * 1.2:
+        sides.append(side)
+        side /= _FINE_STEP if side > _FINE_SIDE else _COARSE_STEP
+    return [size_of(aspect, side) for side in reversed(sides)]

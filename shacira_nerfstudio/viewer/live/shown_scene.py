@@ -1,0 +1,105 @@
+"""A decoded scene as the viewer reads it: any number of its levels, by any number of clients."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shacira_nerfstudio.codec import PackedScene
+
+if TYPE_CHECKING:  # decoding begins while PyTorch loads
+    from torch import Tensor
+
+    from shacira_nerfstudio.model.scene import RadianceScene
+    from shacira_nerfstudio.viewer.live.camera_space import CameraSpace
+    from shacira_nerfstudio.viewer.live.tones import Output
+
+
+class ShownScene:
+    """What is on show never changes: another number of levels is another scene, which reads the
+    same latents. So clients that look at different levels do not disturb each other.
+
+    Args:
+        when_counted: Called after the bits of its entries have been counted.
+
+    Raises:
+        SceneFormatError: as :func:`unpack_scene`.
+    """
+
+    def __init__(self, packed: PackedScene, when_counted: Callable[[], None]) -> None:
+        self._packed, self._when_counted = packed, when_counted
+        self._lock = threading.Lock()
+        self._by_level: dict[int, RadianceScene] = {}
+        self._entry_bits: Tensor | None = None
+        self._counting: threading.Thread | None = None
+        self.num_levels = packed.num_coded_levels
+        self.at_level(self.num_levels)
+
+    def camera_space(self) -> CameraSpace:
+        """The browser's space around this scene."""
+        from shacira_nerfstudio.compression.pack import stored_cameras
+        from shacira_nerfstudio.viewer.live.camera_space import CameraSpace
+
+        assert self._packed.rendering is not None
+        return CameraSpace(stored_cameras(self._packed.cameras), self._packed.rendering.box)
+
+    def at_level(self, num_levels: int) -> RadianceScene:
+        """The scene of its first levels, as many as there are at the most."""
+        from shacira_nerfstudio.backends import get_backend
+        from shacira_nerfstudio.compression.pack import unpack_scene
+
+        num_levels = min(max(num_levels, 1), self.num_levels)
+        with self._lock:
+            if num_levels not in self._by_level:
+                # Backends keep what they made of the latest table and occupancy: one for each.
+                scene = unpack_scene(self._packed, get_backend("auto", "cpu"))
+                scene.encoding.max_level = num_levels
+                for other in self._by_level.values():
+                    scene.encoding.symbols = other.encoding.symbols
+                    scene.occupancy.occupied = other.occupancy.occupied
+                self._by_level[num_levels] = scene
+            return self._by_level[num_levels]
+
+    @property
+    def has_bits(self) -> bool:
+        """Whether the bits of its entries have been counted."""
+        return self._entry_bits is not None
+
+    def entry_bits(self) -> Tensor | None:
+        """Bits of each entry; None while they are counted, which begins with the first call."""
+        with self._lock:
+            if self._entry_bits is None and self._counting is None:
+                self._counting = threading.Thread(target=self._count_bits, daemon=True)
+                self._counting.start()
+            return self._entry_bits
+
+    def _count_bits(self) -> None:
+        from shacira_nerfstudio.compression.code_lengths import entry_bits_of
+
+        self._entry_bits = entry_bits_of(self._packed)
+        self._when_counted()
+
+    def read(
+        self, output: Output, num_levels: int, origins: Tensor, directions: Tensor
+    ) -> np.ndarray:
+        """What rays give, float32 [R, channels] as :func:`tones.pixels` takes them.
+
+        Bits are 0 as long as they are being counted.
+        """
+        from shacira_nerfstudio.model.bits import ray_bits
+
+        scene = self.at_level(num_levels)
+        if output == "colour":
+            return scene.render_colors(origins, directions).numpy()
+        if output == "bits":
+            bits = self.entry_bits()
+            if bits is None:
+                return np.zeros((len(origins), 1), np.float32)
+            return ray_bits(scene, origins, directions, bits)[:, None].numpy()
+        rays = scene.render_rays(origins, directions)
+        if output == "accumulation":
+            return rays.accumulation[:, None].numpy()
+        return np.stack([rays.depth.numpy(), rays.accumulation.numpy()], axis=1)

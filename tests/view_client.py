@@ -1,0 +1,118 @@
+"""A running viewer, and a browser in a few lines: what it sends to it, and what it gets."""
+
+import contextlib
+import io
+import socket
+import threading
+import time
+
+import msgspec
+import numpy as np
+from PIL import Image
+from websockets.sync.client import connect
+
+from shacira_nerfstudio.viewer.view import view
+
+
+@contextlib.contextmanager
+def serving(folder, contents):
+    """Runs the viewer of files scene0.shacira, ... with these bytes in a thread; gives its port."""
+    paths = [folder / f"scene{number}.shacira" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    port, ended = free_port(), threading.Event()
+    options = {"host": "127.0.0.1", "port": port, "ended": ended}
+    thread = threading.Thread(target=view, args=(paths,), kwargs=options)
+    thread.start()
+    try:
+        wait_until_listening(port)
+        yield port
+    finally:
+        ended.set()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until_listening(port):
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError("the viewer does not listen")
+
+
+class ViewClient:
+    """Connects, and says where its camera is."""
+
+    def __init__(self, port, *, origin=None, position=(0.0, 0.0, 0.0)):
+        self._socket = connect(
+            f"ws://127.0.0.1:{port}", max_size=None, origin=origin, compression=None
+        )
+        self.gui, self.images, self.camera = {}, [], {}
+        self.look(position=position)
+
+    def look(self, **changes):
+        """Sends a camera."""
+        camera = {
+            "wxyz": (0.0, 1.0, 0.0, 0.0),
+            "position": (0.0, 0.0, 0.0),
+            "fov": 0.75,
+            "aspect": 1.5,
+            "look_at": (0.0, 0.0, -1.0),
+            "up_direction": (0.0, 1.0, 0.0),
+        }
+        self._send("ViewerCameraMessage", {**camera, **changes})
+
+    def set(self, label, value):
+        """Moves a control."""
+        [name] = [key for key, message in self.gui.items() if message.get("label") == label]
+        self._send("GuiUpdateMessage", {"id": name, "updates": {"value": value}})
+
+    def press(self, label):
+        self.set(label, True)
+
+    def _send(self, kind, content):
+        self._socket.send(msgspec.msgpack.encode({"type": kind, **content}))
+
+    def receive(self, until, seconds=30.0):
+        """Takes messages until a condition holds."""
+        end = time.monotonic() + seconds
+        while not until():
+            left = end - time.monotonic()
+            assert left > 0, f"in vain; {len(self.images)} images, {self.texts()}"
+            try:
+                window = msgspec.msgpack.decode(self._socket.recv(timeout=min(left, 0.2)))
+            except TimeoutError:
+                continue
+            for message in window:
+                self._take(message)
+
+    def _take(self, message):
+        kind = message["type"]
+        if kind == "BackgroundImageMessage":
+            self.images.append(np.array(Image.open(io.BytesIO(message["rgb_bytes"]))))
+        elif kind.startswith("GuiAdd"):
+            self.gui[message["id"]] = message
+        elif kind == "GuiUpdateMessage" and message["id"] in self.gui:
+            self.gui[message["id"]].update(message["updates"])
+        elif kind.startswith("SetCamera"):
+            self.camera[kind] = message
+        elif kind in ("CameraFrustumMessage", "RemoveSceneNodeMessage"):
+            self.gui[f"{kind} {message['name']}"] = message
+
+    def texts(self):
+        """What the panel says."""
+        return [m.get("markdown", m.get("content", "")) for m in self.gui.values()]
+
+    def says(self, text):
+        return any(text in str(message) for message in self.gui.values())
+
+    def close(self):
+        self._socket.close()

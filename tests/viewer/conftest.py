@@ -1,0 +1,104 @@
+"""A headless Chromium for tests of marker `browser`, and what any machine needs to run one."""
+
+import importlib.util
+import os
+import pathlib
+import shutil
+import sys
+
+import pytest
+
+# What tests of the codec are made of serves here, too.
+GOLDEN = str(pathlib.Path(__file__).parents[1] / "golden")
+if GOLDEN not in sys.path:
+    sys.path.insert(0, GOLDEN)
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # WebGL2 in software, for machines without a GPU.
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
+
+
+def find_chromium():
+    """Path of this machine's Chromium or Chrome, None without one; SHACIRA_CHROMIUM overrides."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return os.environ.get("SHACIRA_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A running browser with an empty profile of its own."""
+    path = find_chromium()
+    if path is None:
+        pytest.skip("there is no Chromium")
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("there is no playwright")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Playwright makes a new user data folder for each launch and removes it.
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium):
+    """Opens a page from disk in a fresh tab: ``open_page(path, width=, height=)``.
+
+    Whatever the page logs as an error, throws or asks the network for fails the test when it ends;
+    ``page.complaints.clear()`` forgives it.
+    """
+    context = chromium.new_context(offline=True)
+    pages = []
+
+    def open_page(path, *, width=320, height=240):
+        page = context.new_page()
+        page.set_viewport_size({"width": width, "height": height})
+        page.complaints = []
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda line: page.complaints.append(line.text) if line.type == "error" else None,
+        )
+        page.on(
+            "request",
+            lambda request: (
+                page.complaints.append(f"asks for {request.url}")
+                if not request.url.startswith(("file:", "blob:", "data:"))
+                else None
+            ),
+        )
+        pages.append(page)
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    complaints = [line for page in pages for line in page.complaints]
+    context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def decoded():
+    """Waits for the end of a page's decoder: ``decoded(page)`` is its digest, or fails."""
+
+    def decoded(page, *, timeout_s=60):
+        page.wait_for_selector(
+            "html[data-digest], html[data-error]", state="attached", timeout=1000 * timeout_s
+        )
+        found = page.evaluate("() => ({...document.documentElement.dataset})")
+        assert "error" not in found, found["error"]
+        return found["digest"]
+
+    return decoded
