@@ -73,6 +73,7 @@ class Scene:
         jitter=None,
         max_samples=0,
         limits=None,
+        log2_strides=None,
         **of_field,
     ):
         return backend.march_visible(
@@ -83,6 +84,7 @@ class Scene:
             jitter=None if jitter is None else jitter.to(device),
             max_samples=max_samples,
             limits=None if limits is None else limits.to(device),
+            log2_strides=None if log2_strides is None else log2_strides.to(device),
         )
 
     def render(

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxtyping import Bool, Float, Int, Int16
+from jaxtyping import Bool, Float, Int, Int16, UInt8
 from torch import Tensor
 
 from shacira_nerfstudio.backends import composed, latent_rates, sparse_rows
@@ -74,12 +74,13 @@ class Backend(FieldOperations):
         jitter: Float[Tensor, " R"] | None = None,
         max_samples: int = 0,
         limits: Float[Tensor, "R 2"] | None = None,
+        log2_strides: UInt8[Tensor, "G G G"] | None = None,
     ) -> VisibleSamples:
         """Samples rays for training: of those of :meth:`march` the ones that light reaches, which
         are those before which transmittance is at least ``early_stop``. No gradient.
 
         Args:
-            directions, occupancy, settings, jitter, limits: As for :meth:`march`.
+            directions, occupancy, settings, jitter, limits, log2_strides: As for :meth:`march`.
             max_samples: A ray ends after so many samples; 0 means no limit.
         """
         return composed.march_visible(
@@ -93,6 +94,7 @@ class Backend(FieldOperations):
             jitter=jitter,
             max_samples=max_samples,
             limits=limits,
+            log2_strides=log2_strides,
         )
 
     def render(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from shacira_nerfstudio.backends.field_operations import FieldOperations
@@ -103,6 +103,7 @@ def march_visible(
     jitter: Float[Tensor, " R"] | None = None,
     max_samples: int = 0,
     limits: Float[Tensor, "R 2"] | None = None,
+    log2_strides: UInt8[Tensor, "G G G"] | None = None,
 ) -> VisibleSamples:
     """See :meth:`Backend.march_visible`. All samples are looked at; a ray may be ended by
     ``max_samples`` behind an opaque surface."""
@@ -114,6 +115,7 @@ def march_visible(
         jitter=jitter,
         max_samples=max_samples,
         limits=limits,
+        log2_strides=log2_strides,
     )
     latents, outputs = _look_up(operations, samples.positions, field)
     spans = (samples.t_starts, samples.t_ends, samples.packed_info)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from shacira_nerfstudio.backends import networks, sparse_rows
@@ -63,6 +63,7 @@ class FieldOperations(ABC):
         first_step: Int[Tensor, " R"] | None = None,
         max_samples: int = 0,
         limits: Float[Tensor, "R 2"] | None = None,
+        log2_strides: UInt8[Tensor, "G G G"] | None = None,
     ) -> Samples:
         """Samples rays where ``occupancy`` says that there may be something. No gradient.
 
@@ -73,6 +74,13 @@ class FieldOperations(ABC):
                 sample.
             max_samples: At most so many samples per ray; 0 means no limit.
             limits: Where each ray begins and ends at the most, besides ``settings``.
+            log2_strides: Log2 of the most steps that one sample may stand for in each cell, up to
+                :data:`MAX_LOG2_STRIDE`; none means that each step is a sample. Steps n 2^k to
+                (n + 1) 2^k of a ray become one sample, for the largest k that the cells of the
+                first, the middle and the last of them allow, if the first is in an occupied cell.
+                It is looked at at ``jitter`` of its length, so that any place in it may be. What
+                Instant-NGP does with a bit per cell (Müller et al., 2022, Appendix E.1) this does
+                with a number.
         """
 
     @abstractmethod

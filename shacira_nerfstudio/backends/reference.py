@@ -19,7 +19,7 @@ from shacira_nerfstudio.backends.geometry import (
     spacing_inverse,
 )
 from shacira_nerfstudio.backends.sparse_rows import IDENTITY, SparseRowGradient, TableQuantizer
-from shacira_nerfstudio.backends.types import MarchSettings, Samples
+from shacira_nerfstudio.backends.types import MAX_LOG2_STRIDE, MarchSettings, Samples
 from shacira_nerfstudio.grid import GridSpec
 
 
@@ -68,6 +68,7 @@ class ReferenceBackend(Backend):
         first_step: Tensor | None = None,
         max_samples: int = 0,
         limits: Tensor | None = None,
+        log2_strides: Tensor | None = None,
     ) -> Samples:
         o, d = origins.double(), directions.double()
         begin = torch.zeros_like(o[:, 0]) if jitter is None else jitter.double()
@@ -85,6 +86,25 @@ class ReferenceBackend(Backend):
         cell = (x * size).floor().long().clamp(0, size - 1)
         keep = occupancy[cell[..., 0], cell[..., 1], cell[..., 2]].bool()
         keep &= (t_mid < t_max[:, None]) & (step < num_steps[:, None]) & (step >= first[:, None])
+        length = torch.ones_like(edge)
+        if log2_strides is not None and longest:
+            allowed = log2_strides[cell[..., 0], cell[..., 1], cell[..., 2]]
+            exponent = torch.zeros_like(allowed)
+            covered = torch.zeros_like(keep)
+            for k in range(1, MAX_LOG2_STRIDE + 1):
+                start, size = step - step % 2**k, 2**k
+                last = (start + size - 1).clamp_max(longest - 1)
+                fits = keep[:, start] & (start + size <= num_steps[:, None])
+                fits &= t_mid[:, last] < t_max[:, None]
+                for place in (start, (start + size // 2).clamp_max(longest - 1), last):
+                    fits &= allowed[:, place] >= k
+                exponent = torch.where(fits & (step == start), k, exponent)
+                covered |= fits & (step != start)
+            keep &= ~covered
+            length = (2.0**exponent).to(edge)
+            middle = torch.where(exponent > 0, begin[:, None], 0.5)
+            t_mid = spacing_inverse(edge + middle * (length * settings.step_size), settings.knee)
+            x = contract(o[:, None] + t_mid[..., None] * d[:, None], settings)
         next_step = torch.full_like(first, -1)
         if max_samples:
             rank = keep.cumsum(1)
@@ -94,9 +114,10 @@ class ReferenceBackend(Backend):
         counts = keep.sum(1)
         kept = keep.flatten().nonzero()[:, 0]
         edge, dtype = edge.flatten()[kept], origins.dtype
+        end = edge + length.flatten()[kept] * settings.step_size
         return Samples(
             t_starts=spacing_inverse(edge, settings.knee).to(dtype),
-            t_ends=spacing_inverse(edge + settings.step_size, settings.knee).to(dtype),
+            t_ends=spacing_inverse(end, settings.knee).to(dtype),
             positions=x.reshape(-1, 3)[kept].to(dtype),
             packed_info=torch.stack([counts.cumsum(0) - counts, counts], 1),
             next_step=next_step,

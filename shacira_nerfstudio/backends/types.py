@@ -90,6 +90,10 @@ class MarchSettings:
         return span / self.step_size
 
 
+MAX_LOG2_STRIDE = 5
+"""Of how many march steps one sample may stand for at the most, see :meth:`Backend.march`."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """Packed samples: those of ray 0 first, front to back, then those of ray 1, ..."""

@@ -206,7 +206,9 @@ class Compressor:
     def _update_code_lengths(self, model: CodeLengths) -> None:
         encoding = self.encoding
         occupied = None if self._occupied is None else self._occupied().cpu().numpy()
-        classes = code_classes(encoding.grid, encoding.rounded().cpu().numpy(), occupied)
+        classes = code_classes(
+            encoding.grid, encoding.rounded().cpu().numpy(), occupied, is_estimate=True
+        )
         lengths = code_lengths(
             encoding.latents.detach().cpu().numpy(),
             classes,

@@ -19,8 +19,8 @@ BYTES_PER_KB = 1000
 class GridOptions:
     """The grid of latents, and what is decoded of it."""
 
-    num_levels: int = 16
-    """Levels of the grid."""
+    num_levels: int | Auto = "auto"
+    """Levels of the grid; fewer are faster and take fewer bytes. auto follows the capture."""
     base_res: int = 16
     """Vertices per axis of the coarsest level."""
     max_res: int | Auto = "auto"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from shacira_nerfstudio.backends import MarchSettings
@@ -36,6 +36,7 @@ class OccupancyGrid(nn.Module):
         self.occupied: Tensor
         self.seen: Tensor
         self.weight: Tensor
+        self._latest_strides: tuple[tuple, Tensor] | None = None
         self.visible_from: float | None = None
         """Weight in some training ray from which a cell counts as visible; while it is set, cells
         that are not, nor next to one that is, are empty."""
@@ -84,6 +85,7 @@ class OccupancyGrid(nn.Module):
         opacity_fn: Callable[[Tensor], Tensor],
         *,
         everywhere: bool,
+        threshold: float | None = None,
         chunk: int = 1 << 18,
     ) -> None:
         """Looks at cells again and derives the bits anew.
@@ -91,6 +93,7 @@ class OccupancyGrid(nn.Module):
         Args:
             opacity_fn: Opacity of one march step at positions in the unit cube, [N, 3] -> [N].
             everywhere: All cells (for the first updates) instead of a sample.
+            threshold: In place of the grid's own, if it is smaller.
         """
         if not len(self.opacity):
             raise RuntimeError("occupied cells of a decoded file cannot be updated")
@@ -100,12 +103,29 @@ class OccupancyGrid(nn.Module):
             value = opacity_fn(self._positions(part))
             # A cell may be drawn twice: keep the larger.
             self.opacity.scatter_reduce_(0, part, value, "amax")
-        limit = self.opacity[self.seen.view(-1)].mean().clamp_max(self.threshold)
+        threshold = self.threshold if threshold is None else min(threshold, self.threshold)
+        limit = self.opacity[self.seen.view(-1)].mean().clamp_max(threshold)
         occupied = (self.opacity > limit).view_as(self.occupied) & self.seen
         if self.visible_from is not None:
             occupied &= self._visible_cells(self.visible_from)
         # Never lose everything.
         self.occupied = torch.where(occupied.any(), occupied, self.occupied)
+
+    @torch.no_grad()
+    def log2_strides(self, max_stride: int, opacity: float) -> UInt8[Tensor, "G G G"] | None:
+        """Log2 of how many march steps one sample may stand for in each cell: as many as have
+        ``opacity`` together, and at most ``max_stride``; None for a ``max_stride`` of 1."""
+        if max_stride == 1:
+            return None
+        state = self.opacity, self.opacity._version, self.occupied, self.occupied._version
+        latest = self._latest_strides
+        if latest is None or any(a is not b for a, b in zip(latest[0], state, strict=True)):
+            strides = (opacity / self.opacity.clamp_min(1e-9)).clamp(1, max_stride)
+            log2_strides = strides.log2().floor().to(torch.uint8).view_as(self.occupied)
+            # No sample begins in an empty cell, and none has to end before it.
+            log2_strides[~self.occupied] = max_stride.bit_length() - 1
+            latest = self._latest_strides = state, log2_strides
+        return latest[1]
 
     @torch.no_grad()
     def observe(self, positions: Float[Tensor, "S 3"], weights: Float[Tensor, " S"]) -> None:

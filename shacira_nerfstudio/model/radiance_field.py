@@ -26,6 +26,7 @@ from shacira_nerfstudio.model.quantize import QuantizerName, get_quantizer
 from shacira_nerfstudio.model.rate_models import RateModelName, make_rate_model
 
 INITIAL_LOG_DENSITY = -1.0
+"""Per world unit: space starts thin, so that light reaches all of it."""
 _LEAST_SIZES = {"hidden_dim": 1, "geo_feat_dim": 1, "num_color_layers": 0, "appearance_dim": 0}
 
 
@@ -92,6 +93,7 @@ class RadianceField(nn.Module):
     Args:
         weight_bits: Bits per weight in the file; 0 leaves weights alone.
         first_layer_bits: The same of the first layer, which holds the scale of every level.
+        initial_log_density: Of all space, per world unit.
     """
 
     def __init__(
@@ -101,9 +103,11 @@ class RadianceField(nn.Module):
         *,
         weight_bits: int = 8,
         first_layer_bits: int = 12,
+        initial_log_density: float = INITIAL_LOG_DENSITY,
     ) -> None:
         super().__init__()
         self.encoding, self.shape = encoding, shape
+        self.initial_log_density = initial_log_density
         self.weight_bits, self.first_layer_bits = weight_bits, first_layer_bits
         self.quantize_weights = False
         self.weight_integers: dict[str, tuple[Tensor, Tensor]] | None = None
@@ -121,8 +125,7 @@ class RadianceField(nn.Module):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")  # pyright: ignore
             nn.init.zeros_(layer.bias)  # pyright: ignore
         with torch.no_grad():
-            # Space starts thin, so that light reaches all of it.
-            self.density_mlp[1].bias[0] = INITIAL_LOG_DENSITY  # pyright: ignore
+            self.density_mlp[1].bias[0] = initial_log_density  # pyright: ignore
 
     @classmethod
     def create(
@@ -143,6 +146,7 @@ class RadianceField(nn.Module):
         decoder_init_std: float = 0.1,
         weight_bits: int = 8,
         first_layer_bits: int = 12,
+        initial_log_density: float = INITIAL_LOG_DENSITY,
         with_latents: bool = True,
     ) -> RadianceField:
         """A field with an encoding of its own, for training as for decoded files; see the classes
@@ -170,7 +174,13 @@ class RadianceField(nn.Module):
             init_std=latents_init_std,
             with_latents=with_latents,
         )
-        return cls(encoding, shape, weight_bits=weight_bits, first_layer_bits=first_layer_bits)
+        return cls(
+            encoding,
+            shape,
+            weight_bits=weight_bits,
+            first_layer_bits=first_layer_bits,
+            initial_log_density=initial_log_density,
+        )
 
     def network_weights(self) -> NetworkWeights:
         """The weights as rendering uses them, latent decoder folded in. Differentiable."""

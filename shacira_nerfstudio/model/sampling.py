@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,9 +40,13 @@ class SamplingOptions:
     """Steps in which updates look at all cells."""
     occupancy_threshold: float = 0.01
     """Opacity of one march step from which a cell is occupied."""
-    visibility_start: float = 1.0
+    occupancy_rise: float | Auto = "auto"
+    """Fraction of training over which that threshold rises from half the opacity that empty space
+    begins with; 0 has it from the start, larger looks longer for what is still faint. auto follows
+    the capture."""
+    visibility_start: float | Auto = "auto"
     """Fraction of training after which cells are emptied that no training ray sees, fog and what
-    is hidden: smaller files that render faster. 1 leaves them."""
+    is hidden: smaller files that render faster. 1 leaves them; auto follows the capture."""
     visibility_threshold: float = 0.005
     """Weight in the colour of some training ray from which a cell is seen; neighbours of such a
     cell stay as well."""
@@ -54,6 +59,11 @@ class SamplingOptions:
     """Most rays per training step."""
     max_samples_per_ray: int = 1024
     """Rays with more samples are cut there and not trained on."""
+    max_stride: int | Auto = "auto"
+    """March steps that one training sample may stand for where space is thin, a power of 2 up to
+    32; 1 samples each step. auto follows the capture."""
+    stride_opacity: float = 0.25
+    """Opacity that the steps of one such sample may have together; larger is faster and coarser."""
     RANGES: ClassVar[dict[str, str]] = {
         "near_plane": "[0, inf)",
         "far_plane": "(0, inf)",
@@ -69,6 +79,9 @@ class SamplingOptions:
         "target_num_samples": "[0, inf)",
         "max_num_rays": "[1, inf)",
         "max_samples_per_ray": "[0, inf)",
+        "occupancy_rise": "[0, 1]",
+        "max_stride": "[1, 32]",
+        "stride_opacity": "(0, 1]",
     }
 
 
@@ -102,12 +115,26 @@ class AdaptiveSampling:
         self.num_rays = num_rays
         self.num_visible, self.num_marched = rendered.num_samples, rendered.num_marched
 
-    def update_occupancy(self, step: int, scene: RadianceScene) -> None:
-        """Looks at cells again, after every so many steps."""
+    def update_occupancy(self, step: int, scene: RadianceScene, *, num_steps: int) -> None:
+        """Looks at cells again, after every so many steps of a run of ``num_steps``."""
         is_warm_up = step < self.options.occupancy_warmup
         every = self.options.occupancy_every * (2 if is_warm_up else 1)
         if step and step % every == 0:
-            scene.update_occupancy(everywhere=is_warm_up)
+            threshold = self._occupancy_threshold(step / num_steps, scene)
+            scene.update_occupancy(everywhere=is_warm_up, threshold=threshold)
+
+    def _occupancy_threshold(self, fraction: float, scene: RadianceScene) -> float:
+        """Opacity from which a cell is occupied after a fraction of training.
+
+        It rises geometrically from half of what empty space begins with. With the last one from the
+        start, thin space before the cameras would be emptied before anything was learned of it, and
+        what lies behind, where steps and so opacities are larger, would have to explain it: fog.
+        """
+        last, rise = self.options.occupancy_threshold, settled(self.options.occupancy_rise)
+        begin = math.exp(scene.field.initial_log_density) * scene.settings.train_march.step_size / 2
+        if fraction >= rise or not 0 < begin < last:
+            return last
+        return begin * (last / begin) ** (fraction / rise)
 
     def adapt_num_rays(self) -> None:
         """Takes more rays, or fewer, from the next step on."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from shacira_nerfstudio.backends import MarchSettings
 from shacira_nerfstudio.backends.geometry import check_rays, constant
 from shacira_nerfstudio.backends.networks import density_of
+from shacira_nerfstudio.backends.types import MAX_LOG2_STRIDE
 from shacira_nerfstudio.model.encoding import LatentHashEncoding
 from shacira_nerfstudio.model.occupancy import OccupancyGrid, step_growth
 from shacira_nerfstudio.model.radiance_field import RadianceField
@@ -35,6 +36,7 @@ MAX_SIDE, MAX_PIXELS = 1 << 16, 1 << 27
 """Of a picture; a file knows the same bounds."""
 _BAND_RAYS = 1 << 22
 """Rays of a picture that are in memory at a time."""
+_STRIDES = tuple(2**k for k in range(MAX_LOG2_STRIDE + 1))
 _NAMED: dict[str, Color] = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 
 
@@ -96,8 +98,14 @@ class SceneSettings:
     """Transmittance below which a ray ends."""
     max_samples_per_ray: int = 0
     """Of training; 0 means no limit."""
+    max_stride: int = 1
+    """Of training: march steps that one sample may stand for where space is thin, a power of 2."""
+    stride_opacity: float = 0.25
+    """Opacity that these steps may have together."""
 
     def __post_init__(self) -> None:
+        if self.max_stride not in _STRIDES:
+            raise ValueError(f"expected a max_stride of {_STRIDES}, got {self.max_stride}")
         if replace(self.train_march, step_size=self.render_march.step_size) != self.render_march:
             raise ValueError(
                 "expected marches that differ in their step_size only, got "
@@ -222,6 +230,7 @@ class RadianceScene(nn.Module):
         image_indices: Int[Tensor, " *R"] | None = None,
         observe_weights: bool = False,
         limits: Float[Tensor, "R 2"] | None = None,
+        with_distortion: bool = False,
     ) -> tuple[RenderedRays, Float[Tensor, " R"]]:
         """Renders rays with gradients, see :func:`render_train`.
 
@@ -230,6 +239,7 @@ class RadianceScene(nn.Module):
                 field has such codes.
             observe_weights: Whether the rays tell the occupancy grid which cells they see.
             limits: Where each ray begins and ends at the most.
+            with_distortion: Whether :attr:`RenderedRays.distortion` is wanted.
         """
         codes = None
         if self.field.shape.appearance_dim:
@@ -247,6 +257,10 @@ class RadianceScene(nn.Module):
             appearance=codes,
             observe=self.occupancy.observe if observe_weights else None,
             limits=limits,
+            log2_strides=self.occupancy.log2_strides(
+                self.settings.max_stride, self.settings.stride_opacity
+            ),
+            with_distortion=with_distortion,
         )
 
     def render_rays(
@@ -318,6 +332,6 @@ class RadianceScene(nn.Module):
         sigma = density_of(self.encoding.backend.density_outputs(latents, weights))
         return -torch.expm1(-sigma * march.step_size * step_growth(x, march))
 
-    def update_occupancy(self, *, everywhere: bool) -> None:
+    def update_occupancy(self, *, everywhere: bool, threshold: float | None = None) -> None:
         """Looks again at which cells hold something, see :meth:`OccupancyGrid.update`."""
-        self.occupancy.update(self.step_opacity, everywhere=everywhere)
+        self.occupancy.update(self.step_opacity, everywhere=everywhere, threshold=threshold)

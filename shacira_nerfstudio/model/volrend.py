@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from shacira_nerfstudio.backends import MarchSettings
 from shacira_nerfstudio.backends.composed import sample_weights
-from shacira_nerfstudio.backends.geometry import ray_bounds
+from shacira_nerfstudio.backends.geometry import ray_bounds, spacing
 from shacira_nerfstudio.model.radiance_field import RadianceField
 
 MIN_WEIGHT = 1 / 1024
@@ -41,6 +41,8 @@ class RenderedRays:
     """Samples that the density network saw; when training, the colour network as well."""
     num_marched: int
     """Samples that were looked at, visible or not."""
+    distortion: Float[Tensor, ""] | None = None
+    """See :func:`distortion`; only where it was asked for."""
 
 
 def blend_background(
@@ -64,6 +66,36 @@ def _depth(distance: Tensor, accumulation: Tensor, t_end: Tensor) -> Tensor:
     return torch.where(accumulation > _OPAQUE_ENOUGH, expected, empty)
 
 
+def distortion(
+    weights: Float[Tensor, " S"],
+    t_starts: Float[Tensor, " S"],
+    t_ends: Float[Tensor, " S"],
+    packed_info: Int[Tensor, "R 2"],
+    settings: MarchSettings,
+) -> Float[Tensor, ""]:
+    """How far the weights of a ray lie apart, mean over rays: what fog has and a surface has not.
+
+    ``sum_ij w_i w_j |s_i - s_j| + 1/3 sum_i w_i^2 d_i`` with middles s and lengths d of samples as
+    shares of the way to the far plane, measured in march steps (Barron et al., "Mip-NeRF 360", CVPR
+    2022, Eq. 15). Differentiable in ``weights``.
+    """
+    near, far = (
+        float(spacing(torch.tensor(t, dtype=torch.float64), settings.knee))
+        for t in (settings.near, settings.far)
+    )
+    starts, ends = spacing(t_starts, settings.knee), spacing(t_ends, settings.knee)
+    middles, lengths = ((starts + ends) / 2 - near) / (far - near), (ends - starts) / (far - near)
+    ray_begins = torch.repeat_interleave(*packed_info.unbind(1), output_size=len(weights))
+
+    def in_front(values: Tensor) -> Tensor:
+        total = torch.cat([values.new_zeros(1), values]).double().cumsum(0)
+        return (total[:-1] - total.index_select(0, ray_begins)).to(values.dtype)
+
+    # Middles are sorted, so |s_i - s_j| is s_i - s_j for all j in front of i.
+    pairs = 2 * weights * (middles * in_front(weights) - in_front(weights * middles))
+    return (pairs + weights.square() * lengths / 3).sum() / max(len(packed_info), 1)
+
+
 def render_train(
     field: RadianceField,
     occupancy: Tensor,
@@ -76,6 +108,8 @@ def render_train(
     appearance: Float[Tensor, "R A"] | None = None,
     observe: Callable[[Tensor, Tensor], None] | None = None,
     limits: Float[Tensor, "R 2"] | None = None,
+    log2_strides: UInt8[Tensor, "G G G"] | None = None,
+    with_distortion: bool = False,
 ) -> tuple[RenderedRays, Float[Tensor, " R"]]:
     """Renders rays with gradients.
 
@@ -87,6 +121,7 @@ def render_train(
         appearance: A code per ray, if the field was made for one.
         observe: Is told where in the unit cube samples are, [S, 3], and what they weigh, [S].
         limits: Where each ray begins and ends at the most.
+        log2_strides: See :meth:`FieldOperations.march`.
 
     Returns:
         The rays, and for each ray 1 if ``max_samples`` ended it early (its loss should not count),
@@ -106,6 +141,7 @@ def render_train(
         jitter=jitter,
         max_samples=max_samples,
         limits=limits,
+        log2_strides=log2_strides,
     )
     t_starts, t_ends, positions = visible.t_starts, visible.t_ends, visible.positions
     info = visible.packed_info
@@ -114,6 +150,10 @@ def render_train(
     features = field.ray_features(directions, appearance)
     sigmas, rgbs = backend.shade(latents, visible.density_outputs, features, rays, arrays.weights)
     color, accumulation, distance = backend.composite(sigmas, rgbs, t_starts, t_ends, info)
+    spread = None
+    if with_distortion:
+        weights = sample_weights(sigmas, t_starts, t_ends, info)
+        spread = distortion(weights, t_starts, t_ends, info, settings)
     if observe is not None:
         observe(positions, sample_weights(sigmas.detach(), t_starts, t_ends, info))
     _, t_end = ray_bounds(origins, directions, settings, limits)
@@ -124,6 +164,7 @@ def render_train(
         _last_color(rgbs, info),
         len(t_starts),
         visible.num_marched,
+        spread,
     )
     return rendered, (visible.next_step >= 0).float()
 

@@ -99,7 +99,10 @@ class TrainingCallbacks:
         )
         num_steps = config.max_num_iterations
         if minutes:
-            num_steps = min(num_steps, model.planned_num_steps or by_quality)
+            planned, step = by_quality, trainer._start_step
+            if step and model.time_budget.seconds:
+                planned = model.time_budget.plan_again(step, model.planned_num_steps)
+            num_steps = min(num_steps, planned)
         if is_new and not trainer.local_rank:
             length = f"{minutes:g} minutes" if minutes else f"{num_steps} steps"
             line = model.choice.line(model.config.quality, length)
@@ -168,7 +171,7 @@ class TrainingCallbacks:
         model.loss_watch.check(
             step, trainer.checkpoint_dir, saves=model.scene.parameters() if saves else None
         )
-        model.sampling.update_occupancy(step, model.scene)
+        model.sampling.update_occupancy(step, model.scene, num_steps=num_steps)
         model.compressor.after_step(step)
         if step + 1 == num_steps:
             model.compressor.finish()

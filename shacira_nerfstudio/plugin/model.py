@@ -25,6 +25,7 @@ from shacira_nerfstudio.compression.time_budget import TimeBudget
 from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
 from shacira_nerfstudio.model.volrend import RenderedRays, blend_background
+from shacira_nerfstudio.option_ranges import settled
 from shacira_nerfstudio.plugin import bitstream
 from shacira_nerfstudio.plugin.callbacks import TrainingCallbacks
 from shacira_nerfstudio.plugin.capture_kind import choose_settings
@@ -115,9 +116,10 @@ class ShaciraModel(Model):
     def get_extra_state(self) -> Tensor:
         """What steering remembers, then the seconds of training and the number of steps that is
         planned, 0 where there is no plan."""
-        callbacks = self.callbacks
-        num_steps = 0 if callbacks is None else self.compressor.schedule.num_steps
-        clock = torch.tensor([self.time_budget.seconds, num_steps])
+        num_steps = self.planned_num_steps
+        if self.callbacks is not None:
+            num_steps = self.compressor.schedule.num_steps
+        clock = torch.tensor([self.time_budget.seconds, float(num_steps)])
         return torch.cat([self.compressor.steering.state, clock])
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -172,9 +174,13 @@ class ShaciraModel(Model):
             image_indices=ray_bundle.camera_indices,
             observe_weights=self.sampling.observes_weights,
             limits=limits,
+            with_distortion=settled(self.config.distortion_loss_mult) > 0,
         )
         self.sampling.note_batch(len(origins), rendered)
-        return {**self._as_outputs(rendered), "cut": cut}
+        outputs = {**self._as_outputs(rendered), "cut": cut}
+        if rendered.distortion is not None:
+            outputs["distortion"] = rendered.distortion
+        return outputs
 
     def _outputs_to_look_at(
         self, origins: Tensor, directions: Tensor, limits: Tensor | None
@@ -217,6 +223,8 @@ class ShaciraModel(Model):
             rates = self.callbacks.learning_rates
             metrics.update({f"lr_{name}": rate for name, rate in rates.items()})
             metrics.update({**self.sampling.metrics(), **self.compressor.metrics()})
+            if self.time_budget.is_limited:
+                metrics["num_steps"] = self.compressor.schedule.num_steps
         return metrics
 
     def get_loss_dict(
@@ -232,6 +240,10 @@ class ShaciraModel(Model):
         if "cut" in outputs:
             loss = loss * (1 - outputs["cut"])[:, None]
         losses = {"rgb_loss": loss.mean()}
+        if "distortion" in outputs:
+            losses["distortion_loss"] = (
+                settled(self.config.distortion_loss_mult) * outputs["distortion"]
+            )
         bits = self.compressor.latent_bits() if self.training else None
         if bits is not None:
             losses["rate_loss"] = self.compressor.rate_loss(bits)

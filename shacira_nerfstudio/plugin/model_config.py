@@ -19,7 +19,7 @@ from shacira_nerfstudio.compression.options import (
     ScheduleOptions,
 )
 from shacira_nerfstudio.model.sampling import SamplingOptions
-from shacira_nerfstudio.option_ranges import Auto, out_of_range, refuse
+from shacira_nerfstudio.option_ranges import Auto, out_of_range, refuse, settled
 
 Corners = tuple[float, float, float, float, float, float]
 
@@ -43,6 +43,9 @@ class NetworksConfig:
     """Bits per network weight in the file, before entropy coding; 2 to 12."""
     first_layer_bits: int = 12
     """The same for the first layer, which holds the scale of every level."""
+    initial_log_density: float | Auto = "auto"
+    """Log of the density that space starts with, per world unit; smaller starts thinner. auto
+    follows the capture."""
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     """Number format of the factors in both networks' products while training, with sums in float32;
     auto is bfloat16 where the processor has instructions for it (cpu_numba only): steps are 10 to
@@ -56,6 +59,7 @@ class NetworksConfig:
         "appearance_dim": "[0, 4096]",
         "weight_bits": "[2, 12]",
         "first_layer_bits": "[2, 12]",
+        "initial_log_density": "[-15, 15]",
     }
 
 
@@ -103,6 +107,9 @@ class ShaciraModelConfig(ModelConfig):
     an object whose data parser has none; otherwise random while training and black afterwards."""
     rgb_loss: Literal["mse", "l1", "huber"] = "mse"
     """Colour loss; mse is what PSNR measures."""
+    distortion_loss_mult: float | Auto = "auto"
+    """Weight of the distortion loss of mip-NeRF 360 against fog; 0 means none, and auto follows the
+    capture."""
     backend: str = "auto"
     """Implementation of the hot operations, reference or cpu_numba; auto picks the fastest that
     loads and says which."""
@@ -124,8 +131,8 @@ class ShaciraModelConfig(ModelConfig):
         """Raises one ValueError for all numbers that are out of range."""
         groups = ("grid", "networks", "quantizer", "rate", "sampling", "schedule")
         ranges = {"rate_lambda": "[0, inf)", "target_size_kb": "[0, inf)"}
-        ranges |= {"target_psnr": "[0, inf)", "eval_num_rays_per_chunk": "[1, inf)"}
-        ranges |= {"max_minutes": "[0, inf)"}
+        ranges |= {"target_psnr": "[0, inf)", "distortion_loss_mult": "[0, inf)"}
+        ranges |= {"eval_num_rays_per_chunk": "[1, inf)", "max_minutes": "[0, inf)"}
         problems = out_of_range(self, ranges)
         for name in groups:
             group = getattr(self, name)
@@ -146,5 +153,5 @@ class ShaciraModelConfig(ModelConfig):
             self.quantizer,
             self.rate,
             self.schedule,
-            visibility_start=self.sampling.visibility_start,
+            visibility_start=settled(self.sampling.visibility_start),
         )

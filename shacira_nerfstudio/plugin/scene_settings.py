@@ -57,6 +57,8 @@ def scene_settings(
         background=_background(config, dataset),
         early_stop=sampling.early_stop,
         max_samples_per_ray=sampling.max_samples_per_ray,
+        max_stride=settled(sampling.max_stride),
+        stride_opacity=sampling.stride_opacity,
     )
 
 
@@ -84,7 +86,7 @@ def build_scene(
     quantizer = get_quantizer(config.quantizer.mode)
     field = RadianceField.create(
         GridSpec.create(
-            num_levels=grid.num_levels,
+            num_levels=settled(grid.num_levels),
             base_res=grid.base_res,
             max_res=settled(grid.max_res),
             log2_hashmap_size=settled(grid.log2_hashmap_size),
@@ -110,6 +112,7 @@ def build_scene(
         decoder_init_std=grid.decoder_init_std,
         weight_bits=networks.weight_bits if quantizer.is_quantized else 0,
         first_layer_bits=networks.first_layer_bits,
+        initial_log_density=settled(networks.initial_log_density),
     )
     sampling = config.sampling
     occupancy = OccupancyGrid(sampling.occupancy_resolution, threshold=sampling.occupancy_threshold)

@@ -9,6 +9,7 @@ from synthetic_inputs import MARCHES, OCCUPANCIES, varied_rays
 from synthetic_scenes import BOX
 
 from shacira_nerfstudio.backends import MarchSettings, get_backend
+from shacira_nerfstudio.backends.types import MAX_LOG2_STRIDE
 
 
 def assert_same_samples(found, expected):
@@ -76,6 +77,59 @@ def test_march_goes_on_where_it_was_cut(backend, device, settings):
     for name in ("t_starts", "t_ends", "positions"):
         joined = torch.cat([getattr(part, name) for part in parts])[order]
         assert torch.equal(joined, getattr(uncut, name))
+
+
+def random_strides(size):
+    """Whole regions of long strides, so that some samples are long, and single cells of any."""
+    coarse = torch.randint(0, MAX_LOG2_STRIDE + 1, (2, 2, 2))
+    strides = torch.nn.functional.interpolate(coarse[None, None].float(), size=(size,) * 3)[0, 0]
+    single = torch.randint(0, MAX_LOG2_STRIDE + 1, strides.shape)
+    return torch.where(torch.rand(strides.shape) < 0.1, single, strides).to(torch.uint8)
+
+
+@pytest.mark.parametrize("occupancy", ["full", "random_8"])
+@pytest.mark.parametrize("settings", MARCHES)
+def test_samples_that_stand_for_several_steps(rival, device, reference, settings, occupancy):
+    rays, cells = varied_rays(), OCCUPANCIES[occupancy]()
+    options = {"log2_strides": random_strides(len(cells)), "jitter": torch.rand(len(rays[0]))}
+    limits = torch.rand(len(rays[0]), 2) + torch.tensor([0.0, 1.5])
+    for more in ({}, {"max_samples": 5}, {"limits": limits}):
+        expected = reference.march(*rays, cells, MARCHES[settings], **options, **more)
+        found = march(rival, device, rays, cells, MARCHES[settings], **options, **more)
+        assert_same_samples(found, expected)
+
+
+@pytest.mark.parametrize("settings", MARCHES)
+def test_strides_of_full_space(backend, device, settings):
+    rays, jitter = varied_rays(), torch.rand(len(varied_rays()[0]))
+    cells, settings = torch.ones(8, 8, 8, dtype=torch.bool), MARCHES[settings]
+    options = {"jitter": jitter}
+    single = march(backend, device, rays, cells, settings, **options)
+    counts = single.packed_info[:, 1].cpu()
+    for exponent in (0, 1, 3):
+        strides = torch.full(cells.shape, exponent, dtype=torch.uint8)
+        merged = march(backend, device, rays, cells, settings, log2_strides=strides, **options)
+        assert_tiles_the_same_spans(merged, single)
+        found, length = merged.packed_info[:, 1].cpu(), 2**exponent
+        assert (found >= counts / length).all()
+        # Besides whole samples, there are single steps at the end of a ray at most.
+        assert (found <= counts // length + 2 * length * exponent).all()
+        assert exponent == 0 or int(found.sum()) < int(counts.sum())
+
+
+def assert_tiles_the_same_spans(merged, single):
+    """Where everything is occupied, samples follow one another without gaps, from the same begin
+    to the same end, and each is looked at within itself."""
+    for ray, ((first, count), (begin, number)) in enumerate(
+        zip(merged.packed_info.tolist(), single.packed_info.tolist(), strict=True)
+    ):
+        assert (count > 0) == (number > 0), ray
+        if count:
+            starts = merged.t_starts[first : first + count]
+            ends = merged.t_ends[first : first + count]
+            torch.testing.assert_close(starts[1:], ends[:-1], rtol=3e-7, atol=1e-7)
+            assert starts[0] == single.t_starts[begin]
+            torch.testing.assert_close(ends[-1], single.t_ends[begin + number - 1])
 
 
 @pytest.mark.parametrize("settings", MARCHES)

@@ -42,6 +42,17 @@ def test_the_samples_that_light_reaches(rival, device, reference, scene, setting
     assert (visible < expected.num_marched) == (early_stop > 0)
 
 
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_samples_that_stand_for_several_steps(rival, device, reference, scene, settings):
+    size = len(scene.cells)
+    options = {"log2_strides": torch.randint(0, 3, (size,) * 3, dtype=torch.uint8)}
+    options["jitter"] = torch.rand(len(scene.rays[0]))
+    expected = find(scene, reference, settings, **options)
+    assert_same(find(scene, rival, settings, device=device, **options), expected)
+    single = find(scene, reference, settings, jitter=options["jitter"])
+    assert 0 < expected.num_marched < single.num_marched
+
+
 @pytest.mark.parametrize("mode", ["none", "round", "noise"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_tables_under_every_quantizer(rival, device, reference, tiny_grid_3d, mode, channels):

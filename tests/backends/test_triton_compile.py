@@ -38,16 +38,16 @@ POINTERS = {  # all others are float32
     **dict.fromkeys(["counts_ptr", "count_ptr"], "*i64"),
     **dict.fromkeys(["levels_ptr", "offsets_ptr", "first_table_ptr"], "*i32"),
     **dict.fromkeys(["classes_ptr", "updates_ptr"], "*i16"),
-    **dict.fromkeys(["occupancy_ptr", "touched_ptr"], "*u8"),
+    **dict.fromkeys(["occupancy_ptr", "touched_ptr", "strides_ptr"], "*u8"),
     **dict.fromkeys(["settings_ptr", "bounds_ptr"], "*fp64"),
 }
 FLOATS = {"max_depth", "share_1", "share_2", "eps", "lr", "shrink"}  # other numbers are int32
 
 TABLE = {"FIELDS": 8, "BLOCK": 256}
 RATED = {"RATE_BLOCK": 16, "BLOCK": 1024}
-STEPS = {"first_ptr": None, "NEVER": 2**31 - 1, "STEPS": 64}
+STEPS = {"first_ptr": None, "NEVER": 2**31 - 1, "STEPS": 64, "MAX_EXPONENT": 5}
 COUNTS, WRITES = {"WRITES": False, "out_ptr": None}, {"WRITES": True}
-AFFINE = {"AFFINE": True, "KNEE": False, "CAPPED": False, "limits_ptr": None}
+AFFINE = {"AFFINE": True, "KNEE": False, "CAPPED": False, "limits_ptr": None, "strides_ptr": None}
 CONTRACTED = {"AFFINE": False, "KNEE": True, "CAPPED": True}
 PER_RAY = {"BLOCK": 32}
 

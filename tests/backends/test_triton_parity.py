@@ -147,10 +147,12 @@ def test_march(triton, device, reference, name):
     options["limits"] = torch.rand(count, 2, device=device) * 2 + torch.tensor([0.0, 1.5]).to(
         device
     )
-    assert_same_samples(
-        triton.march(*rays, cells, MARCHES[name], **options),
-        reference.march(*rays, cells, MARCHES[name], **options),
-    )
+    strides = torch.randint(0, 4, cells.shape, dtype=torch.uint8, device=device)
+    for more in ({}, {"log2_strides": strides}):
+        assert_same_samples(
+            triton.march(*rays, cells, MARCHES[name], **options, **more),
+            reference.march(*rays, cells, MARCHES[name], **options, **more),
+        )
 
 
 def test_march_between_the_bounds_of_what_is_occupied(triton, device, reference):

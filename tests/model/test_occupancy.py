@@ -83,6 +83,33 @@ def test_a_faint_scene_is_not_lost():
     assert not grid.occupied[G // 2 :].any()
 
 
+def test_a_smaller_threshold_keeps_what_is_fainter():
+    grid, faint = OccupancyGrid(G, threshold=0.1), lambda x: 0.02 * half(x) + 0.4 * half(1 - x)
+    grid.update(faint, everywhere=True, threshold=0.01)
+    assert grid.occupied.all()
+    grid.update(faint, everywhere=True)
+    assert not grid.occupied[: G // 2].any()
+    grid.update(faint, everywhere=True, threshold=0.3)  # above the grid's own
+    assert grid.occupied[G // 2 :].all()
+
+
+def test_samples_stand_for_as_many_steps_as_are_faint_together():
+    grid = OccupancyGrid(4)
+    assert grid.log2_strides(1, 0.25) is None
+    assert int(grid.log2_strides(16, 0.25).min()) == 4  # before the first look, and where empty
+    for opacity, exponent in [(0.3, 0), (0.126, 0), (0.125, 1), (0.06, 2), (0.01, 4), (1e-9, 4)]:
+        grid.opacity.fill_(opacity)  # in place: nothing of before is left
+        strides = grid.log2_strides(16, 0.25)
+        assert strides.shape == grid.occupied.shape and strides.dtype == torch.uint8
+        assert (strides == exponent).all(), opacity
+    grid.opacity.fill_(1.0)
+    grid.occupied = grid.occupied.clone()
+    grid.occupied[1] = False
+    strides = grid.log2_strides(8, 0.25)
+    assert (strides[1] == 3).all() and not strides[2].any()
+    assert grid.log2_strides(8, 0.25) is strides
+
+
 def test_an_empty_scene_keeps_the_last_cells():
     grid = OccupancyGrid(G, decay=0.0)
     grid.update(half, everywhere=True)

@@ -9,10 +9,16 @@ import torch.nn.functional as F
 
 from shacira_nerfstudio.backends import MarchSettings, composed
 from shacira_nerfstudio.backends.composed import sample_weights
+from shacira_nerfstudio.backends.geometry import spacing
 from shacira_nerfstudio.model import volrend
 from shacira_nerfstudio.model.quantize import get_quantizer
 from shacira_nerfstudio.model.radiance_field import FieldShape
-from shacira_nerfstudio.model.volrend import blend_background, render_rays, render_train
+from shacira_nerfstudio.model.volrend import (
+    blend_background,
+    distortion,
+    render_rays,
+    render_train,
+)
 
 RENDER_KERNELS = "shacira_nerfstudio.backends.cpu_numba.rays.render"
 UNIT_BOX = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -314,3 +320,56 @@ def test_weights_of_two_rays_and_of_none():
     assert found.tolist() == pytest.approx(expected)
     none = torch.zeros(0)
     assert not len(sample_weights(none, none, none, torch.zeros(2, 2, dtype=torch.long)))
+
+
+# ── against fog ──
+
+
+@pytest.mark.parametrize("knee", [0.0, 1.0])
+def test_distortion_is_the_double_sum(knee):
+    settings = MarchSettings("contracted", UNIT_BOX, near=0.0, far=50.0, step_size=0.1, knee=knee)
+    counts = torch.tensor([4, 0, 1, 7])
+    info = torch.stack([counts.cumsum(0) - counts, counts], 1)
+    edges = [torch.rand(int(n) + 1).double().sort().values * 40 for n in counts]
+    starts, ends = torch.cat([e[:-1] for e in edges]), torch.cat([e[1:] for e in edges])
+    ray = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    weights = torch.rand(len(ray), dtype=torch.float64, requires_grad=True)
+    far = spacing(torch.tensor(50.0).double(), knee)
+    begins, stops = spacing(starts, knee) / far, spacing(ends, knee) / far
+    middles = (begins + stops) / 2
+    apart = (middles[:, None] - middles).abs() * (ray[:, None] == ray)
+    expected = (weights[:, None] * weights * apart).sum()
+    expected = (expected + (weights.square() * (stops - begins)).sum() / 3) / len(counts)
+    found = distortion(weights, starts, ends, info, settings)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+    gradients = [torch.autograd.grad(value, weights)[0] for value in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+
+
+def test_distortion_of_nothing():
+    none, info = torch.zeros(0), torch.zeros(3, 2, dtype=torch.long)
+    assert distortion(none, none, none, info, SETTINGS) == 0
+
+
+def test_fog_is_more_distorted_than_a_wall(uniform_field, full):
+    rays, found = [v.to(full.device) for v in make_rays(8)], []
+    for density in (0.5, 200.0):
+        field = uniform_field(density)
+        rendered, _ = render_train(field, full, SETTINGS, *rays, with_distortion=True)
+        found.append(float(rendered.distortion))
+    assert found[0] > 4 * found[1] > 0
+    assert render_train(field, full, SETTINGS, *rays)[0].distortion is None
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, CONTRACTED], ids=lambda s: s.contraction)
+def test_samples_of_several_steps_see_the_same_fog(uniform_field, full, settings):
+    field, rays = uniform_field(1.7), [v.to(full.device) for v in make_rays()]
+    strides = torch.full(full.shape, 2, dtype=torch.uint8, device=full.device)
+    single, merged = (
+        render_train(field, full, settings, *rays, early_stop=0.0, log2_strides=log2_strides)[0]
+        for log2_strides in (None, strides)
+    )
+    assert merged.num_samples < single.num_samples / 2
+    # Jitter moves the ends of a ray by up to a step.
+    slack = 1.7 * settings.step_size * (1 - single.accumulation) + 1e-4
+    assert ((merged.accumulation - single.accumulation).abs() <= 2 * slack).all()

@@ -83,7 +83,7 @@ def test_every_key_exists_with_its_type(path):
         ("model.grid.max_res", 64, None),
         ("model.grid.max_res", "auto", None),
         ("model.grid.max_res", 64.0, "int or str for model.grid.max_res, found 64.0"),
-        ("model.grid.num_levels", "auto", "int for model.grid.num_levels"),
+        ("model.grid.base_res", "auto", "int for model.grid.base_res"),
         ("model.contraction", "affine", None),
         ("model.contraction", 1, "str for"),
         ("model.box", "auto", None),

@@ -105,10 +105,11 @@ class CpuNumbaBackend(Backend):
         first_step: Tensor | None = None,
         max_samples: int = 0,
         limits: Tensor | None = None,
+        log2_strides: Tensor | None = None,
     ) -> Samples:
         return march(
             ray_arrays(origins, directions, settings, jitter, limits),
-            self._empty_space.arguments(occupancy, settings),
+            self._empty_space.arguments(occupancy, settings, log2_strides),
             first_step,
             max_samples=max_samples,
             dtype=origins.dtype,
@@ -157,11 +158,12 @@ class CpuNumbaBackend(Backend):
         jitter: Tensor | None = None,
         max_samples: int = 0,
         limits: Tensor | None = None,
+        log2_strides: Tensor | None = None,
     ) -> VisibleSamples:
         is_bfloat16 = self.precision == "bfloat16"
         samples = march_visible(
             ray_arrays(origins, directions, settings, jitter, limits),
-            self._empty_space.arguments(occupancy, settings),
+            self._empty_space.arguments(occupancy, settings, log2_strides),
             TableRows.of(field.table, field.grid, field.quantizer),
             shade.PackedNetworks(field.weights, bfloat16=is_bfloat16),
             num_levels=field.num_levels_read,

@@ -81,6 +81,7 @@ class TritonBackend(Backend):
         first_step: Tensor | None = None,
         max_samples: int = 0,
         limits: Tensor | None = None,
+        log2_strides: Tensor | None = None,
     ) -> Samples:
         return march.march(
             origins,
@@ -91,6 +92,7 @@ class TritonBackend(Backend):
             first_step=first_step,
             max_samples=max_samples,
             limits=limits,
+            log2_strides=log2_strides,
         )
 
     def composite(
@@ -135,6 +137,7 @@ class TritonBackend(Backend):
         jitter: Tensor | None = None,
         max_samples: int = 0,
         limits: Tensor | None = None,
+        log2_strides: Tensor | None = None,
     ) -> VisibleSamples:
         rays = march.March(
             origins,
@@ -144,6 +147,7 @@ class TritonBackend(Backend):
             jitter=jitter,
             max_samples=max_samples,
             limits=limits,
+            log2_strides=log2_strides,
         )
         return self._expected.find_visible(self, rays, field, early_stop=early_stop)
 

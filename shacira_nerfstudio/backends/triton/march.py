@@ -15,7 +15,7 @@ from torch import Tensor
 
 from shacira_nerfstudio.backends.geometry import constant
 from shacira_nerfstudio.backends.triton.launch import launch
-from shacira_nerfstudio.backends.types import MarchSettings, Samples
+from shacira_nerfstudio.backends.types import MAX_LOG2_STRIDE, MarchSettings, Samples
 
 STEPS = 64
 """That a warp looks at at once."""
@@ -79,8 +79,8 @@ def _cell(x, G):
 
 @triton.jit
 def _ray(
-    o, d, settings_ptr, bounds_ptr, limits, step_size, knee, jitter, AFFINE: tl.constexpr,
-    KNEE: tl.constexpr,
+    o, d, settings_ptr, bounds_ptr, limits, strides_ptr, step_size, knee, jitter,
+    AFFINE: tl.constexpr, KNEE: tl.constexpr,
 ):  # fmt: skip
     """Origin and direction in the unit cube of the box, spacing of the begin, end, and the steps
     between which there may be samples.
@@ -108,6 +108,8 @@ def _ray(
         # Samples are half a step behind edges; a step more on both sides covers rounding.
         first = tl.floor((_spacing(enter, knee, KNEE) - u_min) / step_size - jitter - 1.5)
         last = tl.ceil((_spacing(leave, knee, KNEE) - u_min) / step_size - jitter + 1.5)
+        if strides_ptr is not None:  # the last sample may begin before that and reach beyond it
+            last = num_steps
         num_steps = tl.where(enter <= leave, tl.minimum(num_steps, tl.maximum(last, 0.0)), 0.0)
         first = tl.minimum(tl.maximum(first, 0.0), num_steps)
     return ox, oy, oz, dx, dy, dz, u_min, t_max, first.to(tl.int32), num_steps.to(tl.int32)
@@ -122,12 +124,59 @@ def _store(out, stride, mask, start, end, x, y, z):
     tl.store(out + stride * 4, z.to(tl.float32), mask)
 
 
+@triton.jit
+def _position(t, ox, oy, oz, dx, dy, dz, AFFINE: tl.constexpr):
+    """Where in the unit cube rays are at distance ``t``."""
+    x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+    if not AFFINE:
+        x, y, z = _contract(x, y, z)
+    return x, y, z
+
+
+@triton.jit
+def _cell_at(t, ox, oy, oz, dx, dy, dz, G, AFFINE: tl.constexpr):
+    """Number of the cell that rays are in at distance ``t``."""
+    x, y, z = _position(t, ox, oy, oz, dx, dy, dz, AFFINE)
+    return (_cell(x, G) * G + _cell(y, G)) * G + _cell(z, G)
+
+
+@triton.jit
+def _merge(
+    steps, first, num_steps, u_min, t_max, step_size, half_step, knee, least, jitter, occupancy_ptr,
+    strides_ptr, ox, oy, oz, dx, dy, dz, G, AFFINE: tl.constexpr, KNEE: tl.constexpr,
+    MAX_EXPONENT: tl.constexpr,
+):  # fmt: skip
+    """Log2 of how many steps a sample at each step would stand for, and whether the step belongs to
+    a sample that begins before it. See :meth:`Backend.march`."""
+    exponent = tl.zeros_like(steps)
+    covered = steps < 0
+    for k in tl.static_range(1, MAX_EXPONENT + 1):  # pyright: ignore
+        size: tl.constexpr = 2**k
+        start = (steps // size) * size
+        edge = u_min + (start.to(tl.float64) + jitter) * step_size
+        t = _spacing_inverse(edge + half_step, knee, least, KNEE)
+        fits = (start >= first) & (start + size <= num_steps) & (t < t_max)
+        cell = _cell_at(t, ox, oy, oz, dx, dy, dz, G, AFFINE)
+        fits = fits & (tl.load(occupancy_ptr + cell, mask=fits, other=0) != 0)
+        fits = fits & (tl.load(strides_ptr + cell, mask=fits, other=0) >= k)
+        for place in tl.static_range(2):  # pyright: ignore
+            other = start + (size // 2 if place == 0 else size - 1)
+            edge = u_min + (other.to(tl.float64) + jitter) * step_size
+            t = _spacing_inverse(edge + half_step, knee, least, KNEE)
+            fits = fits & (t < t_max)
+            cell = _cell_at(t, ox, oy, oz, dx, dy, dz, G, AFFINE)
+            fits = fits & (tl.load(strides_ptr + cell, mask=fits, other=0) >= k)
+        exponent = tl.where(fits & (steps == start), k, exponent)
+        covered = covered | (fits & (steps != start))
+    return exponent, covered
+
+
 @triton.jit(do_not_specialize=["max_samples", "capacity"])
 def _march_kernel(
     origins_ptr, directions_ptr, occupancy_ptr, bounds_ptr, settings_ptr, jitter_ptr, first_ptr,
-    limits_ptr, info_ptr, next_ptr, out_ptr, max_samples, capacity, G, AFFINE: tl.constexpr,
-    KNEE: tl.constexpr, CAPPED: tl.constexpr, WRITES: tl.constexpr, NEVER: tl.constexpr,
-    STEPS: tl.constexpr,
+    limits_ptr, strides_ptr, info_ptr, next_ptr, out_ptr, max_samples, capacity, G,
+    AFFINE: tl.constexpr, KNEE: tl.constexpr, CAPPED: tl.constexpr, WRITES: tl.constexpr,
+    NEVER: tl.constexpr, STEPS: tl.constexpr, MAX_EXPONENT: tl.constexpr,
 ):  # fmt: skip
     ray = tl.program_id(0).to(tl.int64)
     step_size, knee = tl.load(settings_ptr + 2), tl.load(settings_ptr + 3)
@@ -137,13 +186,14 @@ def _march_kernel(
     if jitter_ptr is not None:
         jitter = tl.load(jitter_ptr + ray).to(tl.float64)
     limits = None if limits_ptr is None else limits_ptr + ray * 2
-    ray_in_box = _ray(o, d, settings_ptr, bounds_ptr, limits, step_size, knee, jitter, AFFINE, KNEE)
-    ox, oy, oz, dx, dy, dz, u_min, t_max, step, num_steps = ray_in_box
+    ox, oy, oz, dx, dy, dz, u_min, t_max, step, num_steps = _ray(
+        o, d, settings_ptr, bounds_ptr, limits, strides_ptr, step_size, knee, jitter, AFFINE, KNEE
+    )
     if first_ptr is not None:
         first = tl.load(first_ptr + ray).to(tl.int32)
         step = tl.where(first < 0, -1, tl.maximum(first, step))
+    begin_step, count = step, tl.zeros((), tl.int32)
     next_step = tl.full((), NEVER, tl.int32)
-    count = tl.zeros((), tl.int32)
     begin, wanted = tl.zeros((), tl.int64), tl.full((), NEVER, tl.int32)
     if WRITES:
         begin = tl.load(info_ptr + ray * 2)
@@ -154,19 +204,28 @@ def _march_kernel(
         steps = step + tl.arange(0, STEPS)
         edge = u_min + (steps.to(tl.float64) + jitter) * step_size
         t_mid = _spacing_inverse(edge + half_step, knee, least, KNEE)
-        x, y, z = ox + t_mid * dx, oy + t_mid * dy, oz + t_mid * dz
-        if not AFFINE:
-            x, y, z = _contract(x, y, z)
-        cell = (_cell(x, G) * G + _cell(y, G)) * G + _cell(z, G)
+        cell = _cell_at(t_mid, ox, oy, oz, dx, dy, dz, G, AFFINE)
         inside = (steps < num_steps) & (t_mid < t_max)
         keep = tl.load(occupancy_ptr + cell, mask=inside, other=0) != 0
+        length = tl.full((), 1.0, tl.float64)
+        if strides_ptr is not None:
+            exponent, covered = _merge(
+                steps, begin_step, num_steps, u_min, t_max, step_size, half_step, knee, least,
+                jitter, occupancy_ptr, strides_ptr, ox, oy, oz, dx, dy, dz, G, AFFINE, KNEE,
+                MAX_EXPONENT,
+            )  # fmt: skip
+            keep = keep & (covered == 0)
+            length = (1 << exponent).to(tl.float64)
+            middle = tl.where(exponent > 0, jitter * (length * step_size), half_step)
+            t_mid = _spacing_inverse(edge + middle, knee, least, KNEE)
         rank = count + tl.cumsum(keep.to(tl.int32), 0)
         if WRITES:
             at = begin + rank - 1
             keep = keep & (rank <= wanted) & (at < capacity)
             out = out_ptr + at
             start = _spacing_inverse(edge, knee, least, KNEE)
-            end = _spacing_inverse(edge + step_size, knee, least, KNEE)
+            x, y, z = _position(t_mid, ox, oy, oz, dx, dy, dz, AFFINE)
+            end = _spacing_inverse(edge + length * step_size, knee, least, KNEE)
             _store(out, tl.cast(capacity, tl.int64), keep, start, end, x, y, z)
         elif CAPPED:
             over = keep & (rank > max_samples)
@@ -223,6 +282,7 @@ class March:
         first_step: Tensor | None = None,
         max_samples: int = 0,
         limits: Tensor | None = None,
+        log2_strides: Tensor | None = None,
     ) -> None:
         low, high = settings.box
         numbers = (
@@ -238,6 +298,7 @@ class March:
             None if jitter is None else jitter.contiguous(),
             None if first_step is None else first_step.contiguous(),
             None if limits is None else limits.contiguous(),
+            None if log2_strides is None else log2_strides.contiguous(),
         )
         self._constants = {
             "G": occupancy.shape[0],
@@ -246,6 +307,7 @@ class March:
             "CAPPED": max_samples > 0,
             "NEVER": _NEVER,
             "STEPS": STEPS,
+            "MAX_EXPONENT": MAX_LOG2_STRIDE,
         }
         self._max_samples = max_samples
         self.info = torch.zeros(len(origins), 2, dtype=torch.long, device=origins.device)
@@ -283,11 +345,13 @@ def march(
     first_step: Tensor | None,
     max_samples: int,
     limits: Tensor | None,
+    log2_strides: Tensor | None = None,
 ) -> Samples:
     """See :meth:`Backend.march`. The host waits for the number of samples."""
     found = March(
         origins, directions, occupancy, settings,
         jitter=jitter, first_step=first_step, max_samples=max_samples, limits=limits,
+        log2_strides=log2_strides,
     )  # fmt: skip
     out = torch.empty(SPANS, int(found.total), device=origins.device)
     found.write(out)

@@ -31,7 +31,12 @@ class CodeClasses:
 
 
 def code_classes(
-    grid: GridSpec, symbols: np.ndarray, occupancy: np.ndarray | None, *, fast: bool | None = None
+    grid: GridSpec,
+    symbols: np.ndarray,
+    occupancy: np.ndarray | None,
+    *,
+    fast: bool | None = None,
+    is_estimate: bool = False,
 ) -> CodeClasses:
     """Classes of a scene's symbols as its encoder would choose them.
 
@@ -39,10 +44,13 @@ def code_classes(
         symbols: int16 [E, d], 0 in entries that nothing reaches.
         occupancy: As in :func:`features.reached_entries`.
         fast: As in :func:`encode_scene`.
+        is_estimate: See :func:`choose_models`: nearly the encoder's classes.
     """
     index = np.full(symbols.shape, -1, dtype=np.int16)
     first = np.zeros(grid.num_levels + 1, dtype=np.int32)
-    for level, channel, rows, classes, num_classes in _passes(grid, symbols, occupancy, fast):
+    for level, channel, rows, classes, num_classes in _passes(
+        grid, symbols, occupancy, fast, is_estimate
+    ):
         index[rows, channel] = first[level + 1] + classes
         first[level + 1] += num_classes
     return CodeClasses(index, first.cumsum(dtype=np.int32))
@@ -81,7 +89,11 @@ def symbol_costs(
 
 
 def _passes(
-    grid: GridSpec, symbols: np.ndarray, occupancy: np.ndarray | None, fast: bool | None
+    grid: GridSpec,
+    symbols: np.ndarray,
+    occupancy: np.ndarray | None,
+    fast: bool | None,
+    is_estimate: bool = False,
 ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, int]]:
     """Level, channel, entries of the whole table, their classes and how many there are: of each
     pass of the encoder."""
@@ -92,7 +104,9 @@ def _passes(
         coarser = table
         entries = np.arange(end - begin) if coding.entries is None else coding.entries
         by_channel = np.ascontiguousarray(table[entries].T)
-        for channel, passes in enumerate(choose_models(by_channel.T, coding)):
+        for channel, passes in enumerate(
+            choose_models(by_channel.T, coding, is_estimate=is_estimate, fast=fast)
+        ):
             is_split = len(passes) > 1
             for number, model in enumerate(passes):
                 chosen = coding.passes(is_split)[number]

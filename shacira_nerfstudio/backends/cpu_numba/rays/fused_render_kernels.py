@@ -32,6 +32,7 @@ from shacira_nerfstudio.backends.cpu_numba.rays.search_kernels import (
     DY,
     DZ,
     END,
+    JITTER,
     LAST,
     OFFSET,
     OX,
@@ -153,10 +154,10 @@ def _finish(
 
 @numba.njit(**FUSED)
 def render(
-    origins, directions, u_mins, t_maxs, num_steps, jitter, features, gaps, filled, contracted, low,
-    extent, step_size, knee, table, width, levels, mode, seed, num_outputs, params, density_layers,
-    color_layers, first_chunk, early_stop, min_weight, color, transmittance, distance, last, begin,
-    end,
+    origins, directions, u_mins, t_maxs, num_steps, jitter, features, gaps, strides, filled,
+    contracted, low, extent, step_size, knee, table, width, levels, mode, seed, num_outputs, params,
+    density_layers, color_layers, first_chunk, early_stop, min_weight, color, transmittance,
+    distance, last, begin, end,
 ):  # fmt: skip
     """Renders rays begin:end. See :meth:`Backend.render` and `march_kernels.march`.
 
@@ -175,8 +176,8 @@ def render(
     """
     num_rays, size = end - begin, widest(color_layers) * TILE
     state = start(
-        origins, directions, u_mins, t_maxs, num_steps, jitter, filled, contracted, low, extent,
-        step_size, knee, begin, end,
+        origins, directions, u_mins, t_maxs, num_steps, jitter, filled, strides.size > 0,
+        contracted, low, extent, step_size, knee, begin, end,
     )  # fmt: skip
     x = np.empty((3, BATCH_SAMPLES), np.float32)
     z = np.empty((len(levels) * width, BATCH_SAMPLES), np.float32)
@@ -205,8 +206,8 @@ def render(
                 counts[taken], state[STEP, s] = walk(
                     state[OX, s], state[OY, s], state[OZ, s], state[DX, s], state[DY, s],
                     state[DZ, s], state[OFFSET, s], state[END, s], np.int64(state[STEP, s]),
-                    np.int64(state[LAST, s]), gaps, contracted, step_size, knee, t_starts, t_ends,
-                    x, filling, chunk, max_empty,
+                    np.int64(state[LAST, s]), gaps, strides, state[JITTER, s], contracted,
+                    step_size, knee, t_starts, t_ends, x, filling, chunk, max_empty,
                 )  # fmt: skip
                 rays[filling : filling + counts[taken]] = begin + s
                 filling += counts[taken]

@@ -54,9 +54,12 @@ class EmptySpace:
     def __init__(self) -> None:
         self._latest: tuple[Tensor, int, tuple[np.ndarray, np.ndarray]] | None = None
 
-    def arguments(self, occupancy: Tensor, settings: MarchSettings) -> tuple[Any, ...]:
-        """Occupancy and settings as kernels take them: :func:`empty_gaps`, :func:`filled_bounds`,
-        whether space is contracted, lower corner and size of the box, step size and knee."""
+    def arguments(
+        self, occupancy: Tensor, settings: MarchSettings, log2_strides: Tensor | None = None
+    ) -> tuple[Any, ...]:
+        """Occupancy and settings as kernels take them: :func:`empty_gaps`, log2 of strides (none if
+        every step is a sample), :func:`filled_bounds`, whether space is contracted, lower corner
+        and size of the box, step size and knee."""
         latest = self._latest
         if latest is None or latest[0] is not occupancy or latest[1] != occupancy._version:
             cells = occupancy.contiguous().numpy().view(np.bool_)
@@ -64,7 +67,12 @@ class EmptySpace:
             latest = self._latest = (occupancy, occupancy._version, found)
         low, high = (np.array(corner, np.float64) for corner in settings.box)
         is_contracted = settings.contraction == "contracted"
-        return (*latest[2], is_contracted, low, high - low, settings.step_size, settings.knee)
+        strides = np.empty((0, 0, 0), np.uint8)
+        if log2_strides is not None:
+            strides = as_array(log2_strides, torch.uint8)
+        gaps, bounds = latest[2]
+        step_size, knee = settings.step_size, settings.knee
+        return gaps, strides, bounds, is_contracted, low, high - low, step_size, knee
 
 
 def march(

@@ -84,8 +84,8 @@ def _grown(t_starts, t_ends, positions):
 
 @numba.njit(**EXACT)
 def start_ray(
-    origin, direction, u_min, t_max, last, jitter, step, filled, contracted, low, extent, step_size,
-    knee,
+    origin, direction, u_min, t_max, last, jitter, step, filled, has_strides, contracted, low,
+    extent, step_size, knee,
 ):  # fmt: skip
     """What :func:`walk` is told of a ray. See :func:`march`.
 
@@ -111,14 +111,59 @@ def start_ray(
         # Samples are half a step behind edges; the slack covers the rounding of the bounds.
         skipped = (_spacing(enter, knee) - offset) / step_size - 0.5 - 1e-6
         step = max(step, int(math.floor(min(skipped, float(last)))))
-        t_max = min(t_max, leave * (1 + 1e-9) + 1e-9)
+        if not has_strides:  # whose last sample may begin before that and lie behind it
+            t_max = min(t_max, leave * (1 + 1e-9) + 1e-9)
     return ox, oy, oz, dx, dy, dz, offset, t_max, step
 
 
 @numba.njit(**EXACT)
+def _allows(
+    step, exponent, t_max, ox, oy, oz, dx, dy, dz, offset, strides, contracted, step_size, knee,
+):  # fmt: skip
+    """Whether a step's middle lies before the end of the ray, in a cell that allows samples of
+    2^exponent steps."""
+    t = _spacing_inverse(offset + step * step_size + 0.5 * step_size, knee)
+    if not t < t_max:
+        return False
+    x, y, z, size = ox + t * dx, oy + t * dy, oz + t * dz, strides.shape[0]
+    if contracted:
+        x, y, z, _ = _contract(x, y, z)
+    return strides[_cell(x, size), _cell(y, size), _cell(z, size)] >= exponent
+
+
+@numba.njit(**EXACT)
+def _stride_exponent(
+    step, last, most, t_max, ox, oy, oz, dx, dy, dz, offset, strides, contracted, step_size, knee,
+):  # fmt: skip
+    """Log2 of how many steps the sample at ``step`` stands for, see :meth:`Backend.march`.
+
+    Args:
+        most: What the cell of the step itself allows.
+    """
+    exponent = most
+    while exponent > 0:
+        length = np.int64(1) << np.int64(exponent)
+        if (
+            step % length == 0
+            and step + length <= last
+            and _allows(
+                step + length // 2, exponent, t_max, ox, oy, oz, dx, dy, dz, offset, strides,
+                contracted, step_size, knee,
+            )
+            and _allows(
+                step + length - 1, exponent, t_max, ox, oy, oz, dx, dy, dz, offset, strides,
+                contracted, step_size, knee,
+            )
+        ):  # fmt: skip
+            break
+        exponent -= 1
+    return exponent
+
+
+@numba.njit(**EXACT)
 def walk(
-    ox, oy, oz, dx, dy, dz, offset, t_max, step, last, gaps, contracted, step_size, knee, t_starts,
-    t_ends, positions, at, room, max_empty_lookups,
+    ox, oy, oz, dx, dy, dz, offset, t_max, step, last, gaps, strides, jitter, contracted, step_size,
+    knee, t_starts, t_ends, positions, at, room, max_empty_lookups,
 ):  # fmt: skip
     """Writes up to ``room`` samples of a ray, from ``step`` on, to the places from ``at`` on.
 
@@ -126,6 +171,7 @@ def walk(
         last: Number of steps of the ray.
         gaps: uint8 [G, G, G]; 0 where a cell is occupied, else so many that all cells nearer than
             that, diagonals counting as 1, are empty.
+        strides: uint8 [G, G, G], see :meth:`Backend.march`; empty if every step is a sample.
         t_starts, t_ends, positions: float32 [N], [N] and [3, N].
         max_empty_lookups: How often to look at empty space before giving up for now.
 
@@ -155,12 +201,24 @@ def walk(
         if gap == 0:
             if count == room:
                 return count, step
+            length = np.int64(1)
+            if strides.size > 0 and strides[i, j, k] > 0:
+                exponent = _stride_exponent(
+                    step, last, np.int64(strides[i, j, k]), t_max, ox, oy, oz, dx, dy, dz, offset,
+                    strides, contracted, step_size, knee,
+                )  # fmt: skip
+                if exponent > 0:
+                    length = np.int64(1) << exponent
+                    t_mid = _spacing_inverse(edge + jitter * (length * step_size), knee)
+                    x, y, z = ox + t_mid * dx, oy + t_mid * dy, oz + t_mid * dz
+                    if contracted:
+                        x, y, z, r = _contract(x, y, z)
             t_starts[at + count] = _spacing_inverse(edge, knee)
-            t_ends[at + count] = _spacing_inverse(edge + step_size, knee)
+            t_ends[at + count] = _spacing_inverse(edge + length * step_size, knee)
             positions[0, at + count], positions[1, at + count] = x, y
             positions[2, at + count] = z
             count += 1
-            step += 1
+            step += length
             continue
         if max_empty_lookups == 0:
             return count, step
@@ -181,7 +239,7 @@ def walk(
 
 @numba.njit(**EXACT)
 def march(
-    origins, directions, u_mins, t_maxs, num_steps, jitter, first_step, gaps,
+    origins, directions, u_mins, t_maxs, num_steps, jitter, first_step, gaps, strides,
     filled, contracted, low, extent, step_size, knee, max_samples, begin, end,
 ):  # fmt: skip
     """Samples rays begin:end. See :meth:`Backend.march` and :func:`walk`; lengths and bounds come
@@ -205,13 +263,13 @@ def march(
         count, last = 0, num_steps[ray]
         ox, oy, oz, dx, dy, dz, offset, t_max, step = start_ray(
             origins[ray], directions[ray], u_mins[ray], t_maxs[ray], last, jitter[ray],
-            first_step[ray], filled, contracted, low, extent, step_size, knee,
+            first_step[ray], filled, strides.size > 0, contracted, low, extent, step_size, knee,
         )  # fmt: skip
         while step >= 0:
             room = min(most - count, len(t_starts) - total)
             added, step = walk(
-                ox, oy, oz, dx, dy, dz, offset, t_max, step, last, gaps, contracted, step_size,
-                knee, t_starts, t_ends, positions, total, room, forever,
+                ox, oy, oz, dx, dy, dz, offset, t_max, step, last, gaps, strides, jitter[ray],
+                contracted, step_size, knee, t_starts, t_ends, positions, total, room, forever,
             )  # fmt: skip
             count, total = count + added, total + added
             if step < 0 or count == most:

@@ -16,10 +16,10 @@ from shacira_nerfstudio.backends.cpu_numba.rays.march_kernels import start_ray
 
 GROUP = 64
 """Rays that go together: what is known of them fits a first-level cache."""
-OX, OY, OZ, DX, DY, DZ, OFFSET, END, LAST, STEP = range(10)
+OX, OY, OZ, DX, DY, DZ, OFFSET, END, LAST, STEP, JITTER = range(11)
 """Rows of the state of rays: origin and direction in the unit cube, spacing at step 0, distance
-and step at which to stop, and the step to go on with."""
-NUM_ROWS = 10
+and step at which to stop, the step to go on with, and the jitter."""
+NUM_ROWS = 11
 _FAR = 1e300
 """Stands for a speed of zero turned upside down: finite, so that 0 times it is 0."""
 _U = np.uint64
@@ -27,8 +27,8 @@ _U = np.uint64
 
 @numba.njit(**EXACT)
 def start(
-    origins, directions, u_mins, t_maxs, num_steps, jitter, filled, contracted, low, extent,
-    step_size, knee, begin, end,
+    origins, directions, u_mins, t_maxs, num_steps, jitter, filled, has_strides, contracted, low,
+    extent, step_size, knee, begin, end,
 ):  # fmt: skip
     """State [NUM_ROWS, end - begin] of rays begin:end, float64. See `march_kernels.march`."""
     state = np.empty((NUM_ROWS, end - begin))
@@ -39,9 +39,10 @@ def start(
             state[OFFSET, ray - begin], state[END, ray - begin], state[STEP, ray - begin],
         ) = start_ray(
             origins[ray], directions[ray], u_mins[ray], t_maxs[ray], num_steps[ray], jitter[ray],
-            0, filled, contracted, low, extent, step_size, knee,
+            0, filled, has_strides, contracted, low, extent, step_size, knee,
         )  # fmt: skip
         state[LAST, ray - begin] = num_steps[ray]
+        state[JITTER, ray - begin] = jitter[ray]
     return state
 
 

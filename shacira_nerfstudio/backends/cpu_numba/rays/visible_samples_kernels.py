@@ -26,6 +26,7 @@ from shacira_nerfstudio.backends.cpu_numba.rays.search_kernels import (
     DY,
     DZ,
     END,
+    JITTER,
     LAST,
     OFFSET,
     OX,
@@ -75,9 +76,9 @@ def _keep(kept, places, total, rank, ray, first, count, t_starts, t_ends, x, z, 
 
 @numba.njit(**FUSED)
 def march_visible(
-    origins, directions, u_mins, t_maxs, num_steps, jitter, gaps, filled, contracted, low, extent,
-    step_size, knee, table, width, levels, mode, seed, num_levels, num_outputs, params, halves,
-    layers, first_chunk, max_samples, limit, begin, end,
+    origins, directions, u_mins, t_maxs, num_steps, jitter, gaps, strides, filled, contracted, low,
+    extent, step_size, knee, table, width, levels, mode, seed, num_levels, num_outputs, params,
+    halves, layers, first_chunk, max_samples, limit, begin, end,
 ):  # fmt: skip
     """Samples of rays begin:end. See :meth:`Backend.march_visible` and `march_kernels.march`.
 
@@ -93,8 +94,8 @@ def march_visible(
     """
     num_rays = end - begin
     state = start(
-        origins, directions, u_mins, t_maxs, num_steps, jitter, filled, contracted, low, extent,
-        step_size, knee, begin, end,
+        origins, directions, u_mins, t_maxs, num_steps, jitter, filled, strides.size > 0,
+        contracted, low, extent, step_size, knee, begin, end,
     )  # fmt: skip
     x = np.empty((3, BATCH_SAMPLES), np.float32)
     z = np.zeros((num_levels * width, BATCH_SAMPLES), np.float32)
@@ -122,8 +123,9 @@ def march_visible(
                 added[taken], state[STEP, s] = walk(
                     state[OX, s], state[OY, s], state[OZ, s], state[DX, s], state[DY, s],
                     state[DZ, s], state[OFFSET, s], state[END, s], np.int64(state[STEP, s]),
-                    np.int64(state[LAST, s]), gaps, contracted, step_size, knee, t_starts, t_ends,
-                    x, filling, min(chunk, most - counts[s]), max_empty,
+                    np.int64(state[LAST, s]), gaps, strides, state[JITTER, s], contracted,
+                    step_size, knee, t_starts, t_ends, x, filling, min(chunk, most - counts[s]),
+                    max_empty,
                 )  # fmt: skip
                 filling += added[taken]
                 taken += 1
