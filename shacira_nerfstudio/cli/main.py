@@ -70,8 +70,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     ours, rest = args, []
+    # What follows a preset or a data parser belongs to the host's parser, not to this one.
     if args[:1] == ["train"]:
-        # What follows a preset or a data parser belongs to the host's parser, not to this one.
         has_preset = not args[1:2] or args[1] in ("-h", "--help") or not args[1].startswith("-")
         count = 2 if has_preset else 1
         ours, rest = args[:count], args[count:]

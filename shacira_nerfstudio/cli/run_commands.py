@@ -5,8 +5,10 @@ As in :mod:`file_commands`, everything heavy is imported in ``main``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -65,6 +67,8 @@ class Eval:
     """JSON file to write the metrics to."""
     render_output_path: Path | None = None
     """Folder for the rendered images."""
+    sheet: Path | None = None
+    """Folder for sheets of truth | rendered | error, four views on each."""
     json: bool = False
     """Print JSON."""
     allow_truncated: bool = False
@@ -74,32 +78,41 @@ class Eval:
 
     def main(self) -> int:
         self._check()
-        targets = {
-            "output_path": self.output_path,
-            "render_output_path": self.render_output_path,
-        }
-        if self.load_config is not None:
-            from shacira_nerfstudio.plugin.evaluate import evaluate_run
-
-            results = evaluate_run(self.load_config, **targets)
+        if self.sheet is None:
+            results = self._results(on_view=None)
         else:
-            from shacira_nerfstudio.plugin.evaluate_file import evaluate_file
+            from shacira_nerfstudio.viewer.pictures.sheet import SheetWriter
 
-            assert self.file is not None
-            results = evaluate_file(
-                self.file,
-                data=self.data,
-                dataparser=self.dataparser,
-                camera_res_scale_factor=self.camera_res_scale_factor,
-                allow_truncated=self.allow_truncated,
-                **targets,
-            )
+            with SheetWriter(self.sheet) as sheets:
+                results = self._results(on_view=sheets.add)
         if self.json:
             print(as_json(results))
         else:
             for name, value in results.items():
                 print(f"{name}: {value:.6g}")
         return 0
+
+    def _results(self, *, on_view: Callable[..., None] | None) -> dict[str, float]:
+        shown: dict[str, Any] = {
+            "output_path": self.output_path,
+            "render_output_path": self.render_output_path,
+            "on_view": on_view,
+        }
+        if self.load_config is not None:
+            from shacira_nerfstudio.plugin.evaluate import evaluate_run
+
+            return evaluate_run(self.load_config, **shown)
+        from shacira_nerfstudio.plugin.evaluate_file import evaluate_file
+
+        assert self.file is not None
+        return evaluate_file(
+            self.file,
+            data=self.data,
+            dataparser=self.dataparser,
+            camera_res_scale_factor=self.camera_res_scale_factor,
+            allow_truncated=self.allow_truncated,
+            **shown,
+        )
 
     def _check(self) -> None:
         """Refuses options that contradict each other."""

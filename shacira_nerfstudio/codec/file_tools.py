@@ -60,7 +60,12 @@ def _bytes_by_part(sections: list[Section], data: bytes | memoryview) -> dict[st
     return by_part
 
 
-def describe(data: bytes | memoryview, *, allow_truncated: bool = False) -> dict[str, Any]:
+def describe(
+    data: bytes | memoryview,
+    *,
+    allow_truncated: bool = False,
+    content: FileContent | None = None,
+) -> dict[str, Any]:
     """What there is to know about a file that decodes, ready for JSON: where its bytes go, rates,
     counts.
 
@@ -68,8 +73,11 @@ def describe(data: bytes | memoryview, *, allow_truncated: bool = False) -> dict
     is what its scene reaches in dB, if that was measured. The ``latents`` of
     :func:`bytes_by_part` are ``stream_bytes`` and ``table_bytes`` together, the latter being models
     and frequency tables; so are those of each level and bits per latent.
+
+    Args:
+        content: Of the file, where that has been read already.
     """
-    content = read_file(data, allow_truncated=allow_truncated)
+    content = content or read_file(data, allow_truncated=allow_truncated)
     scene, grid = content.scene, content.scene.grid
     level_bytes = [parts.table_bytes + parts.stream_bytes for parts in content.levels]
     stored = grid.offsets[scene.num_coded_levels] * scene.latent_dim

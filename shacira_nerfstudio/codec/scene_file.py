@@ -5,6 +5,9 @@ FORMAT.md is the specification; ``sections/table.py`` says what stands before th
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +16,7 @@ from shacira_nerfstudio.codec.bitio import SceneFormatError
 from shacira_nerfstudio.codec.container import Section, pack_sections, unpack_sections
 from shacira_nerfstudio.codec.latents.context_model import ContextModel
 from shacira_nerfstudio.codec.latents.context_search import choose_models
-from shacira_nerfstudio.codec.latents.level_contexts import CodingContext
+from shacira_nerfstudio.codec.latents.level_contexts import CodingContext, LevelCoding
 from shacira_nerfstudio.codec.latents.level_section import LevelParts, decode_level, encode_level
 from shacira_nerfstudio.codec.scene import PackedScene
 from shacira_nerfstudio.codec.sections.head import symbols_digest
@@ -31,6 +34,8 @@ MAX_SLABS = 1 << 17, 8
 """Likewise for the resolutions of these levels' longest axes together: a slab of vertices across
 such an axis costs time, however thin it is."""
 
+_MAX_THREADS = 4
+
 
 def encode_side_sections(scene: PackedScene, *, fast: bool | None = None) -> dict[str, bytes]:
     """The sections of a scene beside its latents, by tag, in the order of a file.
@@ -42,33 +47,59 @@ def encode_side_sections(scene: PackedScene, *, fast: bool | None = None) -> dic
 
 
 def encode_scene(
-    scene: PackedScene, *, use_contexts: bool = True, fast: bool | None = None
+    scene: PackedScene,
+    *,
+    latents: Sequence[bytes] | None = None,
+    use_contexts: bool = True,
+    fast: bool | None = None,
 ) -> bytes:
     """The bytes of a scene; the same scene always gives the same bytes.
 
     Args:
+        latents: What :func:`encode_latents` gives for this scene, where that is there already.
         use_contexts: False gives each level and channel one frequency table, to see what contexts
             are worth. Such a file decodes like any other, but is not the canonical one.
         fast: True demands numba, False forbids it, None uses it where it can be imported. The bytes
             are the same.
     """
+    if latents is None:
+        latents = encode_latents(scene, use_contexts=use_contexts, fast=fast)
     sections = list(encode_side_sections(scene, fast=fast).items())
+    data = pack_sections([*sections, *((LEVEL_TAG, payload) for payload in latents)])
+    check_size(scene.grid, scene.latent_dim, scene.num_coded_levels, len(data), MAX_ENTRIES)
+    return data
+
+
+def encode_latents(
+    scene: PackedScene, *, use_contexts: bool = True, fast: bool | None = None
+) -> list[bytes]:
+    """The sections of a scene's levels, by far the longest part of the work: they follow from its
+    grid, symbols and occupancy alone. Levels are encoded in threads, a few at a time.
+
+    Args: as for :func:`encode_scene`.
+    """
     contexts = CodingContext(scene.grid, scene.occupancy, scene.latent_dim, fast=fast)
-    coarser = None
-    for level in range(scene.num_coded_levels):
-        symbols = scene.level_symbols(level)
-        coding = contexts.level(level, coarser)
-        coarser = symbols
+
+    def encode(level: int, symbols: np.ndarray, coding: LevelCoding) -> bytes:
         if coding.entries is not None:
             if np.count_nonzero(symbols) != np.count_nonzero(symbols[coding.entries]):
                 raise ValueError(f"expected 0 in entries of level {level} that nothing reaches")
             symbols = symbols[coding.entries]
         one_class = [(ContextModel(),)] * scene.latent_dim
-        models = choose_models(symbols, coding) if use_contexts else one_class
-        sections.append((LEVEL_TAG, encode_level(symbols, coding, models, fast=fast)))
-    data = pack_sections(sections)
-    check_size(scene.grid, scene.latent_dim, scene.num_coded_levels, len(data), MAX_ENTRIES)
-    return data
+        models = choose_models(symbols, coding, fast=fast) if use_contexts else one_class
+        return encode_level(symbols, coding, models, fast=fast)
+
+    num_threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    tasks: list[Future[bytes]] = []
+    coarser = None
+    with ThreadPoolExecutor(num_threads, "shacira_levels") as pool:
+        for level in range(scene.num_coded_levels):
+            if level >= num_threads:  # features of levels that wait would only take memory
+                tasks[level - num_threads].result()
+            symbols = scene.level_symbols(level)
+            tasks.append(pool.submit(encode, level, symbols, contexts.level(level, coarser)))
+            coarser = symbols
+    return [task.result() for task in tasks]
 
 
 def decode_scene(

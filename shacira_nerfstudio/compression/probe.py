@@ -23,6 +23,10 @@ class ProbeRays:
     colors: Float[Tensor, "R 3"]
     """On the scene's background."""
 
+    def every(self, stride: int) -> ProbeRays:
+        """Every so many-th of them."""
+        return ProbeRays(self.origins[::stride], self.directions[::stride], self.colors[::stride])
+
     def to(self, device: torch.device) -> ProbeRays:
         """The same elsewhere."""
         rays = (self.origins, self.directions, self.colors)

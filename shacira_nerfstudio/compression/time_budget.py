@@ -17,6 +17,8 @@ _FIRST_STEPS = 5
 """The first step also compiles: until then there is nothing to plan with."""
 _RECENT = 4
 """The last so-many-th part of the steps says what a step takes."""
+_CLOSE = 0.1
+"""Likewise when a run is resumed."""
 
 
 class TimeBudget:
@@ -41,6 +43,16 @@ class TimeBudget:
     def resume(self, seconds: float) -> None:
         """Begins where a run was interrupted that had taken so long."""
         self.seconds, self._marks = seconds, [seconds]
+
+    def plan_again(self, step: int, num_steps: int) -> int:
+        """The number of steps of a run that is resumed before a step.
+
+        Args:
+            num_steps: As it was planned. It stays, unless it has been given other minutes since.
+        """
+        wanted = step + max(1, round((self.max_seconds - self.seconds) * step / self.seconds))
+        is_close = abs(wanted - num_steps) <= _CLOSE * num_steps and step < num_steps
+        return num_steps if is_close else wanted
 
     @property
     def is_limited(self) -> bool:

@@ -46,6 +46,8 @@ def choose_weights(
     loss_of: Callable[[Weights], float],
     *,
     max_loss_db: float,
+    trial_loss_of: Callable[[Weights], float] | None = None,
+    progress: Callable[[float], None] = lambda done: None,
 ) -> dict[str, QuantizedTensor]:
     """Integers and steps of each tensor.
 
@@ -55,13 +57,18 @@ def choose_weights(
         loss_of: Mean squared error that some weights lead to.
         max_loss_db: By how much 10 log10 of that error may grow, compared with the better of the
             float weights and those at their upper bounds.
+        trial_loss_of: The same, quicker and less exact, by which changes of one tensor are
+            compared; the choice as a whole is measured by ``loss_of``.
+        progress: Gets the fraction that is done.
     """
+    trial_loss_of = trial_loss_of or loss_of
     base = {name: quantize_weight(w, bits_of(name)) for name, w in layers.items()}
     base_loss = loss_of(base)
     allowed = min(base_loss, loss_of(layers)) * 10 ** (max_loss_db / 10)
     if base_loss >= allowed:
         return base
-    room = allowed - base_loss
+    trial_base = trial_loss_of(base)
+    room = (allowed - base_loss) * trial_base / max(base_loss, 1e-12)
 
     def options(name: str) -> list[_Option]:
         tried = [_Option(base[name], _num_bytes(name, base[name]), 0.0)]
@@ -70,13 +77,17 @@ def choose_weights(
                 tensor = quantize_weight(layers[name], bits, per_row=per_row)
                 if tensor == base[name] or (not per_row and len(tensor.values) == 1):
                     continue
-                loss = max(loss_of({**base, name: tensor}) - base_loss, 0.0)
+                loss = max(trial_loss_of({**base, name: tensor}) - trial_base, 0.0)
                 tried.append(_Option(tensor, _num_bytes(name, tensor), loss))
                 if loss > room:
                     break
         return tried
 
-    by_name = {name: options(name) for name in layers}
+    by_name = {}
+    for number, name in enumerate(layers):
+        progress(number / (len(layers) + 1))
+        by_name[name] = options(name)
+    progress(len(layers) / (len(layers) + 1))
 
     def choice(number: int) -> dict[str, QuantizedTensor]:
         lagrangian = 2 ** (number / 2) / room

@@ -99,7 +99,10 @@ class TrainingCallbacks:
         )
         num_steps = config.max_num_iterations
         if minutes:
-            num_steps = min(num_steps, model.planned_num_steps or by_quality)
+            planned, step = by_quality, trainer._start_step
+            if step and model.time_budget.seconds:
+                planned = model.time_budget.plan_again(step, model.planned_num_steps)
+            num_steps = min(num_steps, planned)
         if is_new and not trainer.local_rank:
             length = f"{minutes:g} minutes" if minutes else f"{num_steps} steps"
             line = model.choice.line(model.config.quality, length)

@@ -7,7 +7,12 @@ import warnings
 from dataclasses import dataclass, field
 
 import torch
-from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.configs.base_config import (
+    LocalWriterConfig,
+    LoggingConfig,
+    MachineConfig,
+    ViewerConfig,
+)
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig
@@ -16,6 +21,7 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from shacira_nerfstudio.model.sparse_row_adam import SparseRowAdam
+from shacira_nerfstudio.plugin.console_line import TrainingLines
 from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
 from shacira_nerfstudio.plugin.export_command import extend_ns_export
 from shacira_nerfstudio.plugin.model import ShaciraModel
@@ -77,6 +83,7 @@ shacira_method = MethodSpecification(
             "entropy_model": _adam(3e-2),
             "fields": _adam(5e-3),
         },
+        logging=LoggingConfig(local_writer=LocalWriterConfig(_target=TrainingLines, enable=True)),
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
         vis="viewer+tensorboard",
         machine=MachineConfig(device_type=default_device()),  # pyright: ignore[reportArgumentType]

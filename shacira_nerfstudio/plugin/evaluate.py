@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import json
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import torch
 import yaml
 from nerfstudio.engine.trainer import TrainerConfig
@@ -29,6 +31,9 @@ from shacira_nerfstudio.plugin.metrics import (
 )
 from shacira_nerfstudio.plugin.model import ShaciraModel
 from shacira_nerfstudio.progress import tracked
+
+OnView = Callable[[np.ndarray, np.ndarray, str], None]
+"""Gets truth and picture of a view, [H, W, 3] in [0, 1], and a line about it."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,11 @@ def host_output_to_stderr() -> Iterator[None]:
 
 
 def evaluate_run(
-    load_config: Path, *, output_path: Path | None = None, render_output_path: Path | None = None
+    load_config: Path,
+    *,
+    output_path: Path | None = None,
+    render_output_path: Path | None = None,
+    on_view: OnView | None = None,
 ) -> dict[str, float]:
     """Nerfstudio's own evaluation: means and standard deviations over the test images, under the
     names that ns-eval uses.
@@ -112,11 +121,16 @@ def evaluate_run(
     Args:
         output_path: Where to write them as ns-eval does, JSON; None for nowhere.
         render_output_path: Folder for the rendered images.
+        on_view: Gets each view as it is measured.
     """
     check_eval_targets(output_path, render_output_path)
     run = open_run(load_config)
     return evaluate_opened(
-        run, run.checkpoint, output_path=output_path, render_output_path=render_output_path
+        run,
+        run.checkpoint,
+        output_path=output_path,
+        render_output_path=render_output_path,
+        on_view=on_view,
     )
 
 
@@ -134,6 +148,7 @@ def evaluate_opened(
     *,
     output_path: Path | None = None,
     render_output_path: Path | None = None,
+    on_view: OnView | None = None,
 ) -> dict[str, float]:
     """:func:`evaluate_run` of what is open already.
 
@@ -142,7 +157,7 @@ def evaluate_opened(
     """
     _check_test_images(run)
     loader: Any = run.pipeline.datamanager.fixed_indices_eval_dataloader  # pyright: ignore
-    with _host_without_bars():
+    with _host_without_bars(), _views_shown(run, on_view):
         results: Any = run.pipeline.get_average_image_metrics(  # pyright: ignore
             _TrackedViews(loader), "eval", output_path=render_output_path, get_std=True
         )
@@ -156,6 +171,27 @@ def evaluate_opened(
         output_path.parent.mkdir(parents=True, exist_ok=True)
         write_file(output_path, json.dumps(content, indent=2))
     return results
+
+
+@contextlib.contextmanager
+def _views_shown(run: Run, on_view: OnView | None) -> Iterator[None]:
+    """Hands on what the host measures, view by view."""
+    dataset: Any = run.pipeline.datamanager.eval_dataset  # pyright: ignore
+    numbers = itertools.count()
+
+    def show(truth: torch.Tensor, rendered: torch.Tensor, metrics: Mapping[str, float]) -> None:
+        assert on_view is not None
+        number = next(numbers)
+        name = Path(dataset.image_filenames[number]).name
+        values = f"PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}"
+        pictures = (picture.cpu().numpy() for picture in (truth, rendered))
+        on_view(*pictures, f"view {number}, {name}: {values}")
+
+    run.model.on_view = None if on_view is None else show
+    try:
+        yield
+    finally:
+        run.model.on_view = None
 
 
 class _TrackedViews:

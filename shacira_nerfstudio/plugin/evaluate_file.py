@@ -18,6 +18,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 
 from shacira_nerfstudio.codec import PackedScene, load_scene
 from shacira_nerfstudio.plugin.evaluate import (
+    OnView,
     Run,
     check_eval_targets,
     evaluate_opened,
@@ -44,6 +45,7 @@ def evaluate_file(
     output_path: Path | None = None,
     render_output_path: Path | None = None,
     allow_truncated: bool = False,
+    on_view: OnView | None = None,
 ) -> dict[str, float]:
     """Means and standard deviations over the test pictures, under the names that ns-eval uses.
 
@@ -56,6 +58,7 @@ def evaluate_file(
         output_path: Where to write the numbers as ns-eval does, JSON; None for nowhere.
         render_output_path: Folder for the rendered images.
         allow_truncated: Accept a file that was cut off.
+        on_view: Gets each view as it is measured.
     """
     check_eval_targets(output_path, render_output_path)
     scene = load_scene(file, allow_truncated=allow_truncated)
@@ -73,7 +76,11 @@ def evaluate_file(
         run = open_run(config)
         _say_if_sizes_differ(run, scene)
         return evaluate_opened(
-            run, file, output_path=output_path, render_output_path=render_output_path
+            run,
+            file,
+            output_path=output_path,
+            render_output_path=render_output_path,
+            on_view=on_view,
         )
 
 

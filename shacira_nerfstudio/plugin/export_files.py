@@ -33,9 +33,13 @@ def check_export_folder(folder: Path) -> None:
         )
 
 
-def check_round_trip(scene: PackedScene, data: bytes) -> None:
-    """Raises ValueError unless the bytes decode to the scene and encode to themselves."""
-    decoded = decode_scene(data)
+def check_round_trip(scene: PackedScene, data: bytes, decoded: PackedScene | None = None) -> None:
+    """Raises ValueError unless the bytes decode to the scene and encode to themselves.
+
+    Args:
+        decoded: What they decode to, where that has been done already.
+    """
+    decoded = decoded or decode_scene(data)
     if decoded != scene:
         raise ValueError("expected the file to decode to the packed scene, found another one")
     if encode_scene(decoded) != data:

@@ -22,7 +22,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from shacira_nerfstudio.codec import PackedScene, describe, encode_scene
-from shacira_nerfstudio.compression.export_search import compress_within_loss
+from shacira_nerfstudio.codec.scene_file import encode_latents, read_file
+from shacira_nerfstudio.compression.export_search import Progress, compress_within_loss
 from shacira_nerfstudio.output_files import only_writer
 from shacira_nerfstudio.plugin.evaluate import Run, open_run
 from shacira_nerfstudio.plugin.export_files import (
@@ -34,6 +35,7 @@ from shacira_nerfstudio.plugin.export_options import ExportOptions
 from shacira_nerfstudio.plugin.host_cameras import camera_set
 from shacira_nerfstudio.plugin.prefix_psnr import measure_prefixes
 from shacira_nerfstudio.plugin.probe_rays import export_rays
+from shacira_nerfstudio.plugin.progress_line import ProgressLine
 from shacira_nerfstudio.plugin.run_metadata import run_metadata
 from shacira_nerfstudio.plugin.stored_cameras import SCENE_NAME
 
@@ -61,29 +63,41 @@ def export_run(options: ExportOptions) -> ExportResult:
 
 
 def _export(options: ExportOptions) -> ExportResult:
-    run = open_run(options.load_config, with_views=False)
-    scene = _pack_run(run, options)
-    data = encode_scene(scene)
-    if options.psnr_views:
-        psnr = measure_prefixes(run.pipeline, data, num_views=options.psnr_views)
-        scene = dataclasses.replace(scene, prefix_psnr=psnr)
-        data = encode_scene(scene)
-    if options.verify:
-        check_round_trip(scene, data)
-    write_export_folder(run.config, run.step, data, options.output_dir)
-    path = options.output_dir / SCENE_NAME
-    if options.verify and path.read_bytes() != data:
-        raise ValueError(f"expected {path} to hold what was written to it, found other bytes")
+    with ProgressLine("export") as progress:
+        progress("open the run", 0.0)
+        run = open_run(options.load_config, with_views=False)
+        scene, latents = _pack_run(run, options, progress)
+        if latents is None:
+            progress("encode latents", 0.0)
+            latents = encode_latents(scene)
+        data = encode_scene(scene, latents=latents)
+        if options.psnr_views:
+            progress("measure prefixes", 0.0)
+            psnr = measure_prefixes(run.pipeline, data, num_views=options.psnr_views)
+            scene = dataclasses.replace(scene, prefix_psnr=psnr)
+            data = encode_scene(scene, latents=latents)
+        progress("decode", 0.0)
+        content = read_file(data)
+        if options.verify:
+            progress("verify", 0.0)
+            check_round_trip(scene, data, content.scene)
+        progress("write", 0.0)
+        write_export_folder(run.config, run.step, data, options.output_dir)
+        path = options.output_dir / SCENE_NAME
+        if options.verify and path.read_bytes() != data:
+            raise ValueError(f"expected {path} to hold what was written to it, found other bytes")
     size = None if run.is_file else run.checkpoint.stat().st_size
-    return ExportResult(path, describe(data), size)
+    return ExportResult(path, describe(data, content=content), size)
 
 
-def _pack_run(run: Run, options: ExportOptions) -> PackedScene:
+def _pack_run(
+    run: Run, options: ExportOptions, progress: Progress
+) -> tuple[PackedScene, list[bytes] | None]:
     """The scene of the file: of a run in as few bytes as its loss may allow, of an export folder
-    the one that it holds."""
+    the one that it holds; and its latents, if they were encoded for that."""
     model, meta = run.model, options.user_metadata
     if run.is_file:
-        return model.pack(meta=meta, max_cameras=options.max_cameras)
+        return model.pack(meta=meta, max_cameras=options.max_cameras), None
     dataset: Any = run.pipeline.datamanager.train_dataset
     about_run = run_metadata(
         run.config,
@@ -94,9 +108,11 @@ def _pack_run(run: Run, options: ExportOptions) -> PackedScene:
     _say_which_cameras_are_missing(dataset.cameras, options)
     pack = partial(model.pack, meta={**about_run, **meta}, max_cameras=options.max_cameras)
     if not options.max_loss_db or model.config.target_size_kb:
-        return pack()
+        return pack(), None
     rays = export_rays(dataset, model.renderer_rgb.blend_background).to(model.device)
-    return compress_within_loss(model.scene, pack, rays, max_loss_db=options.max_loss_db)
+    return compress_within_loss(
+        model.scene, pack, rays, max_loss_db=options.max_loss_db, progress=progress
+    )
 
 
 def _say_which_cameras_are_missing(cameras: Cameras, options: ExportOptions) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -73,6 +73,8 @@ class ShaciraModel(Model):
         checkpoint."""
         self.file_scene: PackedScene | None = None
         """That file's content; None for a float checkpoint."""
+        self.on_view: Callable[[Tensor, Tensor, Mapping[str, float]], None] | None = None
+        """Gets truth and picture, [H, W, 3] each, and metrics of each view that is evaluated."""
         self.viewer_panel = ViewerPanel(self)
 
     def _show(self, scene: RadianceScene, *, is_random: bool = False) -> None:
@@ -114,9 +116,10 @@ class ShaciraModel(Model):
     def get_extra_state(self) -> Tensor:
         """What steering remembers, then the seconds of training and the number of steps that is
         planned, 0 where there is no plan."""
-        callbacks = self.callbacks
-        num_steps = 0 if callbacks is None else self.compressor.schedule.num_steps
-        clock = torch.tensor([self.time_budget.seconds, num_steps])
+        num_steps = self.planned_num_steps
+        if self.callbacks is not None:
+            num_steps = self.compressor.schedule.num_steps
+        clock = torch.tensor([self.time_budget.seconds, float(num_steps)])
         return torch.cat([self.compressor.steering.state, clock])
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -164,8 +167,7 @@ class ShaciraModel(Model):
         if ray_bundle.nears is not None and ray_bundle.fars is not None:
             limits = torch.cat([ray_bundle.nears, ray_bundle.fars], -1)
         if not self.training:
-            outputs = self._outputs_to_look_at(origins, directions, limits)
-            return OutputsWithNormals(outputs, self.scene, origins, directions)
+            return self._outputs_to_look_at(origins, directions, limits)
         rendered, cut = self.scene.train_rays(
             origins,
             directions,
@@ -185,7 +187,8 @@ class ShaciraModel(Model):
     ) -> dict[str, Tensor]:
         look = self.viewer_panel.look()
         if look is None:
-            return self._as_outputs(self.scene.render_rays(origins, directions, limits=limits))
+            outputs = self._as_outputs(self.scene.render_rays(origins, directions, limits=limits))
+            return OutputsWithNormals(outputs, self.scene, origins, directions)
         view = self.viewer_panel.view(look)
         outputs = self._as_outputs(view.render_rays(origins, directions, limits=limits))
         bits = self.viewer_panel.bits(look, origins, directions, limits=limits)
@@ -220,6 +223,8 @@ class ShaciraModel(Model):
             rates = self.callbacks.learning_rates
             metrics.update({f"lr_{name}": rate for name, rate in rates.items()})
             metrics.update({**self.sampling.metrics(), **self.compressor.metrics()})
+            if self.time_budget.is_limited:
+                metrics["num_steps"] = self.compressor.schedule.num_steps
         return metrics
 
     def get_loss_dict(
@@ -256,6 +261,8 @@ class ShaciraModel(Model):
         predicted = outputs["rgb"]
         truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
         metrics = self.image_metrics(predicted, truth, batch.get("mask"))
+        if self.on_view is not None:
+            self.on_view(truth, predicted, metrics)
         if self.file_bytes:
             metrics["bytes"] = float(sum(self.file_bytes.values()))
         elif self.scene.encoding.is_quantized:

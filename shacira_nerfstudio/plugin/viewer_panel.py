@@ -43,6 +43,9 @@ VISER_NERFSTUDIO_SCALE_RATIO = 10.0
 """The host's constant of that name; its module is not yet importable when plugins load."""
 _REFRESH_S = 0.5
 """Between two texts."""
+_STEP_FORWARD = 0.05
+"""Scene units from the first camera: behind the frustum that the viewer draws of it, which would
+frame the picture from where it stands."""
 
 
 class ShownModel(Protocol):
@@ -126,7 +129,7 @@ class ViewerPanel(nn.Module):
         if not self.about.is_shown:
             return
         trainer = self.control.viewer.trainer
-        is_last = trainer.step + 1 >= trainer.config.max_num_iterations
+        is_last = trainer.step + 1 >= self._model[0].compressor.schedule.num_steps
         if is_last or time.monotonic() >= self._due:
             self._due = time.monotonic() + _REFRESH_S
             self.about.show(self._progress.text(self._model[0].compressor, trainer.step))
@@ -187,7 +190,8 @@ class ViewerPanel(nn.Module):
         if model.file_scene is not None:
             size = sum(model.file_bytes.values())
             raise ValueError(
-                f"this scene comes from a file already, `{base / SCENE_NAME}` of {size:,} bytes"
+                f"this scene comes from a file already, {SCENE_NAME} of {size:,} bytes beside the "
+                "config.yml that was opened"
             )
         config = _config_of(viewer, base)
         step = viewer.step if viewer.trainer is None else viewer.trainer.step
@@ -217,11 +221,15 @@ class ViewerPanel(nn.Module):
         pose = self._first_pose()
         if pose is None:
             return
+        forward = -np.asarray(pose[:, 2], dtype=np.float64)
+        position = np.asarray(pose[:, 3], dtype=np.float64) + _STEP_FORWARD * forward
+        # Dragging turns about what is looked at: as far away as the scene's centre, the origin.
+        distance = max(float(-position @ forward), _STEP_FORWARD)
         # The viewer shows scene units enlarged by this factor.
-        position = np.asarray(pose[:, 3], dtype=np.float64) * VISER_NERFSTUDIO_SCALE_RATIO
         with client.atomic():
-            client.camera.position = position
-            client.camera.look_at = position - np.asarray(pose[:, 2], dtype=np.float64)
+            client.camera.position = position * VISER_NERFSTUDIO_SCALE_RATIO
+            target = position + distance * forward
+            client.camera.look_at = target * VISER_NERFSTUDIO_SCALE_RATIO
 
     def _first_pose(self) -> Any:
         """Camera-to-world [3, 4] of the first camera that the model knows of, or None."""

@@ -80,6 +80,15 @@ def test_a_resumed_run_has_what_is_left():
     assert len(plans) + len(more) == pytest.approx(1000, rel=0.02)
 
 
+def test_a_run_that_is_given_more_minutes_goes_on():
+    budget = TimeBudget(200.0)
+    budget.resume(100.0)
+    assert budget.plan_again(1000, 1000) == 2000  # it had ended
+    assert budget.plan_again(1000, 2050) == 2050  # it was interrupted
+    budget.max_seconds = 90.0
+    assert budget.plan_again(1000, 1200) == 1001
+
+
 def test_without_a_limit_steps_count():
     budget, plans = run(0.0, CASES["even"], num_steps=30)
     assert plans == [30] * 30 and not budget.is_limited

@@ -90,3 +90,28 @@ def test_what_is_taken_has_been_measured():
         layers(), lambda _: 8, lambda weights: loss_of(weights, seen), max_loss_db=0.05
     )
     assert any(all(chosen[name] is weights[name] for name in chosen) for weights in seen)
+
+
+def test_changes_are_compared_by_the_quick_measure_and_taken_by_the_exact_one():
+    """However wrong the quick one is."""
+    trials, exact = [], []
+
+    def quick(weights):
+        trials.append(weights)
+        return 2.0 * loss_of(weights)
+
+    chosen = choose_weights(
+        layers(),
+        lambda _: 12,
+        lambda weights: loss_of(weights, exact),
+        max_loss_db=0.05,
+        trial_loss_of=quick,
+        progress=(done := []).append,
+    )
+    assert chosen == choose_weights(layers(), lambda _: 12, loss_of, max_loss_db=0.05)
+    assert len(exact) < 12 < len(trials)
+    assert done == sorted(done) and 0 <= done[0] < done[-1] < 1
+    wild = choose_weights(
+        layers(), lambda _: 12, loss_of, max_loss_db=0.05, trial_loss_of=lambda _: NOISE
+    )
+    assert 10 * np.log10(loss_of(wild) / NOISE) <= 0.05

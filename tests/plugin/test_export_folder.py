@@ -152,9 +152,11 @@ def test_an_export_leaves_out_what_the_loss_allows(run, exported, tmp_path, caps
 def compress_within(run, *, max_loss_db):
     dataset, model = run[1].datamanager.train_dataset, run[1].model
     rays = probe_rays.export_rays(dataset, model.renderer_rgb.blend_background)
-    return export_search.compress_within_loss(
+    scene, latents = export_search.compress_within_loss(
         model.scene, model.pack, rays, max_loss_db=max_loss_db
     )
+    assert encode_scene(scene, latents=latents) == encode_scene(scene)
+    return scene
 
 
 def test_what_costs_quality_stays(run, monkeypatch):

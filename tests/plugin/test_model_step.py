@@ -1,10 +1,12 @@
 """Training steps of the model inside the host's own trainer, on a tiny scene."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from tiny_runs import NUM_STEPS, make_config, make_trainer, steps
 
 pytestmark = pytest.mark.nerfstudio
@@ -55,6 +57,37 @@ def test_a_resumed_run_ends_where_it_would_have(trained, scene, tmp_path):
     resumed = make_trainer(config)
     resumed.train()
     assert resumed.step == NUM_STEPS
+
+
+def _ticking(seconds=0.05):
+    """A clock that goes on by so much each time it is looked at."""
+    ticks = itertools.count()
+    return lambda: next(ticks) * seconds
+
+
+def test_a_run_ends_when_its_minutes_are_over(scene, tmp_path):
+    config = make_config(scene, tmp_path, {"max_minutes": 0.1})
+    config.max_num_iterations = 0
+    config.save_config()
+    trainer = make_trainer(config)
+    model = trainer.pipeline.model
+    model.time_budget._clock = _ticking()
+    trainer.train()
+    num_steps = config.max_num_iterations
+    assert 20 < num_steps < 120 and trainer.step == num_steps
+    assert model.compressor.schedule.num_steps == num_steps
+    assert model.scene.field.quantize_weights and model.time_budget.seconds <= 6.2
+    saved = yaml.load((config.get_base_dir() / "config.yml").read_text("utf-8"), yaml.Loader)
+    assert saved.max_num_iterations == num_steps and model.pack().meta == {}
+    (checkpoint,) = trainer.checkpoint_dir.glob("*.ckpt")
+    # The time that has passed is not given again.
+    again = make_config(scene, tmp_path / "again", {"max_minutes": 0.2})
+    again.max_num_iterations, again.load_dir = 0, checkpoint.parent
+    resumed = make_trainer(again)
+    assert resumed.pipeline.model.time_budget.seconds == pytest.approx(model.time_budget.seconds)
+    resumed.pipeline.model.time_budget._clock = _ticking()
+    resumed.train()
+    assert 1.5 * num_steps < again.max_num_iterations < 2.5 * num_steps
 
 
 def test_checkpoints_load_without_pickled_code(trained):

@@ -186,7 +186,7 @@ def test_the_loader_unpacks_what_zlib_packed(tmp_path, field):
     texts = {
         "program": (program, zlib.compress(program.encode(), 9)),
         "stored": ("let é = 1;", zlib.compress("let é = 1;".encode(), 0)),
-        "fixed": ("f()" * 3, zlib.compress(b"f()f()f()", 9)),
+        "fixed": ("f();" * 3, zlib.compress(b"f();f();f();", 9)),
         "repeated": ("/*" + "a" * 70_000 + "*/", zlib.compress(b"/*" + b"a" * 70_000 + b"*/")),
     }
     packed = texts["program"][1]

@@ -19,6 +19,7 @@ def ball():
     packed = make_ball()
     scene = unpack_scene(packed, get_backend("reference", "cpu"))
     weights = scene.field.network_weights().named()
+    weights = {name: weight.detach().clone() for name, weight in weights.items()}
     weights["density_mlp.1.bias"][0] += 6.0
     scene.field.set_weights(weights)
     return scene, stored_cameras(packed.cameras)

@@ -204,6 +204,15 @@ def test_nothing_but_the_page_is_served(serve):
     assert ask(port, "/%2e%2e/%2e%2e/etc/hostname")[0] == 404
 
 
+def test_the_page_may_not_ask_other_machines(serve):
+    port = serve()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/")
+    policy = connection.getresponse().headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'self'") and "http" not in policy
+    assert f"ws://127.0.0.1:{port} " in policy
+
+
 def test_pages_of_others_are_not_answered(serve):
     port = serve()
     assert ask(port, "/", Host=f"localhost:{port}")[0] == 200

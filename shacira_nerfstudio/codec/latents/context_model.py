@@ -57,6 +57,11 @@ class PassFeatures:
     neighbour_magnitude: np.ndarray
     """uint8: ``features.neighbour_magnitudes``, 0 in a first pass."""
 
+    def contiguous(self) -> PassFeatures:
+        """The same side by side in memory."""
+        arrays = (getattr(self, field.name) for field in fields(self))
+        return PassFeatures(*(np.ascontiguousarray(array) for array in arrays))
+
     def __getitem__(self, rows: slice) -> PassFeatures:
         return PassFeatures(*(getattr(self, field.name)[rows] for field in fields(self)))
 
@@ -94,6 +99,18 @@ class ContextModel:
             self.partner_weight,
             self.grandparent_weight,
             self.neighbour_weight,
+        )
+
+    @property
+    def weights_of_features(self) -> tuple[int, ...]:
+        """Of touched cells, parent, grandparent, neighbours, earlier channels and partner."""
+        return (
+            self.touched_cells_weight,
+            self.parent_weight,
+            self.grandparent_weight,
+            self.neighbour_weight,
+            self.previous_weight,
+            self.partner_weight,
         )
 
     def scores(self, features: PassFeatures) -> np.ndarray:

@@ -6,11 +6,14 @@ repeats them exactly.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
+from types import ModuleType
 
 import numpy as np
 
+from shacira_nerfstudio.codec.compiled import load_kernels
 from shacira_nerfstudio.codec.entropy.frequency_table import FIXED, log2_fixed
 from shacira_nerfstudio.codec.latents.context_model import (
     MAX_REACH,
@@ -18,8 +21,10 @@ from shacira_nerfstudio.codec.latents.context_model import (
     ContextModel,
     PassFeatures,
 )
+from shacira_nerfstudio.codec.latents.features import MAX_ENTRY_MAGNITUDE
 from shacira_nerfstudio.codec.latents.level_contexts import LevelCoding
 
+_KERNELS = "shacira_nerfstudio.codec.latents.context_search_numba"
 _TOUCHED_AND_PARENT = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (1, 2))
 _GRANDPARENT = (0, 1, 2, 4)
 _WEIGHTS = (0, 1, 2, 4, 8, 16, 32)
@@ -43,19 +48,25 @@ _IMPOSSIBLE = 1 << 60
 
 
 def choose_models(
-    symbols: np.ndarray, coding: LevelCoding, *, is_estimate: bool = False
+    symbols: np.ndarray,
+    coding: LevelCoding,
+    *,
+    is_estimate: bool = False,
+    fast: bool | None = None,
 ) -> list[tuple[ContextModel, ...]]:
     """Per channel the models of its one or two passes, for the coded entries of one level.
 
     Args:
         symbols: [n, d].
         is_estimate: Look at few entries: seven times faster on large tables, and nearly as good.
+        fast: As in :func:`encode_scene`; the choice is the same.
     """
+    kernels = load_kernels(_KERNELS, fast)
     by_channel = np.ascontiguousarray(symbols.T)
     return [
         min(
             (
-                _choose_passes(by_channel, coding, channel, is_split, is_estimate)
+                _choose_passes(by_channel, coding, channel, is_split, is_estimate, kernels)
                 for is_split in (False, True)
             ),
             key=lambda choice: choice[0],
@@ -65,7 +76,12 @@ def choose_models(
 
 
 def _choose_passes(
-    symbols: np.ndarray, coding: LevelCoding, channel: int, is_split: bool, is_estimate: bool
+    symbols: np.ndarray,
+    coding: LevelCoding,
+    channel: int,
+    is_split: bool,
+    is_estimate: bool,
+    kernels: ModuleType | None,
 ) -> tuple[int, tuple[ContextModel, ...]]:
     """Bits of a channel coded in one or two passes, in 2^-16, and the models of these."""
     most, most_of_all = (
@@ -75,9 +91,10 @@ def _choose_passes(
     for number, chosen in enumerate(coding.passes(is_split)):
         features = coding.pass_features(symbols, channel, number, is_split=is_split)
         values = symbols[channel][chosen]
-        sample = _Sample.of(values, features, most)
+        sample = _Sample.of(values, features, most, kernels)
         model = _best_weights(sample, has_previous=channel > 0, has_partner=number > 0)
-        bits, thresholds = _Sample.of(values, features, most_of_all).plan(model, _NUM_BINS)
+        whole = _Sample.of(values, features, most_of_all, kernels)
+        bits, thresholds = whole.plan(model, _NUM_BINS)
         total += bits + _PASS_BITS
         models.append(replace(model, thresholds=thresholds))
     return total, tuple(models)
@@ -106,18 +123,26 @@ def _best_weights(sample: _Sample, *, has_previous: bool, has_partner: bool) -> 
 class _Sample:
     """Symbols of one pass, on which models are compared."""
 
-    def __init__(self, values: np.ndarray, features: PassFeatures, stride: int) -> None:
-        self._features = features
-        self._stride = stride
+    def __init__(
+        self,
+        values: np.ndarray,
+        features: PassFeatures,
+        stride: int,
+        kernels: ModuleType | None,
+    ) -> None:
+        self._features = features.contiguous()
+        self._stride, self._kernels = stride, kernels
         low = int(values.min()) if len(values) else 0
         self._symbols = values.astype(np.int64) - low
         self._num_symbols = int(self._symbols.max()) + 1 if len(values) else 1
 
     @classmethod
-    def of(cls, values: np.ndarray, features: PassFeatures, most: int) -> _Sample:
+    def of(
+        cls, values: np.ndarray, features: PassFeatures, most: int, kernels: ModuleType | None
+    ) -> _Sample:
         """At most so many of the symbols, evenly."""
         stride = -(-max(len(values), 1) // most)
-        return cls(values[::stride], features[::stride], stride)
+        return cls(values[::stride], features[::stride], stride, kernels)
 
     @property
     def has_features(self) -> bool:
@@ -156,7 +181,7 @@ class _Sample:
 
     def _histogram(self, model: ContextModel, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
         """Lowest score of each bin, and counts [bin, clipped values, symbol]."""
-        scores = model.scores(self._features)
+        scores = self._scores(model)
         occurring = np.bincount(scores) if len(scores) else np.ones(1, dtype=np.int64)
         below = np.cumsum(occurring) - occurring
         bins = below * num_bins // max(len(scores), 1)
@@ -165,11 +190,31 @@ class _Sample:
         if numbers[0] < 0:
             numbers, first = numbers[1:], first[1:]
         position = np.searchsorted(numbers, bins)
-        width = model.num_values
-        cell = (position[scores] * width + model.values(self._features)) * self._num_symbols
-        size = len(numbers) * width * self._num_symbols
-        counts = np.bincount(cell + self._symbols, minlength=size)
-        return first, counts.reshape(len(numbers), width, self._num_symbols)
+        shape = len(numbers), model.num_values, self._num_symbols
+        if self._kernels is not None:
+            counts = np.zeros(shape, np.int64)
+            reaches = model.previous_reach, model.partner_reach
+            known = self._features.previous, self._features.partner
+            self._kernels.count_symbols(scores, position, *known, *reaches, self._symbols, counts)
+            return first, counts
+        cell = (position[scores] * shape[1] + model.values(self._features)) * shape[2]
+        counts = np.bincount(cell + self._symbols, minlength=math.prod(shape))
+        return first, counts.reshape(shape)
+
+    def _scores(self, model: ContextModel) -> np.ndarray:
+        if self._kernels is None:
+            return model.scores(self._features)
+        features, weights = self._features, model.weights_of_features
+        return self._kernels.scores(
+            features.touched_cells,
+            features.parent_magnitude,
+            features.grandparent_magnitude,
+            features.neighbour_magnitude,
+            features.earlier_magnitude,
+            features.partner,
+            np.array(weights, np.int64),
+            MAX_ENTRY_MAGNITUDE,
+        )
 
 
 def _range_costs(counts: np.ndarray, stride: int) -> np.ndarray:

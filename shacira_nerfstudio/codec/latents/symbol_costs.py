@@ -105,7 +105,7 @@ def _passes(
         entries = np.arange(end - begin) if coding.entries is None else coding.entries
         by_channel = np.ascontiguousarray(table[entries].T)
         for channel, passes in enumerate(
-            choose_models(by_channel.T, coding, is_estimate=is_estimate)
+            choose_models(by_channel.T, coding, is_estimate=is_estimate, fast=fast)
         ):
             is_split = len(passes) > 1
             for number, model in enumerate(passes):

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 
 from shacira_nerfstudio.codec import PackedScene, encode_scene
 from shacira_nerfstudio.output_files import only_writer
@@ -84,8 +86,12 @@ class Exports:
         except (ValueError, OSError, MemoryError) as error:
             self._say(f"**Not exported**: {error}")
             return
+        path = snapshot.folder / SCENE_NAME
+        CONSOLE.print(f"Exported {escape(str(path))}: {size:,} bytes", soft_wrap=True)
+        # Short: a path does not break, and would widen the panel.
+        where = f"{snapshot.folder.parent.name}/{snapshot.folder.name}"
         self._say(
-            f"Step {snapshot.step:,}: **{size:,} bytes** in `{snapshot.folder / SCENE_NAME}`, "
-            f"written and verified in {time.monotonic() - begin:.1f} s.  \n"
+            f"Step {snapshot.step:,}: **{size:,} bytes**, written and verified in "
+            f"{time.monotonic() - begin:.1f} s, beside the checkpoints in `{where}`.  \n"
             "`shacira export` takes longer and may find that fewer bytes do."
         )

@@ -37,7 +37,8 @@ class Panel:
         self, client: Any, files: Sequence[SceneFile], on_change: Callable[[], None]
     ) -> None:
         self._client, self._files, self._on_change = client, files, on_change
-        client.gui.configure_theme(show_logo=False, show_share_button=False)
+        # Not without its button that shares, which is refused: viser's page breaks when it goes.
+        client.gui.configure_theme(show_logo=False)
         self._about = client.gui.add_markdown("")
         self._state = client.gui.add_markdown(
             "loading ... (the very first start compiles for up to a minute)"

@@ -1,8 +1,9 @@
 """viser's server, made to serve nothing but the scene.
 
 viser's own would hand out any file of the machine to a request such as `GET /../../etc/passwd`,
-open a tunnel to a public address when a page asks for it, take another port without a word, and
-talk to any web page that the browser has open. Here each of these is refused.
+open a tunnel to a public address when a page asks for it, take another port without a word, talk to
+any web page that the browser has open, and its page tells Google of each visit. Here each of these
+is refused.
 """
 
 from __future__ import annotations
@@ -130,7 +131,11 @@ class _Guard:
         self.is_used = True
 
         async def look(path: str, headers: Any) -> Any:
-            return self.refusal(path, headers) or await process_request(path, headers)
+            reply = self.refusal(path, headers) or await process_request(path, headers)
+            if reply is None:
+                return None  # a websocket
+            status, answered, body = reply
+            return status, {**answered, **_only_here(headers.get("Host", ""))}, body
 
         return websockets.server.serve(handler, *where, process_request=look, **options)
 
@@ -146,6 +151,13 @@ class _Guard:
         if not _PATH.fullmatch(path.partition("?")[0]):
             return _reply(http.HTTPStatus.NOT_FOUND, "no such page")
         return None
+
+
+def _only_here(own: str) -> dict[str, str]:
+    """Headers that keep the page from asking other machines: viser's counts its users at Google."""
+    policy = "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; connect-src 'self'"
+    own = own if re.fullmatch(r"[\w.:\[\]-]+", own) else ""
+    return {"Content-Security-Policy": f"{policy} blob: data: ws://{own} wss://{own}"}
 
 
 def _reply(status: http.HTTPStatus, reason: str) -> Reply:

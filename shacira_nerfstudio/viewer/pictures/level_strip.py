@@ -75,8 +75,8 @@ def write_level_strip(
     drawn = camera.resized(width=width)
     camera = camera.resized(width=max(width, min(camera.width, _MAX_WIDTH)))
     pictures = level_pictures(scene, camera, num_levels)
-    columns = min(num_levels, MAX_COLUMNS)
-    rows = -(-num_levels // columns)
+    rows = -(-num_levels // MAX_COLUMNS)
+    columns = -(-num_levels // rows)
     cell_width, cell_height = width + _GAP, 2 * (drawn.height + 4) + 3 * _LINE + 2 * _GAP
     size = columns * cell_width + _GAP, rows * cell_height + _TITLE
     sheet = Image.new("RGB", size, PAPER)
@@ -117,7 +117,7 @@ def _caption(
     resolution = str(axes[0]) if len(set(axes)) == 1 else "x".join(map(str, axes))
     error = float(np.square(pictures[level + 1] - pictures[-1], dtype=np.float64).mean())
     is_last = level + 2 == len(pictures)
-    distance = f"{-10 * np.log10(max(error, 1e-10)):.1f} dB from the whole"
+    distance = f"PSNR {-10 * np.log10(max(error, 1e-10)):.1f} dB vs whole"
     near = "the whole file" if is_last else distance
     added, so_far = description["bytes_by_level"][level], description["prefix_bytes"][level]
     return (
