@@ -148,7 +148,7 @@ def test_many_scenes(decode):
     occupancy = np.random.default_rng(0).random((11, 30, 7)) < 0.3
     fields.append(test_independent_decoder.any_scene("video", (20, 90, 15), occupancy))
 
-    @strategies.modest(25)
+    @strategies.modest(15)
     @hypothesis.given(strategies.scenes())
     def collect(scene):
         if scene.grid.num_dims == 3:
@@ -159,7 +159,7 @@ def test_many_scenes(decode):
     files += [truncate(files[0], max_level=level) for level in (0, 3)]
     for found, data in zip(decode(files, any_kind=True), files, strict=True):
         check(found, data)
-    assert len(files) > 10
+    assert len(files) > 6
 
 
 def test_files_without_their_end(decode):
@@ -231,10 +231,8 @@ def test_forged_files_get_the_same_verdict(decode):
 
 @pytest.mark.parametrize("name", test_corruption.HOSTILE)
 def test_20_kilobytes_take_at_most_200_megabytes(decode, name):
-    data = test_corruption.HOSTILE[name]()
-    (found,) = decode([data], any_kind=True)
-    check(found, data)
-    assert found["array_bytes"] < 200e6
+    (found,) = decode([test_corruption.HOSTILE[name]()], any_kind=True)
+    assert found["types"][-1] == "done" and found["array_bytes"] < 200e6
 
 
 def test_networks_that_do_not_fit(decode):
