@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import (
     VanillaDataManager,
@@ -205,6 +206,9 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
 
     def _begin_batch(self) -> Future[tuple[RayBundle, dict]]:
         assert self.train_pixel_sampler is not None
+        if PLACEHOLDERS in self.train_dataset.metadata:
+            batch = _grey_pixels(self.train_dataset.cameras, self.get_train_rays_per_batch())
+            return self._pool.submit(self._finish_batch, batch)
         images: Any = next(self.iter_train_image_dataloader)
         batch = self.train_pixel_sampler.sample(images)
         refuse(self.eight_bit.faults)  # of images that are read while training
@@ -213,6 +217,15 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
     def _finish_batch(self, batch: dict) -> tuple[RayBundle, dict]:
         batch["image"] = self.eight_bit.to_float(batch["image"])
         return self.train_ray_generator(batch["indices"]), batch
+
+
+def _grey_pixels(cameras: Cameras, count: int) -> dict:
+    """Pixels of cameras without pictures, for who looks along training rays, as exports of points
+    do; placeholders are smaller than what cameras see."""
+    index = torch.randint(len(cameras), (count, 1))
+    sizes = torch.cat([cameras.height, cameras.width], 1).cpu()[index[:, 0]]
+    pixels = (torch.rand(count, 2) * sizes).long().clamp_max(sizes - 1)
+    return {"indices": torch.cat([index, pixels], 1), "image": torch.full((count, 3), 0.5)}
 
 
 def _sample_mask(draw: Callable[..., Tensor], mask: Tensor, **options: Any) -> Tensor:

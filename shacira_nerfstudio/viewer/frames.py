@@ -110,7 +110,10 @@ def picture(
         values = frame.accumulation.numpy()[:, :, None].repeat(3, 2)
     else:
         near, far = depths
-        place = ((frame.depth.numpy() - near) / (far - near)).clip(0, 1) * (len(_NEAR_TO_FAR) - 1)
+        # Even in 1 / depth, as what is twice as far is half as large: of a place the far is far.
+        near, depth = max(near, 1e-6), frame.depth.numpy().clip(1e-6)
+        place = ((1 / near - 1 / depth) / (1 / near - 1 / max(far, near * 1.001))).clip(0, 1)
+        place *= len(_NEAR_TO_FAR) - 1
         knots = np.arange(len(_NEAR_TO_FAR))
         colors = np.stack([np.interp(place, knots, part) for part in _NEAR_TO_FAR.T], -1) / 255
         values = colors * frame.accumulation.numpy()[:, :, None]

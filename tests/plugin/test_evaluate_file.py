@@ -52,8 +52,8 @@ CASES = {
     "black": ("black", {"background": "black"}, []),
     "options": (
         "white",
-        {"downscale_factor": 2, "normalization": "box"},
-        ["rtmv-data", "--downscale-factor", "2", "--normalization=box"],
+        {"exposure": 0.5, "normalization": "box"},
+        ["rtmv-data", "--exposure", "0.5", "--normalization=box"],
     ),
 }
 

@@ -83,6 +83,9 @@ def test_the_hosts_point_cloud(config):
     pipeline = eval_setup(config)[1]
     validate_pipeline("model_output", "normals", pipeline)
     pipeline.datamanager.train_pixel_sampler.num_rays_per_batch = 1024
+    # Rays are of all that the cameras see, although there are no pictures.
+    pixels = pipeline.datamanager._begin_batch().result()[1]["indices"]
+    assert pixels.amax(0).tolist() == [2, 7, 11] and pixels.amin(0).tolist() == [0, 0, 0]
     cloud = generate_point_cloud(
         pipeline, num_points=500, reorient_normals=True, normal_output_name="normals"
     )

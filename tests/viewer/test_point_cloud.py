@@ -39,8 +39,8 @@ def test_points_lie_on_the_ball(ball):
     assert (cloud.positions[:, 2] > -0.1).all()  # the side that faces the cameras
     assert np.allclose(np.linalg.norm(cloud.normals, axis=1), 1, atol=1e-5)
     outward = (cloud.normals * cloud.positions).sum(1) / radius
-    # Its cells are cubes of 1/16, so that its surface has steps.
-    assert np.median(outward) > 0.85
+    # Its cells are cubes of 1/16, so that its surface has steps, whose tops the cameras see.
+    assert np.median(outward) > 0.6 and np.median(cloud.normals[:, 2]) > 0.6
     assert cloud.colors.std() > 5 and cloud.colors.mean() < 250  # not the white behind it
 
 
@@ -72,12 +72,23 @@ def test_options_are_checked(ball, options):
         sample_points(*ball, **{"num_points": 10, **options})
 
 
-def test_outliers_hang_at_edges(ball):
-    """Rays that graze the ball are left out unless they are asked for."""
-    kept = sample_points(*ball, 4000, remove_outliers=False)
-    clean = sample_points(*ball, 4000)
-    sides = [(cloud.positions[:, 2] < 0.05).mean() for cloud in (kept, clean)]
-    assert sides[1] < sides[0]
+def test_points_on_steep_slopes_are_left_out(ball, monkeypatch):
+    """At the edges of things; here all on the right are said to be such."""
+
+    def normals(scene, origins, directions, depth, *, angle):
+        return -directions, torch.where(directions[:, 0] > 0, torch.inf, 0.0)
+
+    monkeypatch.setattr(point_cloud, "surface_normals", normals)
+    clean, kept = (sample_points(*ball, 300, remove_outliers=r).positions for r in (True, False))
+    assert clean[:, 0].max() <= 0 < kept[:, 0].max()
+
+
+def test_cells_near_something():
+    scene = unpack_scene(make_ball(), get_backend("reference", "cpu"))
+    # A cell is 1/16 wide, and the ball's radius 0.71.
+    points = torch.tensor([[0.0, 0, 0], [0.75, 0, 0], [0.9, 0, 0], [0.95, -0.95, 0.95], [9, 0, 0]])
+    near = point_cloud._in_occupied_cells(scene, points)
+    assert near.tolist() == [True, True, False, False, False]
 
 
 def test_random_rays_are_those_of_pictures(ball):
