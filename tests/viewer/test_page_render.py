@@ -144,6 +144,10 @@ def show(open_page, decoded, tmp_path):
         page = open_page(path, **sizes)
         decoded(page)
         page.wait_for_function("shacira.state.phase === 'ready'")
+        # One ray per pixel, as the library has, however fast this machine is.
+        page.evaluate(
+            "() => Object.defineProperty(shacira.page.painter, 'finestScale', {value: 1})"
+        )
         return page
 
     return show
