@@ -65,6 +65,7 @@ for command in ("info", "verify"):
 # What is compiled is cached by path and would be compiled anew: without that, then.
 backends.get_backend = lambda name, device, get=backends.get_backend: get("reference", device)
 assert main.main(["render", "ball.shacira", "--output-dir", "views", "--views", "1"]) == 0
+assert main.main(["html", "ball.shacira", "-o", "ball.html"]) == 0
 main.main(["--help"])
 """
     save_scene(tmp_path / "ball.shacira", make_ball())
@@ -76,3 +77,4 @@ main.main(["--help"])
     assert done.returncode == 0, done.stderr
     assert '"valid": true' in done.stdout and "demo-scene" in done.stdout
     assert (tmp_path / "views" / "00000.png").stat().st_size > 100
+    assert (tmp_path / "ball.html").stat().st_size > 10_000

@@ -1,16 +1,17 @@
 """One HTML page that holds a scene: the file itself, its decoder and a renderer.
 
 The page needs no server, no network and no build step. It is put together from ``page/``:
-``page.html`` has one place for the file and one for the scripts; the scripts are ``*.js`` in the
-order of their names, one classic inline script, for modules do not load from ``file://``. Before
-them stand constants that this module makes: ``FILE_NAME``, ``DECODER`` and ``SHADERS``.
+``page.html`` has one place for the file and one for the scripts. The scripts ``*.js`` become one
+classic script, for modules do not load from ``file://``; before them stand the constants
+``FILE_NAME``, ``DECODER`` (the text of a worker) and ``SHADERS``. All that is compressed, which
+leaves a third of it, and ``loader.js`` unpacks it while the page loads.
 """
 
 from __future__ import annotations
 
 import base64
-import gzip
 import json
+import zlib
 from pathlib import Path
 
 from shacira_nerfstudio.backends import get_backend
@@ -21,6 +22,9 @@ PAGE = Path(__file__).with_name("page")
 
 DECODER_FILES = ("bytes", "entropy", "sections", "cameras", "features", "levels", "scene")
 """Of ``page/decoder``, each after those that it uses."""
+
+LOADER, MAIN = "loader.js", "main.js"
+"""The only script that stands in the page as it is, and the last one of the program."""
 
 SCRIPTS_MARKER, DATA_MARKER = "/*@SHACIRA_SCRIPTS@*/", "@SHACIRA_DATA@"
 
@@ -41,22 +45,39 @@ def make_page(data: bytes, *, file_name: str = "scene.shacira", page: Path = PAG
     Raises:
         ValueError: a part of the page is missing or cannot be inlined.
     """
-    template = _read(page / "page.html")
+    program = zlib.compress(page_program(file_name, page).encode(), 9)
+    loader = _read(page / LOADER)
+    if "</script" in loader.lower() or "<!--" in loader:
+        raise ValueError(f"expected no markup in {page / LOADER}, which would end the script")
     parts = {
-        SCRIPTS_MARKER: _scripts(page, file_name),
-        DATA_MARKER: base64.b64encode(data).decode(),
+        SCRIPTS_MARKER: f"const PROGRAM = {_literal(_base64(program))};\n{loader}",
+        DATA_MARKER: _base64(data),
     }
+    template = _read(page / "page.html")
     for marker in parts:
         if template.count(marker) != 1:
             raise ValueError(
                 f"expected {marker} once in {page / 'page.html'}, found it "
                 f"{template.count(marker)} times"
             )
-    # Both places are found before either is filled: what is injected is never searched.
+    # The last place is filled first: what is injected is never searched.
     for marker, text in sorted(parts.items(), key=lambda part: -template.index(part[0])):
         begin = template.index(marker)
         template = template[:begin] + text + template[begin + len(marker) :]
     return template
+
+
+def page_program(file_name: str, page: Path = PAGE) -> str:
+    """All scripts of the page but its loader, as one classic script."""
+    constants = {
+        "FILE_NAME": file_name,
+        "DECODER": decoder_source(page),
+        "SHADERS": {path.name: _read(path) for path in sorted(page.glob("*.glsl"))},
+    }
+    lines = [f"const {name} = {_literal(value)};" for name, value in constants.items()]
+    others = (path.name for path in page.glob("*.js") if path.name not in (LOADER, MAIN))
+    scripts = [_read(page / name) for name in (*sorted(others), MAIN)]
+    return "\n".join([*lines, *scripts])
 
 
 def decoder_source(page: Path = PAGE) -> str:
@@ -64,28 +85,13 @@ def decoder_source(page: Path = PAGE) -> str:
     return "\n".join(_read(page / "decoder" / f"{name}.js") for name in DECODER_FILES)
 
 
-def _scripts(page: Path, file_name: str) -> str:
-    # Compressed, the decoder takes 19 kB of the page's 60 instead of 54. A worker starts from a text
-    # that is made when the page loads in any case.
-    decoder = gzip.compress(decoder_source(page).encode(), mtime=0)
-    constants = {
-        "FILE_NAME": file_name,
-        "DECODER": base64.b64encode(decoder).decode(),
-        "SHADERS": {path.name: _read(path) for path in sorted(page.glob("*.glsl"))},
-    }
-    lines = [f"const {name} = {_literal(value)};" for name, value in constants.items()]
-    for path in sorted(page.glob("*.js")):
-        text = _read(path)
-        for end in ("</script", "<!--"):
-            if end in text.lower():
-                raise ValueError(f"expected no {end} in {path}, which an HTML page would end at")
-        lines.append(text)
-    return "\n".join(lines)
-
-
 def _literal(value: object) -> str:
-    """A JavaScript literal that no HTML parser takes for markup."""
-    return json.dumps(value).replace("<", "\\u003c")
+    """A JavaScript literal of ASCII characters alone."""
+    return json.dumps(value)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _read(path: Path) -> str:

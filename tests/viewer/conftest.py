@@ -2,9 +2,16 @@
 
 import importlib.util
 import os
+import pathlib
 import shutil
+import sys
 
 import pytest
+
+# What tests of the codec are made of serves here, too.
+GOLDEN = str(pathlib.Path(__file__).parents[1] / "golden")
+if GOLDEN not in sys.path:
+    sys.path.insert(0, GOLDEN)
 
 FLAGS = [
     "--headless",

@@ -154,7 +154,7 @@ function canonicalText(value, what) {
 // An object of strings and integers in the one form that it may have.
 function readJson(payload, most, what, isWord = () => true) {
   demand(payload.length <= most, `${what}: expected at most ${most} bytes, found ${payload.length}`);
-  const text = new TextDecoder().decode(payload);
+  const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(payload);
   let value = null;
   try { value = JSON.parse(text); } catch { /* stays null */ }
   demand(value !== null && typeof value === "object" && !Array.isArray(value),

@@ -93,7 +93,7 @@ class Level {
 // of each row.
 class Slab {
   constructor(level) {
-    const [nx, ny, nz] = level.resolution;
+    const [nx, ny, nz] = level.resolution, [gx] = level.occupancy.resolution;
     this.level = level;
     this.outer = nz >= ny ? 2 : 1;
     this.middle = 3 - this.outer;
@@ -102,24 +102,27 @@ class Slab {
     this.count = level.resolution[this.outer] + 1;
     this.outerSpans = level.spans(this.outer);
     this.middleSpans = level.spans(this.middle);
-    this.empty = { counts: new Uint8Array(this.rows * this.columns), ...this.emptyRows() };
-    this.planes = [0, 1].map(() => ({ counts: new Uint8Array(this.rows * this.columns), ...this.emptyRows() }));
-    this.meets = new Uint8Array(level.occupancy.resolution[0] * level.occupancy.resolution[this.middle]);
+    // Fine levels repeat layers and rows of level cells. Two of each take turns, the third is empty.
+    this.layers = [0, 1, 2].map(() => ({
+      counts: new Uint8Array(this.rows * this.columns),
+      low: new Int32Array(this.rows).fill(this.columns), high: new Int32Array(this.rows),
+    }));
+    this.pairRows = [0, 1, 2].map(() => ({
+      pairs: new Uint8Array(this.columns), low: this.columns, high: 0,
+    }));
+    this.meets = new Uint8Array(gx * level.occupancy.resolution[this.middle]);
     this.touched = new Uint8Array(nx + 2);  // of a row of level cells, with one 0 on either side
   }
-  emptyRows() {
-    return { low: new Int32Array(this.rows).fill(this.columns), high: new Int32Array(this.rows) };
-  }
 
-  // y and z of a row.
+  // What all vertices of a row add up to along the other two axes.
   base(row, at) { return this.outer === 2 ? this.level.base(row, at) : this.level.base(at, row); }
 
   moveTo(at) {
-    this.below = at === 0 ? this.empty : this.above;
+    this.below = at === 0 ? this.layers[2] : this.above;
     const { begin, end } = this.outerSpans;
-    if (at === this.count - 1) this.above = this.empty;
+    if (at === this.count - 1) this.above = this.layers[2];
     else if (at === 0 || begin[at] !== begin[at - 1] || end[at] !== end[at - 1]) {
-      this.above = this.planes[this.below === this.planes[0] ? 1 : 0];
+      this.above = this.layers[this.below === this.layers[0] ? 1 : 0];
       this.countLayer(begin[at], end[at], this.above);
     }
   }
@@ -137,44 +140,47 @@ class Slab {
     }
   }
 
-  countLayer(first, last, { counts, low, high }) {
-    const { columns, rows, touched, middleSpans: { begin, end } } = this;
+  // Counts the touched cells of one layer around each vertex of the slabs beside it.
+  countLayer(firstCell, lastCell, { counts, low, high }) {
+    const { columns, rows, pairRows, middleSpans: { begin, end } } = this;
     counts.fill(0);
-    low.fill(columns);
-    high.fill(0);
-    this.flatten(first, last);
-    let from = 0, to = 0;
-    for (let y = 0; y + 1 < rows; y++) {
-      if (y === 0 || begin[y] !== begin[y - 1] || end[y] !== end[y - 1]) {
-        [from, to] = this.touchRow(begin[y], end[y]);
+    this.flatten(firstCell, lastCell);
+    let before = null, after = pairRows[2];
+    for (let row = 0, place = 0; row < rows; row++, place += columns) {
+      const wasSame = before === after;
+      before = after;
+      if (row === rows - 1) after = pairRows[2];
+      else if (row === 0 || begin[row] !== begin[row - 1] || end[row] !== end[row - 1]) {
+        after = pairRows[before === pairRows[0] ? 1 : 0];
+        this.countRow(begin[row], end[row], after);
       }
-      if (from >= to) continue;
-      for (let x = from, i = y * columns + from; x <= to; x++, i++) {
-        const pair = touched[x] + touched[x + 1];
-        counts[i] += pair;
-        counts[i + columns] += pair;
+      low[row] = Math.min(before.low, after.low);
+      high[row] = Math.max(before.high, after.high);
+      if (wasSame && before === after) {
+        if (low[row] < high[row]) counts.copyWithin(place, place - columns, place);
+        continue;
       }
-      for (let row = y; row < y + 2; row++) {
-        low[row] = Math.min(low[row], from);
-        high[row] = Math.max(high[row], to + 1);
-      }
+      const lower = before.pairs, upper = after.pairs;
+      for (let x = low[row], last = high[row]; x < last; x++) counts[place + x] = lower[x] + upper[x];
     }
   }
 
-  // Marks the touched level cells of a row at 1, 2, …; returns the first and the one after the last.
-  touchRow(begin, end) {
-    const { meets, touched, level } = this, lo = level.lo[0], gx = lo.length - 1;
-    let low = touched.length, high = 0;
+  // Counts the touched cells of one row around each vertex of the rows beside it.
+  countRow(begin, end, found) {
+    const { meets, touched, level } = this, { pairs } = found, lo = level.lo[0], gx = lo.length - 1;
     touched.fill(0);
+    pairs.fill(0);
+    found.low = this.columns;
+    found.high = 0;
     for (let row = begin; row < end; row++) {
       for (let c = 0; c < gx; c++) {
         if (!meets[row * gx + c]) continue;
         for (let j = lo[c]; j <= lo[c + 1]; j++) touched[j + 1] = 1;
-        low = Math.min(low, lo[c]);
-        high = Math.max(high, lo[c + 1] + 1);
+        found.low = Math.min(found.low, lo[c]);
+        found.high = Math.max(found.high, lo[c + 1] + 2);
       }
     }
-    return [low, high];
+    for (let x = found.low; x < found.high; x++) pairs[x] = touched[x] + touched[x + 1];
   }
 }
 
@@ -227,7 +233,8 @@ const noCoarserCells = (level) => ({
 // Bytes [T]: touched_cells, parent_magnitude and grandparent_magnitude of the entries.
 function levelFeatures(slab, parent, grandparent) {
   const level = slab.level, size = level.numEntries;
-  const found = { touched: new Uint8Array(size), parent: new Uint8Array(size), grandparent: new Uint8Array(size) };
+  const [touched, itsParent, itsGrandparent] = [0, 1, 2].map(() => new Uint8Array(size));
+  const found = { touched, parent: itsParent, grandparent: itsGrandparent };
   const coarser = [parent, grandparent].map((other) => (
     other ? new CoarserCells(slab, other) : noCoarserCells(level)));
   for (let at = 0; at < slab.count; at++) {

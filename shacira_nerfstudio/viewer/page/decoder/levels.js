@@ -21,7 +21,8 @@ class ContextModel {
       threshold = within(threshold + bits.golomb(4) + 1, 1, MAX_SCORE, `a threshold of ${what}`);
       this.steps.fill(numThresholds - t + 1, threshold);
     }
-    this.readTables(bits, p, (numThresholds + 1) * (2 * this.previousReach + 1) * (2 * this.partnerReach + 1), room);
+    const numValues = (2 * this.previousReach + 1) * (2 * this.partnerReach + 1);
+    this.readTables(bits, p, (numThresholds + 1) * numValues, room);
   }
 
   readTables(bits, p, numClasses, room) {
@@ -56,11 +57,11 @@ class ContextModel {
   }
 }
 
-// Entries that are in the stream, in ascending order.
-function codedEntries(touched, isAll) {
+// Entries that are in the stream, in ascending order: all, even or odd ones.
+function codedEntries(touched, isAll, first = 0, step = 1) {
   let count = 0;
-  const entries = new Int32Array(touched.length);
-  for (let e = 0; e < touched.length; e++) {
+  const entries = new Int32Array(Math.ceil(touched.length / step));
+  for (let e = first; e < touched.length; e += step) {
     entries[count] = e;
     count += isAll || touched[e] > 0 ? 1 : 0;
   }
@@ -76,15 +77,15 @@ function readLevel(payload, level, d, parent, grandparent, what) {
   const slab = level.hasFeatures ? new Slab(level) : null, zeros = slab ? null : new Uint8Array(size);
   const features = slab ? levelFeatures(slab, parent, grandparent)
     : { touched: zeros, parent: zeros, grandparent: zeros };
-  const all = codedEntries(features.touched, level.isSaturated || !level.occupancy.isStored);
+  const isAll = level.isSaturated || !level.occupancy.isStored, all = codedEntries(features.touched, isAll);
+  const halves = [0, 1].map((first) => codedEntries(features.touched, isAll, first, 2));
   const symbols = new Int16Array(size * d), totals = new Uint16Array(size);
   for (let channel = 0; channel < d; channel++) {
-    const isSplit = bits.take(1) === 1;
-    const passes = isSplit ? [all.filter((e) => e % 2 === 0), all.filter((e) => e % 2 === 1)] : [all];
+    const passes = bits.take(1) ? halves : [all];
     passes.forEach((entries, number) => {
       const model = new ContextModel(bits, p, channel > 0, number > 0, room);
       const neighbours = model.weights[5] && level.hasNeighbours
-        ? neighbourMagnitudes(slab, magnitudesOf(symbols, passes[0], channel, d, size)) : null;
+        ? neighbourMagnitudes(slab, magnitudesOf(symbols, halves[0], channel, d, size)) : null;
       const classes = model.classes(entries, channel, d, symbols, totals, features, neighbours, number > 0);
       demand(model.tables || entries.length === 0, `${what}: expected a table for every class that occurs`);
       if (!model.tables) return;
@@ -96,7 +97,8 @@ function readLevel(payload, level, d, parent, grandparent, what) {
   }
   bits.end();
   stream.end();
-  level.sizes = Uint8Array.from(totals, (total) => Math.min(31, total));
+  level.sizes = new Uint8Array(size);
+  for (let e = 0; e < size; e++) level.sizes[e] = Math.min(31, totals[e]);
   return symbols;
 }
 

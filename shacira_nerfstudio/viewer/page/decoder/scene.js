@@ -3,9 +3,11 @@
 // Layers of one network from the tensors of WGTS; refuses what does not have these widths.
 function networkLayers(tensors, name, widths) {
   return widths.slice(1).map((outputs, index) => {
-    const inputs = widths[index], [weight, bias] = ["weight", "bias"].map((part) => tensors[`${name}.${index}.${part}`]);
-    demand(weight && bias && String(weight.shape) === `${outputs},${inputs}` && String(bias.shape) === `${outputs}`,
-      `WGTS: expected ${name}.${index} from ${inputs} to ${outputs} channels`);
+    const inputs = widths[index];
+    const [weight, bias] = ["weight", "bias"].map((part) => tensors[`${name}.${index}.${part}`]);
+    const fits = weight && bias && weight.shape.join() === `${outputs},${inputs}`
+      && bias.shape.join() === `${outputs}`;
+    demand(fits, `WGTS: expected ${name}.${index} from ${inputs} to ${outputs} channels`);
     return { inputs, outputs, weight: weight.values, bias: bias.values };
   });
 }
@@ -17,11 +19,12 @@ function readNetworks(tensors, architecture, numInputs) {
     return within(architecture[name], 1, most, `${name} of HEAD`);
   };
   const width = size("hidden_dim", 4096), geoFeatures = size("geo_feat_dim", 4096);
-  const numLayers = size("num_color_layers", 16), shDegree = size("sh_degree", 4);
+  const numHidden = size("num_color_layers", 16), shDegree = size("sh_degree", 4);
   const density = networkLayers(tensors, "density_mlp", [numInputs, width, 1 + geoFeatures]);
   const color = networkLayers(tensors, "color_mlp",
-    [shDegree ** 2 + geoFeatures, ...new Array(numLayers).fill(width), 3]);
-  demand(Object.keys(tensors).length === 2 * (density.length + color.length), "WGTS: expected no other tensors");
+    [shDegree ** 2 + geoFeatures, ...new Array(numHidden).fill(width), 3]);
+  const numLayers = density.length + color.length;
+  demand(Object.keys(tensors).length === 2 * numLayers, "WGTS: expected no other tensors");
   return { density, color, geoFeatures, shDegree };
 }
 
@@ -51,7 +54,7 @@ function readHeader(data, { payloads, levels, parts }, isField) {
 
 function smallestArray(symbols) {
   for (let i = 0; i < symbols.length; i++) if (symbols[i] > 127 || symbols[i] < -128) return symbols;
-  return Int8Array.from(symbols);
+  return new Int8Array(symbols);
 }
 
 function decodeLevels(payloads, { levels, latentDim, occupancy }, post) {
@@ -63,7 +66,7 @@ function decodeLevels(payloads, { levels, latentDim, occupancy }, post) {
   payloads.forEach((payload, number) => {
     const level = new Level(levels[number], latentDim, cells, budget);
     const symbols = readLevel(payload, level, latentDim, parent, grandparent, `LATN ${number}`);
-    hash.update(new Uint8Array(symbols.buffer));  // int16, the lower byte first, as on every browser's machine
+    hash.update(new Uint8Array(symbols.buffer));  // lower byte first, as on every browser's machine
     const latents = smallestArray(symbols);
     post({ type: "level", level: number, latents }, [latents.buffer]);
     grandparent = parent;
@@ -79,22 +82,26 @@ function decodeLevels(payloads, { levels, latentDim, occupancy }, post) {
 //   isField         false takes videos and incomplete fields, too; their scene has `tensors`
 function decodeScene(bytes, post, { allowTruncated = false, isField = true } = {}) {
   try {
-    const sections = readSections(bytes, allowTruncated), { head, scene } = readHeader(bytes, sections, isField);
+    const sections = readSections(bytes, allowTruncated);
+    const { head, scene } = readHeader(bytes, sections, isField);
     const count = sections.levels.length, isTruncated = count < head.numPresent;
     demand(count <= head.numPresent && (!isTruncated || allowTruncated),
       `LATN: expected ${head.numPresent} levels, found ${count}`);
     post({ type: "header", scene }, []);
     const digest = decodeLevels(sections.levels, scene, post);
     demand(isTruncated || digest === head.digest, "HEAD: expected another digest of the symbols");
-    post({ type: "done", digest: isTruncated ? null : digest, crcOk: true, truncatedAt: isTruncated ? count : null }, []);
+    const end = isTruncated ? { digest: null, truncatedAt: count } : { digest, truncatedAt: null };
+    post({ type: "done", crcOk: true, ...end }, []);
   } catch (error) {
-    post({ type: "error", message: error instanceof Refusal ? error.message : `${error.name}: ${error.message}` }, []);
+    const message = error instanceof Refusal ? error.message : `${error.name}: ${error.message}`;
+    post({ type: "error", message }, []);
   }
 }
 
 // In a worker: one message {bytes: ArrayBuffer, allowTruncated} asks for one file.
 if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScope) {
   self.onmessage = ({ data: { bytes, allowTruncated = true } }) => {
-    decodeScene(new Uint8Array(bytes), (message, transfer) => self.postMessage(message, transfer), { allowTruncated });
+    const post = (message, transfer) => self.postMessage(message, transfer);
+    decodeScene(new Uint8Array(bytes), post, { allowTruncated });
   };
 }

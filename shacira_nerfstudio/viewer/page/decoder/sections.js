@@ -181,7 +181,8 @@ function readCells(stream, lanes, shape, coarse, coarseShape) {
   for (let i = -1; i < 2; i++) {
     for (let j = -1; j < 2; j++) {
       for (let k = -1; k < 2; k++) {
-        if (k < 0 || (k === 0 && (j < 0 || (j === 0 && i < 0)))) steps.push((i * (gy + 2) + j) * (gz + 2) + k);
+        const isEarlier = k < 0 || (k === 0 && (j < 0 || (j === 0 && i < 0)));
+        if (isEarlier) steps.push((i * (gy + 2) + j) * (gz + 2) + k);
       }
     }
   }
@@ -226,7 +227,8 @@ function readWeights(payload) {
     const steps = Array.from({ length: mode === 1 ? rows : 1 }, () => bytes.f32());
     demand(steps.every((step) => step > 0), "WGTS: expected steps above 0");
     const integers = readArray(bytes, count, -2047, 2047), values = new Float32Array(count);
-    for (let i = 0; i < count; i++) values[i] = integers[i] * steps[mode === 1 ? Math.floor(i / (count / rows)) : 0];
+    const perStep = mode === 1 ? count / rows : count;
+    for (let i = 0; i < count; i++) values[i] = integers[i] * steps[Math.floor(i / perStep)];
     tensors[name] = { shape, integers, values };
   }
   bytes.end();
