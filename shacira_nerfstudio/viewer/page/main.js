@@ -186,12 +186,11 @@ class Page {
   }
 }
 
-addEventListener("DOMContentLoaded", () => {
-  const page = new Page();
-  // renderAt({cameraToWorld [12], fx, fy, cx, cy, width, height, show?, numLevels?}): pixels in full quality.
-  window.shacira = {
-    page,
-    get state() { return page.state; },
-    renderAt: (view) => page.renderer.renderAt(view),
-  };
-});
+const page = new Page();
+
+// renderAt({cameraToWorld [12], fx, fy, cx, cy, width, height, show?, numLevels?}): pixels in full quality.
+window.shacira = {
+  page,
+  get state() { return page.state; },
+  renderAt: (view) => page.renderer.renderAt(view),
+};
