@@ -66,6 +66,8 @@ def random_weights(grid, latent_dim, largest, sizes):
             weight = torch.randn(outputs, inputs) * scale / inputs**0.5
             weights[f"{network}.{i}.weight"] = quantize_weight(weight, 8)
             bias = torch.randn(outputs) * 0.3
+            if network == "density_mlp" and i == 1:
+                bias[0] = 2.0  # of the log density: there is much to see
             weights[f"{network}.{i}.bias"] = quantize_weight(bias, 8, per_row=False)
     return weights
 
@@ -144,6 +146,10 @@ def show(open_page, decoded, tmp_path):
         page = open_page(path, **sizes)
         decoded(page)
         page.wait_for_function("shacira.state.phase === 'ready'")
+        # One ray per pixel, as the library has, however fast this machine is.
+        page.evaluate(
+            "() => Object.defineProperty(shacira.page.painter, 'finestScale', {value: 1})"
+        )
         return page
 
     return show
@@ -160,7 +166,7 @@ def wait_until_sharp(page):
 def test_page_draws_what_the_library_renders(show, reference, case):
     packed = random_scene(**CASES[case])
     scene, page = unpack_scene(packed, reference), show(packed)
-    for camera in stored_cameras(packed.cameras):
+    for camera in stored_cameras(packed.cameras)[:2]:
         expected = scene.render_view(camera).numpy()
         assert expected.std() > 0.05, "there is nothing to see"
         assert psnr(render_at(page, camera)[..., :3], expected) > LEAST_PSNR
@@ -183,10 +189,10 @@ def test_fewer_levels_are_those_of_the_library(show, reference):
     packed = random_scene(latent_dim=2)
     page, camera = show(packed), stored_cameras(packed.cameras)[0]
     symbols = packed.symbols.copy()
-    symbols[packed.grid.offsets[3] :] = 0
+    symbols[packed.grid.offsets[2] :] = 0
     coarse = unpack_scene(dataclasses.replace(packed, symbols=symbols), reference)
     expected = coarse.render_view(camera).numpy()
-    assert psnr(render_at(page, camera, numLevels=3)[..., :3], expected) > LEAST_PSNR
+    assert psnr(render_at(page, camera, numLevels=2)[..., :3], expected) > LEAST_PSNR
     assert psnr(render_at(page, camera)[..., :3], expected) < LEAST_PSNR
 
 

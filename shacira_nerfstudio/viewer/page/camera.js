@@ -42,6 +42,11 @@ function upAxis(cameras) {
   return axis.some(Boolean) ? axis : mean;
 }
 
+// Where a stored camera stands and looks.
+function poseOf({ cameraToWorld: m }) {
+  return { position: [m[3], m[7], m[11]], right: [m[0], m[4], m[8]], ahead: [-m[2], -m[6], -m[10]] };
+}
+
 class Camera {
   constructor({ cameras, march: { box: [low, high] } }) {
     this.up = upAxis(cameras);
@@ -49,10 +54,12 @@ class Camera {
     this.target = pointLookedAt(cameras) ?? centre;
     this.radius = Math.hypot(...plus(high, low, -1)) / 2;
     const aside = unit(cross(this.up, Math.abs(this.up[0]) < 0.8 ? [1, 0, 0] : [0, 1, 0]));
-    this.setPose(this.lookFrom(plus(plus(this.target, aside, 1.2 * this.radius), this.up, 0.5 * this.radius)));
-    this.optics = { fx: 1.2, fy: 1.2, width: 1, height: 1 };
+    const position = plus(plus(this.target, aside, 1.2 * this.radius), this.up, 0.5 * this.radius);
+    this.setPose(cameras.length ? poseOf(cameras[0]) : this.lookFrom(position));
+    this.optics = cameras[0] ?? { fx: 1.2, fy: 1.2, width: 1, height: 1 };  // of which stored camera
   }
 
+  // The pose at a position that has the target in its middle.
   lookFrom(position) {
     const ahead = unit(plus(this.target, position, -1)), right = unit(cross(ahead, this.up));
     return { position, right, ahead };
@@ -65,11 +72,6 @@ class Camera {
     this.distance = distance > 0.05 * this.radius ? distance : this.radius;
   }
 
-  // Takes view and optics of a stored camera.
-  show({ cameraToWorld: m, fx, fy, width, height }) {
-    this.optics = { fx, fy, width, height };
-    this.setPose({ position: [m[3], m[7], m[11]], right: [m[0], m[4], m[8]], ahead: [-m[2], -m[6], -m[10]] });
-  }
 
   get pose() {
     const { position, right, ahead } = this, above = cross(right, ahead);

@@ -91,22 +91,19 @@ Keys.FLY = {
 };
 Keys.LOOK = { ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 1, 0], ArrowDown: [0, -1, 0] };
 
-// From one stored view to another, unless the viewer's system asks for less motion.
+// From one pose to another, unless the viewer's system asks for less motion.
 class Flight {
   constructor(camera, moved) { Object.assign(this, { camera, moved, number: 0 }); }
 
   stop() { this.number++; }
 
-  to(stored) {
+  to(goal) {
     const { camera, moved } = this, number = ++this.number, { position, right, ahead } = camera;
-    camera.show(stored);
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return moved();
-    const goal = { position: camera.position, right: camera.right, ahead: camera.ahead };
-    const began = performance.now();
+    const duration = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 450, began = performance.now();
     const step = (now) => {
       if (number !== this.number) return;
-      const time = Math.max(0, Math.min(1, (now - began) / 450)), share = time * time * (3 - 2 * time);
-      const between = (a, b) => mix(a, b, share);
+      const time = duration ? Math.max(0, Math.min(1, (now - began) / duration)) : 1;
+      const between = (a, b) => mix(a, b, time * time * (3 - 2 * time));
       camera.setPose(time < 1 ? {
         position: between(position, goal.position), right: between(right, goal.right), ahead: between(ahead, goal.ahead),
       } : goal);

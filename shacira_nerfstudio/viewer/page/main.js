@@ -39,7 +39,6 @@ class Page {
     this.renderer.setScene(scene);
     this.camera = new Camera(scene);
     this.stored = 0;
-    if (scene.cameras.length) this.camera.show(scene.cameras[0]);
     const viewOf = (width, height) => ({ ...this.camera.view(width, height), ...this.options });
     this.painter = new Painter(this.renderer, viewOf, () => this.report());
     this.parts = new Parts(scene);
@@ -103,7 +102,8 @@ class Page {
     const { cameras } = this.scene;
     if (!cameras.length) return;
     this.stored = (this.stored + by + cameras.length) % cameras.length;
-    this.flight.to(cameras[this.stored]);
+    this.camera.optics = cameras[this.stored];
+    this.flight.to(poseOf(cameras[this.stored]));
     this.report();
   }
 
@@ -124,9 +124,7 @@ class Page {
     const x = -at.cx / view.fx, y = at.cy / view.fy, above = cross(camera.right, camera.ahead);
     const along = unit(plus(plus(camera.ahead, camera.right, x), above, y));
     camera.target = plus(camera.position, along, depth);
-    this.flight.to({
-      ...camera.optics, cameraToWorld: Object.assign(new Camera(this.scene), camera, camera.lookFrom(camera.position)).pose,
-    });
+    this.flight.to(camera.lookFrom(camera.position));
   }
 
   resize() {
@@ -188,12 +186,11 @@ class Page {
   }
 }
 
-addEventListener("DOMContentLoaded", () => {
-  const page = new Page();
-  // renderAt({cameraToWorld [12], fx, fy, cx, cy, width, height, show?, numLevels?}): pixels in full quality.
-  window.shacira = {
-    page,
-    get state() { return page.state; },
-    renderAt: (view) => page.renderer.renderAt(view),
-  };
-});
+const page = new Page();
+
+// renderAt({cameraToWorld [12], fx, fy, cx, cy, width, height, show?, numLevels?}): pixels in full quality.
+window.shacira = {
+  page,
+  get state() { return page.state; },
+  renderAt: (view) => page.renderer.renderAt(view),
+};

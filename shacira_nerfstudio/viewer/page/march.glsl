@@ -59,7 +59,8 @@ vec4 lookUp(int level, int part, vec3 x) {
   return sum;
 }
 
-// Log density, then geometry. Hidden units are made and used four at a time.
+// Log density, then geometry. Hidden units are made and used four at a time. renderer.js unrolls the
+// loops, so that places of weights are constants: software renderers need that, and compilers like it.
 void densityNetwork(vec3 x, out vec4 y[GEO4]) {
   vec4 z[INPUT4];
   for (int i = 0; i < INPUT4; i++) {
@@ -72,43 +73,50 @@ void densityNetwork(vec3 x, out vec4 y[GEO4]) {
     z[i] = lookUp(i / TEXELS, i % TEXELS, x);
 #endif
   }
-  int to = DENSITY_OUT, from = DENSITY_IN;
-  for (int o = 0; o < GEO4; o++) y[o] = W(to++);
-  for (int h = 0; h < HIDDEN4; h++) {
-    vec4 v = W(from++);
-    for (int i = 0; i < INPUT4; i++, from += 4) v += MATRIX(from) * z[i];
+  for (int o = 0; o < GEO4; o++) {  // unrolled
+    y[o] = W(DENSITY_OUT + o);
+  }
+  for (int h = 0; h < HIDDEN4; h++) {  // unrolled
+    vec4 v = W(DENSITY_IN + h * (1 + 4 * INPUT4));
+    for (int i = 0; i < INPUT4; i++) {  // unrolled
+      v += MATRIX(DENSITY_IN + h * (1 + 4 * INPUT4) + 1 + 4 * i) * z[i];
+    }
     v = max(v, 0.0);
-    for (int o = 0; o < GEO4; o++, to += 4) y[o] += MATRIX(to) * v;
+    for (int o = 0; o < GEO4; o++) {  // unrolled
+      y[o] += MATRIX(DENSITY_OUT + GEO4 + 4 * (h * GEO4 + o)) * v;
+    }
   }
 }
 
-vec4 firstColorUnits(int h, vec4 sh[SH4], vec4 y[GEO4]) {
-  int from = COLOR_IN + h * (1 + 4 * (SH4 + GEO4));
-  vec4 v = W(from++);
-  for (int i = 0; i < SH4; i++, from += 4) v += MATRIX(from) * sh[i];
-  for (int i = 0; i < GEO4; i++, from += 4) v += MATRIX(from) * y[i];
-  return max(v, 0.0);
-}
+#define COLOR_UNITS(h) (COLOR_IN + (h) * (1 + 4 * (SH4 + GEO4)))
+#define MIDDLE_UNITS(layer, h) (COLOR_MIDDLE + ((layer) * HIDDEN4 + (h)) * (1 + 4 * HIDDEN4))
 
 vec3 colorNetwork(vec4 sh[SH4], vec4 y[GEO4]) {
-  int to = COLOR_OUT;
-  vec4 rgb = W(to++);
-#if COLOR_LAYERS == 1
-  for (int h = 0; h < HIDDEN4; h++, to += 4) rgb += MATRIX(to) * firstColorUnits(h, sh, y);
-#else
   vec4 units[HIDDEN4], next[HIDDEN4];
-  for (int h = 0; h < HIDDEN4; h++) units[h] = firstColorUnits(h, sh, y);
-  int from = COLOR_MIDDLE;
-  for (int layer = 1; layer < COLOR_LAYERS; layer++) {
-    for (int h = 0; h < HIDDEN4; h++) {
-      vec4 v = W(from++);
-      for (int i = 0; i < HIDDEN4; i++, from += 4) v += MATRIX(from) * units[i];
+  for (int h = 0; h < HIDDEN4; h++) {  // unrolled
+    vec4 v = W(COLOR_UNITS(h));
+    for (int i = 0; i < SH4; i++) {  // unrolled
+      v += MATRIX(COLOR_UNITS(h) + 1 + 4 * i) * sh[i];
+    }
+    for (int o = 0; o < GEO4; o++) {  // unrolled
+      v += MATRIX(COLOR_UNITS(h) + 1 + 4 * (SH4 + o)) * y[o];
+    }
+    units[h] = max(v, 0.0);
+  }
+  for (int layer = 0; layer < MIDDLE_LAYERS; layer++) {  // unrolled
+    for (int h = 0; h < HIDDEN4; h++) {  // unrolled
+      vec4 v = W(MIDDLE_UNITS(layer, h));
+      for (int i = 0; i < HIDDEN4; i++) {  // unrolled
+        v += MATRIX(MIDDLE_UNITS(layer, h) + 1 + 4 * i) * units[i];
+      }
       next[h] = max(v, 0.0);
     }
     units = next;
   }
-  for (int h = 0; h < HIDDEN4; h++, to += 4) rgb += MATRIX(to) * units[h];
-#endif
+  vec4 rgb = W(COLOR_OUT);
+  for (int h = 0; h < HIDDEN4; h++) {  // unrolled
+    rgb += MATRIX(COLOR_OUT + 1 + 4 * h) * units[h];
+  }
   return 1.0 / (1.0 + exp(-rgb.xyz));
 }
 

@@ -2,6 +2,7 @@
 // single command keeps the GPU for long.
 
 const VERTEX_SHADER = "void main() { gl_Position = vec4(gl_VertexID == 1 ? 3 : -1, gl_VertexID == 2 ? 3 : -1, 0, 1); }";
+const MOST_LINES = 2500;  // of an unrolled loop of a shader
 const SHOWN = { color: 0, depth: 1, opacity: 2, numbers: 3 };
 
 class Renderer {
@@ -30,8 +31,10 @@ class Renderer {
     this.networks ??= new PackedNetworks(scene, layout);
     this.gaps ??= emptyGaps(scene.occupancy);
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
-    this.presenter = this.program("present.glsl", "");
-    this.marcher = this.program("march.glsl", this.constants());
+    const constants = this.constants();
+    const defines = Object.entries(constants).map(([name, value]) => `#define ${name} ${value}\n`).join("");
+    this.presenter = this.program(SHADERS["present.glsl"]);
+    this.marcher = this.program(defines + unrolled(SHADERS["march.glsl"], constants, MOST_LINES));
     this.uploadGaps();
     this.uploadWeights();
     this.constantUniforms();
@@ -41,16 +44,15 @@ class Renderer {
   constants() {
     const { scene, layout, gl } = this, count = this.networks.values.length / 4;
     this.weightsInTexture = 16 * count > gl.getParameter(gl.MAX_UNIFORM_BLOCK_SIZE);
-    const values = {
+    return {
       NUM_LEVELS: scene.numLevels, CHANNELS: layout.channels, TEXELS: layout.texels,
       WIDTH: LATENT_WIDTH, WIDTH_BITS: LATENT_BITS, SH_DEGREE: scene.shDegree, NUM_WEIGHTS: count,
       WEIGHTS_IN_TEXTURE: +this.weightsInTexture, CONTRACTED: +(scene.march.contraction === "contracted"),
       ...this.networks.sizes,
     };
-    return Object.entries(values).map(([name, value]) => `#define ${name} ${value}\n`).join("");
   }
 
-  program(name, constants) {
+  program(fragmentShader) {
     const { gl } = this, program = gl.createProgram();
     const attach = (kind, text) => {
       const shader = gl.createShader(kind);
@@ -59,11 +61,11 @@ class Renderer {
       gl.attachShader(program, shader);
       return shader;
     };
-    const shaders = [attach(gl.VERTEX_SHADER, VERTEX_SHADER), attach(gl.FRAGMENT_SHADER, constants + SHADERS[name])];
+    const shaders = [attach(gl.VERTEX_SHADER, VERTEX_SHADER), attach(gl.FRAGMENT_SHADER, fragmentShader)];
     gl.linkProgram(program);
     if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) {
       const logs = shaders.map((shader) => gl.getShaderInfoLog(shader)).join(" ");
-      throw new Error(`The graphics driver refuses ${name}: ${gl.getProgramInfoLog(program)} ${logs}`);
+      throw new Error(`The graphics driver refuses a shader: ${gl.getProgramInfoLog(program)} ${logs}`);
     }
     const places = {};
     const uniform = (key) => (key in places ? places[key] : places[key] = gl.getUniformLocation(program, key));

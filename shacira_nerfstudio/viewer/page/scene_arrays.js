@@ -40,7 +40,7 @@ class PackedNetworks {
     const ofColor = (i) => (i < numHarmonics ? i : geometry(i));
     const input4 = blocks(numLevels * channels * texels), geo4 = blocks(density[1].outputs);
     const hidden4 = blocks(hidden), same = (i) => i, last = color.length - 1;
-    this.sizes = { INPUT4: input4, GEO4: geo4, HIDDEN4: hidden4, SH4: harmonics4, COLOR_LAYERS: last };
+    this.sizes = { INPUT4: input4, GEO4: geo4, HIDDEN4: hidden4, SH4: harmonics4, MIDDLE_LAYERS: last - 1 };
     this.begin("DENSITY_IN").addRows(density[0], input4, padded);
     this.begin("DENSITY_OUT").addColumns(density[1], hidden4);
     this.begin("COLOR_IN").addRows(color[0], harmonics4 + geo4, ofColor);
@@ -117,4 +117,27 @@ function emptyGaps({ resolution: [gx, gy, gz], cells }) {
     }
   }
   return out;
+}
+
+// A shader with its loops of comment "unrolled" written out, where that is at most so many lines each.
+function unrolled(text, constants, most) {
+  const head = /^ *for \(int (\w+) = 0; \1 < (\w+); \1\+\+\) \{  \/\/ unrolled$/;
+  const expand = (lines) => {
+    const out = [];
+    for (let i = 0; i < lines.length; i++) {
+      const found = lines[i].match(head);
+      if (!found) { out.push(lines[i]); continue; }
+      const indent = lines[i].search(/\S/), end = lines.findIndex((line, j) => j > i && line.search(/\S/) === indent);
+      const body = expand(lines.slice(i + 1, end)), [, name, count] = found;
+      if (constants[count] * body.length > most) out.push(lines[i], ...body, lines[end]);
+      else {
+        for (let n = 0; n < constants[count]; n++) {
+          out.push("{", ...body.map((line) => line.replace(new RegExp(`\\b${name}\\b`, "g"), n)), "}");
+        }
+      }
+      i = end;
+    }
+    return out;
+  };
+  return expand(text.split("\n")).join("\n");
 }
