@@ -14,7 +14,7 @@ from shacira_nerfstudio.model.scene import Background, RadianceScene, SceneSetti
 NUM_CAMERAS, WIDTH, HEIGHT = 3, 12, 8
 
 
-def make_ball():
+def make_ball(log_density=-1.0):
     """A packed scene with cameras and meta data."""
     torch.manual_seed(0)
     field = RadianceField.create(
@@ -24,6 +24,7 @@ def make_ball():
         latent_dim=1,
         features_per_level=2,
         latents_init_std=2.0,
+        initial_log_density=log_density,
     )
     march = MarchSettings("affine", ((-1.0,) * 3, (1.0,) * 3), 0.05, 100.0, 0.05)
     settings = SceneSettings(march, march, Background.named("white"))

@@ -65,6 +65,7 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "llvmlite": ("backends.cpu_numba",),
     "triton": ("backends.triton",),
     "viser": ("viewer",),
+    "websockets": ("viewer.live.server",),
     "tyro": ("cli", "plugin.export_command", "plugin.evaluate_file"),
     "OpenEXR": ("scenes",),
     "PIL": ("scenes", "plugin", "viewer", "cli"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
@@ -182,11 +182,10 @@ class PointCloud:
         each = BYTES_PER_SPLAT if self.splats else BYTES_PER_POINT
         check_output_file(self.output, each * self.num_points)
         packed, scene = open_scene(self.file, self.device, allow_truncated=self.allow_truncated)
-        cameras = cameras_in(packed, self.file)
+        cameras: Any = cameras_in(packed, self.file)
         if self.orbit:
-            cameras = orbit(
-                cameras, ORBIT_VIEWS, lambda camera: typical_depth(scene, camera)
-            ).cameras
+            path = orbit(cameras, ORBIT_VIEWS, lambda camera: typical_depth(scene, camera))
+            cameras = path.cameras
         cloud = sample_points(
             scene,
             cameras,

@@ -184,8 +184,7 @@ def _views_shown(run: Run, on_view: OnView | None) -> Iterator[None]:
         number = next(numbers)
         name = Path(dataset.image_filenames[number]).name
         values = f"PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}"
-        pictures = (picture.cpu().numpy() for picture in (truth, rendered))
-        on_view(*pictures, f"view {number}, {name}: {values}")
+        on_view(truth.cpu().numpy(), rendered.cpu().numpy(), f"view {number}, {name}: {values}")
 
     run.model.on_view = None if on_view is None else show
     try:

@@ -23,7 +23,7 @@ from shacira_nerfstudio.plugin.surface_outputs import OutputsWithNormals, cut_ou
 def config(tmp_path_factory):
     """config.yml of an export folder without a data set."""
     folder = tmp_path_factory.mktemp("export")
-    save_scene(folder / "ball.shacira", make_ball())
+    save_scene(folder / "ball.shacira", make_ball(log_density=4.0))
     return import_scene(folder / "ball.shacira", folder / "out")
 
 

@@ -137,7 +137,8 @@ class _Guard:
             status, answered, body = reply
             return status, {**answered, **_only_here(headers.get("Host", ""))}, body
 
-        return websockets.server.serve(handler, *where, process_request=look, **options)
+        serve: Any = websockets.server.serve  # pyright: ignore[reportAttributeAccessIssue]
+        return serve(handler, *where, process_request=look, **options)
 
     def refusal(self, path: str, headers: Any) -> Reply | None:
         """What is answered instead; None lets a request through."""

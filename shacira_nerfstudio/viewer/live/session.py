@@ -15,6 +15,7 @@ from shacira_nerfstudio.viewer.live.painter import Painter, Picture, Request
 from shacira_nerfstudio.viewer.live.panel import Panel
 from shacira_nerfstudio.viewer.live.resolution import AdaptiveResolution
 from shacira_nerfstudio.viewer.live.scene_files import SceneFile
+from shacira_nerfstudio.viewer.live.shown_scene import ShownScene
 
 _MOVING_QUALITY, _QUALITY = 70, 95
 """Of JPEG."""
@@ -31,7 +32,7 @@ class Session:
         self._client, self._files = client, files
         self._lock = threading.Lock()
         self._is_closed = False
-        self._drawn: list[tuple[object, bool]] = []
+        self._drawn: list[tuple[ShownScene | None, bool]] = []
         self._loop: FrameLoop | None = None
         self._panel = Panel(client, files, self.ask)
         client.camera.on_update(lambda _: self.ask())
