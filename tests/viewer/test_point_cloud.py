@@ -85,8 +85,8 @@ def test_points_on_steep_slopes_are_left_out(ball, monkeypatch):
 
 def test_cells_near_something():
     scene = unpack_scene(make_ball(), get_backend("reference", "cpu"))
-    # A cell is 1/16 wide, and the ball's radius 0.71.
-    points = torch.tensor([[0.0, 0, 0], [0.75, 0, 0], [0.9, 0, 0], [0.95, -0.95, 0.95], [9, 0, 0]])
+    # A cell is 1/16 wide, and the ball's cells end at 0.69: 0.72 is in the one beside.
+    points = torch.tensor([[0.0, 0, 0], [0.72, 0, 0], [0.9, 0, 0], [0.95, -0.95, 0.95], [9, 0, 0]])
     near = point_cloud._in_occupied_cells(scene, points)
     assert near.tolist() == [True, True, False, False, False]
 

@@ -15,6 +15,7 @@ import ipaddress
 import re
 import socket
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -137,7 +138,9 @@ class _Guard:
             status, answered, body = reply
             return status, {**answered, **_only_here(headers.get("Host", ""))}, body
 
-        serve: Any = websockets.server.serve  # pyright: ignore[reportAttributeAccessIssue]
+        with warnings.catch_warnings():  # viser's choice of a server that is going out of use
+            warnings.simplefilter("ignore", DeprecationWarning)
+            serve: Any = websockets.server.serve  # pyright: ignore[reportAttributeAccessIssue]
         return serve(handler, *where, process_request=look, **options)
 
     def refusal(self, path: str, headers: Any) -> Reply | None:
