@@ -27,7 +27,7 @@ from shacira_nerfstudio.viewer.live.shown_scene import ShownScene
 
 @pytest.fixture(scope="module")
 def packed():
-    return make_ball()
+    return make_ball(log_density=5.0)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,7 @@ def test_a_client_that_sends_nonsense_is_told_and_can_go_on(serve, client_of, ca
     client.receive(lambda: client.says("pixels in"))
     client.look(fov=float("nan"))
     client.receive(lambda: client.says("expected a finite camera"))
+    client.look()
     client.set("Resolution", "1000000")
     client.receive(lambda: client.says("expected side of"))
     client.set("Resolution", "256")

@@ -70,7 +70,8 @@ def refinement_sizes(moving: Size, aspect: float, max_side: int) -> list[Size]:
     """Sizes of the pictures that follow a moving one while the camera rests, up to ``max_side``
     pixels. Each costs so much more than those before it that these hardly delay it."""
     sides, side = [], float(max_side)
-    while side > max(moving) * 1.2:
+    # The last one is whole, however little it adds to the moving one.
+    while side > max(moving) * (1.2 if sides else 1.0):
         sides.append(side)
         side /= _FINE_STEP if side > _FINE_SIDE else _COARSE_STEP
     return [size_of(aspect, side) for side in reversed(sides)]
