@@ -79,7 +79,7 @@ def test_the_mouse_turns_the_scene_and_a_slider_takes_levels_away(page):
     def drag():
         page.mouse.move(150, 240)
         page.mouse.down()
-        page.mouse.move(230, 260, steps=8)
+        page.mouse.move(170, 244, steps=8)
         page.mouse.up()
 
     wait_for_picture(page, drag)
