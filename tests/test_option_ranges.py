@@ -24,7 +24,7 @@ def numbers(options):
     return {
         name
         for name, (kind, value) in values.items()
-        if type(value) in (int, float) or kind == "int | Auto"
+        if type(value) in (int, float) or kind in ("int | Auto", "float | Auto")
     }
 
 
@@ -65,7 +65,7 @@ def test_intervals(interval, inside, outside):
 def test_a_number_may_be_left_open_only_where_that_is_the_default():
     assert out_of_range(GridOptions(max_res="auto"), {"max_res": "[2, 9]"}) == []
     with pytest.raises(TypeError):
-        out_of_range(GridOptions(num_levels="auto"), {"num_levels": "[1, 9]"})
+        out_of_range(GridOptions(base_res="auto"), {"base_res": "[1, 9]"})
     assert settled(3) == 3 and settled(0) == 0
     with pytest.raises(ValueError, match="chosen by now"):
         settled("auto")

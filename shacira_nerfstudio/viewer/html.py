@@ -32,7 +32,7 @@ SCRIPTS_MARKER, DATA_MARKER = "/*@SHACIRA_SCRIPTS@*/", "@SHACIRA_DATA@"
 def check_scene(data: bytes, *, allow_truncated: bool = False) -> None:
     """Raises ValueError unless a file is whole and a page can show what it holds."""
     scene = decode_scene(data, allow_truncated=allow_truncated)
-    unpack_scene(scene, get_backend("reference"))
+    unpack_scene(scene, get_backend("reference", "cpu"))
 
 
 def make_page(data: bytes, *, file_name: str = "scene.shacira", page: Path = PAGE) -> str:

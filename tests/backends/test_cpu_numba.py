@@ -77,9 +77,9 @@ def test_many_rays_search_as_each_walks(share, with_threads):
 
     rays, settings = make_rays(400), SETTINGS["affine"]
     cells, jitter = torch.rand(32, 32, 32) < share, torch.rand(len(rays[0]))
-    gaps, filled, *others = EmptySpace().arguments(cells, settings)
+    gaps, _, filled, *others = EmptySpace().arguments(cells, settings)
     arrays, step_size = ray_arrays(*rays, settings, jitter, None), settings.step_size
-    state = search_kernels.start(*arrays, filled, *others, 0, len(rays[0]))
+    state = search_kernels.start(*arrays, filled, False, *others, 0, len(rays[0]))
     active = torch.randperm(len(rays[0])).numpy()
     search_kernels.search(state, active, len(active), gaps.reshape(-1), 32, step_size)
     # A march without room says which step is the next one.

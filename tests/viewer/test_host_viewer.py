@@ -203,7 +203,7 @@ def test_viewer_of_an_exported_folder(exported, chromium, tmp_path):
             assert psnr(shown, own) > 25
             assert psnr(shown, own) > psnr(shown, other) + 3
         page.set_number("Levels", 4)
-        assert psnr(page.picture(), whole) > 40
+        assert psnr(page.picture(), whole) > 35  # the same picture, as JPEG
         page.drag()
         assert psnr(page.picture(), whole) < 25
         page.press("Export now")

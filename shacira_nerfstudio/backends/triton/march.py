@@ -151,16 +151,15 @@ def _merge(
     exponent = tl.zeros_like(steps)
     covered = steps < 0
     for k in tl.static_range(1, MAX_EXPONENT + 1):  # pyright: ignore
-        size: tl.constexpr = 2**k
-        start = (steps // size) * size
+        start = (steps >> k) << k
         edge = u_min + (start.to(tl.float64) + jitter) * step_size
         t = _spacing_inverse(edge + half_step, knee, least, KNEE)
-        fits = (start >= first) & (start + size <= num_steps) & (t < t_max)
+        fits = (start >= first) & (start + (1 << k) <= num_steps) & (t < t_max)
         cell = _cell_at(t, ox, oy, oz, dx, dy, dz, G, AFFINE)
         fits = fits & (tl.load(occupancy_ptr + cell, mask=fits, other=0) != 0)
         fits = fits & (tl.load(strides_ptr + cell, mask=fits, other=0) >= k)
         for place in tl.static_range(2):  # pyright: ignore
-            other = start + (size // 2 if place == 0 else size - 1)
+            other = start + ((1 << k) // 2 if place == 0 else (1 << k) - 1)
             edge = u_min + (other.to(tl.float64) + jitter) * step_size
             t = _spacing_inverse(edge + half_step, knee, least, KNEE)
             fits = fits & (t < t_max)
