@@ -303,6 +303,8 @@ def test_ctrl_c_ends_the_command(tmp_path, data):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(root), "PYTHONWARNINGS": "ignore"},
+        # Tests that run in the background of a script have it ignored, and so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert process.stdout is not None
     port = int(process.stdout.readline().split("127.0.0.1:")[1].split()[0])
