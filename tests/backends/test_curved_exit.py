@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("numba")
 
-from shacira_nerfstudio.backends.cpu_numba.rays.curved_exit import exit_outside  # noqa: E402
+from shacira_nerfstudio.backends.cpu_numba.rays.curved_exit import exit_outside
 
 SIZE = 32
 
