@@ -47,7 +47,7 @@ SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
     },
     # Contracted space is wide, so levels are finer; with one integer per entry it stays foggy.
     "place": {
-        STEPS: (800, 2600, 12000),
+        STEPS: (800, 2500, 12000),
         "contraction": ("contracted", "contracted", "contracted"),
         "grid.num_levels": (12, 12, 16),
         "grid.latent_dim": (2, 2, 2),
@@ -65,7 +65,7 @@ SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
         "distortion_loss_mult": (0.006, 0.006, 0.006),
     },
     "forward": {
-        STEPS: (800, 2600, 12000),
+        STEPS: (800, 2500, 12000),
         "contraction": ("contracted", "contracted", "contracted"),
         "grid.num_levels": (12, 12, 16),
         "grid.latent_dim": (2, 2, 2),
