@@ -68,9 +68,9 @@ class ShaciraModelConfig(ModelConfig):
     """Options of the method. With `quantizer.mode` none and `rate_lambda` 0 it is a plain
     Instant-NGP."""
 
-    rate_lambda: float = 1.0e-3
+    rate_lambda: float | Auto = "auto"
     """Weight of the rate: of estimated bits per table entry against the colour loss. Larger gives
-    smaller files."""
+    smaller files. auto follows the capture."""
     target_size_kb: float = 0.0
     """Size that the file should have, in kB of 1000 bytes: rate_lambda is where steering starts,
     and moves while training. The file ends at most that large, and within 2 percent of it unless
@@ -147,7 +147,7 @@ class ShaciraModelConfig(ModelConfig):
     def compression_options(self) -> CompressionOptions:
         """What of this concerns compression."""
         return CompressionOptions(
-            self.rate_lambda,
+            settled(self.rate_lambda),
             self.target_size_kb,
             self.target_psnr,
             self.quantizer,
