@@ -33,7 +33,12 @@ def view(
         check_file(path)
     ended = ended or threading.Event()
     listeners: list[Callable[[SceneFile], None]] = []
-    files = [SceneFile(path, lambda file: [f(file) for f in listeners]) for path in paths]
+
+    def tell(file: SceneFile) -> None:
+        for listener in listeners:
+            listener(file)
+
+    files = [SceneFile(path, tell) for path in paths]
     server = start_server(host, port, label=", ".join(path.name for path in paths)[:60])
     try:
         for file in files:

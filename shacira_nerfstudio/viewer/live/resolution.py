@@ -69,8 +69,10 @@ def size_of(aspect: float, side: float) -> Size:
 def refinement_sizes(moving: Size, aspect: float, max_side: int) -> list[Size]:
     """Sizes of the pictures that follow a moving one while the camera rests, up to ``max_side``
     pixels. Each costs so much more than those before it that these hardly delay it."""
+    if size_of(aspect, max_side) == moving:
+        return []
     sides, side = [], float(max_side)
-    while side > max(moving) * 1.2:
+    while side > max(moving) * 1.2 or not sides:
         sides.append(side)
         side /= _FINE_STEP if side > _FINE_SIDE else _COARSE_STEP
     return [size_of(aspect, side) for side in reversed(sides)]

@@ -15,7 +15,9 @@ import ipaddress
 import re
 import socket
 import types
+import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -117,17 +119,21 @@ class _Guard:
         other users stay as they are.
         """
         package = _infra.websockets
+        with warnings.catch_warnings():
+            # viser's way to serve is an old one, which is viser's affair.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            serve = package.server.serve  # pyright: ignore[reportAttributeAccessIssue]
         _infra.websockets = _Replaced(  # pyright: ignore[reportAttributeAccessIssue]
-            package, server=_Replaced(package.server, serve=self._serve)
+            package, server=_Replaced(package.server, serve=partial(self._serve, serve))
         )
         try:
             yield
         finally:
             _infra.websockets = package
 
-    def _serve(self, handler: Any, *where: Any, process_request: Callable, **options: Any) -> Any:
-        import websockets.server
-
+    def _serve(
+        self, serve: Callable, *where: Any, process_request: Callable, **options: Any
+    ) -> Any:
         self.is_used = True
 
         async def look(path: str, headers: Any) -> Any:
@@ -137,7 +143,7 @@ class _Guard:
             status, answered, body = reply
             return status, {**answered, **_only_here(headers.get("Host", ""))}, body
 
-        return websockets.server.serve(handler, *where, process_request=look, **options)
+        return serve(*where, process_request=look, **options)
 
     def refusal(self, path: str, headers: Any) -> Reply | None:
         """What is answered instead; None lets a request through."""

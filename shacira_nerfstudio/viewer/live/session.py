@@ -30,8 +30,8 @@ class Session:
     def __init__(self, client: Any, files: Sequence[SceneFile]) -> None:
         self._client, self._files = client, files
         self._lock = threading.Lock()
-        self._is_closed = False
-        self._drawn: list[tuple[object, bool]] = []
+        self._is_closed = self._has_shown = False
+        self._drawn: object = None
         self._loop: FrameLoop | None = None
         self._panel = Panel(client, files, self.ask)
         client.camera.on_update(lambda _: self.ask())
@@ -90,6 +90,9 @@ class Session:
 
     def show_frame(self, image: np.ndarray) -> None:
         self._send(image, _MOVING_QUALITY)
+        if not self._has_shown:
+            self._has_shown = True
+            self._panel.show_state("refining ...")
 
     def show_picture(self, request: Request, picture: Picture, *, is_last: bool) -> None:
         files = [self._files[number] for number in request.files]
