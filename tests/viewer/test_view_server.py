@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 
 from shacira_nerfstudio.backends import get_backend
 from shacira_nerfstudio.cli import main as cli
-from shacira_nerfstudio.codec import encode_scene
+from shacira_nerfstudio.codec import encode_scene, truncate
 from shacira_nerfstudio.compression.pack import unpack_scene
 from shacira_nerfstudio.viewer.live.camera_space import ViewPose
 from shacira_nerfstudio.viewer.live.shown_scene import ShownScene
@@ -166,6 +166,16 @@ def test_two_files_have_a_divider(serve, client_of, data):
         line = np.abs(client.images[-1][40].astype(int) - (255, 170, 40)).sum(-1).argmin()
         assert line == pytest.approx(256 * divider, abs=2)
     assert client.says("scene0.shacira") and client.says("scene1.shacira")
+
+
+def test_the_slider_reaches_the_levels_of_files_that_come_later(serve, client_of, data, tmp_path):
+    client = client_of(serve(data[:30], truncate(data, max_level=1)))
+    client.receive(lambda: client.says("pixels in"))
+    assert client.control("Levels")["max"] == 2
+    (tmp_path / "scene0.shacira").write_bytes(data)
+    client.receive(lambda: client.control("Levels")["max"] == 3)
+    assert client.control("Levels")["value"] == 3
+    client.set("Levels", 1)
 
 
 def test_stored_cameras_are_shown_and_can_be_clicked(serve, client_of):

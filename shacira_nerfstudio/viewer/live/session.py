@@ -62,7 +62,8 @@ class Session:
 
     def files_changed(self) -> None:
         """Shows what has become of the files; draws anew only if that changes the picture."""
-        self._panel.show_files()
+        with self._lock:
+            self._panel.show_files()
         drawn = [
             (file.scene, file.scene is not None and file.scene.has_bits) for file in self._files
         ]
