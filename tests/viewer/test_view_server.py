@@ -175,7 +175,14 @@ def test_the_slider_reaches_the_levels_of_files_that_come_later(serve, client_of
     (tmp_path / "scene0.shacira").write_bytes(data)
     client.receive(lambda: client.control("Levels")["max"] == 3)
     assert client.control("Levels")["value"] == 3
+    client.look(position=(0, 0, 3.0))
+    client.set("Resolution", "256")
+    client.receive(lambda: client.says("256 x 171 pixels"))
+    before = client.images[-1]
+    client.images.clear()
     client.set("Levels", 1)
+    client.receive(lambda: widest(client) == 256)
+    assert np.abs(client.images[-1].astype(int) - before)[:, :120].max() > 30
 
 
 def test_stored_cameras_are_shown_and_can_be_clicked(serve, client_of):

@@ -30,7 +30,7 @@ class Session:
     def __init__(self, client: Any, files: Sequence[SceneFile]) -> None:
         self._client, self._files = client, files
         self._lock = threading.Lock()
-        self._is_closed = self._has_shown = False
+        self._is_closed = self._is_refining = False
         self._drawn: object = None
         self._loop: FrameLoop | None = None
         self._panel = Panel(client, files, self.ask)
@@ -91,8 +91,8 @@ class Session:
 
     def show_frame(self, image: np.ndarray) -> None:
         self._send(image, _MOVING_QUALITY)
-        if not self._has_shown:
-            self._has_shown = True
+        if not self._is_refining:
+            self._is_refining = True
             self._panel.show_state("refining ...")
 
     def show_picture(self, request: Request, picture: Picture, *, is_last: bool) -> None:
@@ -103,6 +103,7 @@ class Session:
             image = add_labels(image, picture.columns, labels)
         self._send(image, _QUALITY)
         if is_last:
+            self._is_refining = False
             self._panel.show_state(self._words(request, picture, files))
 
     def show_problem(self, message: str) -> None:
