@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import os
 import pathlib
+import queue
 import signal
 import socket
 import subprocess
@@ -22,6 +23,8 @@ from shacira_nerfstudio.cli import main as cli
 from shacira_nerfstudio.codec import encode_scene, truncate
 from shacira_nerfstudio.compression.pack import unpack_scene
 from shacira_nerfstudio.viewer.live.camera_space import ViewPose
+from shacira_nerfstudio.viewer.live.server import start_server, stop_server
+from shacira_nerfstudio.viewer.live.session import Session
 from shacira_nerfstudio.viewer.live.shown_scene import ShownScene
 
 
@@ -120,6 +123,29 @@ def test_a_client_that_goes_ends_its_work(serve, client_of):
     assert len(sessions()) == others
     again = client_of(port)
     again.receive(lambda: bool(again.images))
+
+
+def test_a_picture_for_a_client_that_went_is_nobody_s(client_of):
+    """viser forgets a client while a picture for it is being drawn, and sooner than it says so."""
+    server, handles = start_server("127.0.0.1", 0, label=""), queue.Queue()
+    try:
+        server.on_client_connect(handles.put)
+        client = client_of(server.get_port())
+        handle = handles.get(timeout=20)
+        session = Session(handle, [])
+        image = np.zeros((4, 4, 3), np.uint8)
+        session.show_frame(image)
+        client.close()
+        while server.get_clients():
+            time.sleep(0.01)
+        with pytest.raises(KeyError):  # what the session has to expect
+            while True:
+                handle.flush()
+                time.sleep(0.01)
+        session.show_frame(image)
+        assert session.is_closed
+    finally:
+        stop_server(server)
 
 
 def test_a_client_that_sends_nonsense_is_told_and_can_go_on(serve, client_of, capfd):

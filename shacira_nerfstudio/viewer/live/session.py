@@ -30,7 +30,7 @@ class Session:
     def __init__(self, client: Any, files: Sequence[SceneFile]) -> None:
         self._client, self._files = client, files
         self._lock = threading.Lock()
-        self._is_closed = self._is_refining = False
+        self.is_closed = self._is_refining = False
         self._drawn: object = None
         self._loop: FrameLoop | None = None
         self._panel = Panel(client, files, self.ask)
@@ -39,7 +39,7 @@ class Session:
     def begin(self, space: CameraSpace) -> None:
         """Starts to draw, once there is something to see; later calls do nothing."""
         with self._lock:
-            if self._is_closed or self._loop is not None:
+            if self.is_closed or self._loop is not None:
                 return
             resolution = AdaptiveResolution()
             painter = Painter(self._files, space, resolution)
@@ -52,7 +52,7 @@ class Session:
     def close(self) -> None:
         """Ends all work for the client."""
         with self._lock:
-            self._is_closed = True
+            self.is_closed = True
             if self._loop is not None:
                 self._loop.stop()
 
@@ -111,7 +111,12 @@ class Session:
 
     def _send(self, image: np.ndarray, quality: int) -> None:
         self._client.scene.set_background_image(image, format="jpeg", jpeg_quality=quality)
-        self._client.flush()
+        try:
+            self._client.flush()
+        except KeyError:
+            # viser has forgotten the client, which went while this was drawn; and it says nothing
+            # of one that went before it was said to have come.
+            self.close()
 
     def _words(self, request: Request, picture: Picture, files: list[SceneFile]) -> str:
         height, width = picture.image.shape[:2]
