@@ -121,3 +121,7 @@ class ViewClient:
 
     def close(self):
         self._socket.close()
+
+    def die(self):
+        """Goes without a word, as a browser that is killed."""
+        self._socket.socket.shutdown(socket.SHUT_RDWR)

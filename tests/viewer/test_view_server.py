@@ -109,18 +109,20 @@ def test_each_client_has_a_camera_and_controls_of_its_own(serve, client_of):
     assert np.abs(first.images[-1].astype(int) - before).max() < 30  # as it was, in colour
 
 
-def test_a_client_that_goes_ends_its_work(serve, client_of):
+@pytest.mark.parametrize("end", ["close", "die"])
+def test_a_client_that_goes_ends_its_work(serve, client_of, end, caplog):
     port, others = serve(), len(sessions())
     client = client_of(port)
     client.receive(lambda: bool(client.images))
     assert len(sessions()) == others + 1
     client.look(position=(0, 0.1, 3.0))
-    client.close()
+    getattr(client, end)()
     for _ in range(100):
         if len(sessions()) == others:
             break
         time.sleep(0.05)
     assert len(sessions()) == others
+    assert "drawing failed" not in caplog.text
     again = client_of(port)
     again.receive(lambda: bool(again.images))
 

@@ -97,6 +97,8 @@ class Page {
 
   finish({ digest, truncatedAt }) {
     Object.assign(this.state, { phase: "ready", digest });
+    this.painter.isComplete = true;
+    this.painter.wake();
     this.aim();
     if (truncatedAt !== null) this.notice = `end of file missing: ${truncatedAt} of ${this.state.numLevels} levels`;
     this.report();
