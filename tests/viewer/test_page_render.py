@@ -257,11 +257,60 @@ def test_a_new_size_and_a_lost_context_do_no_harm(show, reference):
     page.wait_for_function("shacira.page.canvas.width === 330")
     page.evaluate(
         "() => { const lost = shacira.page.renderer.gl.getExtension('WEBGL_lose_context');"
-        " lost.loseContext(); setTimeout(() => lost.restoreContext(), 100); }"
+        " lost.loseContext(); window.giveBack = () => lost.restoreContext(); }"
     )
-    page.wait_for_timeout(300)
+    page.wait_for_function("document.querySelector('#status').innerText.includes('driver')")
+    page.evaluate("window.giveBack()")
+    page.wait_for_function("!shacira.page.renderer.gl.isContextLost()")
     wait_until_sharp(page)
     assert psnr(picture(page), expected_picture(page, scene)) > 33
+
+
+def test_cameras_side_by_side_turn_about_what_they_see(show, reference):
+    packed = random_scene()
+    poses = packed.cameras.camera_to_worlds.copy()
+    poses[1:] = poses[0]
+    poses[1, :, 3] += 0.1 * poses[0, :, 0]
+    poses[2, :, 3] -= 0.4 * poses[0, :, 2]
+    cameras = dataclasses.replace(packed.cameras, camera_to_worlds=poses)
+    packed = dataclasses.replace(packed, cameras=cameras)
+    page, scene = show(packed), unpack_scene(packed, reference)
+    page.emulate_media(reduced_motion="reduce")
+    for number, camera in enumerate(stored_cameras(packed.cameras)):
+        if number:
+            page.click("#after")
+        page.wait_for_function("shacira.page.camera.isDistanceClear")
+        middle = camera.resized(width=24)
+        grid = [part.view(24, 24, 3)[6:18, 6:18].reshape(-1, 3) for part in middle.rays()]
+        rays = scene.render_rays(*grid)
+        expected = float(rays.depth[rays.accumulation > 0.5].median())
+        assert page.evaluate("shacira.page.camera.distance") == pytest.approx(expected, rel=0.02)
+
+
+UPS = """(poses) => {
+  const cameras = poses.map((pose) => ({cameraToWorld: pose}));
+  return [upAxis(cameras), pointLookedAt(cameras)];
+}"""
+
+
+def test_up_and_what_cameras_look_at_are_the_library_s(show):
+    """Rings, arcs of tilted cameras, rows, and cameras that look outward or anywhere."""
+    from shacira_nerfstudio.viewer.camera_paths import looking_at, meeting_point
+    from shacira_nerfstudio.viewer.live.camera_space import up_axis
+
+    page = show(random_scene())
+    rng = np.random.default_rng(0)
+    up = np.array([0.3, -0.5, 0.8]) / np.linalg.norm([0.3, -0.5, 0.8])
+    for span, out in ((6.28, False), (1.5, False), (6.28, True), (0.3, False)):
+        places = [(np.cos(a), np.sin(a), 0.7) for a in np.linspace(0, span, 20)]
+        places = [np.array(p) + rng.normal(size=3) * 0.02 for p in places]
+        poses = np.stack([looking_at(p, 4 * p if out else 0 * p, up) for p in places])
+        found_up, found_point = page.evaluate(UPS, poses.reshape(20, 12).tolist())
+        np.testing.assert_allclose(found_up, up_axis(poses), atol=1e-4)
+        point = meeting_point(poses)
+        assert (found_point is None) == (point is None)
+        if point is not None:
+            np.testing.assert_allclose(found_point, point, atol=1e-6)
 
 
 def test_buttons_show_stored_views_depth_and_the_card(show):

@@ -13,7 +13,7 @@ from shacira_nerfstudio.codec import PackedScene
 if TYPE_CHECKING:  # decoding begins while PyTorch loads
     from torch import Tensor
 
-    from shacira_nerfstudio.model.scene import RadianceScene
+    from shacira_nerfstudio.model.scene import PinholeCamera, RadianceScene
     from shacira_nerfstudio.viewer.live.camera_space import CameraSpace
     from shacira_nerfstudio.viewer.live.tones import Output
 
@@ -38,13 +38,26 @@ class ShownScene:
         self.num_levels = packed.num_coded_levels
         self.at_level(self.num_levels)
 
-    def camera_space(self) -> CameraSpace:
-        """The browser's space around this scene."""
+    def camera_space(
+        self, distance_ahead: Callable[[PinholeCamera], float] | None = None
+    ) -> CameraSpace:
+        """The browser's space around this scene.
+
+        Args:
+            distance_ahead: By default :meth:`distance_ahead`.
+        """
         from shacira_nerfstudio.compression.pack import stored_cameras
         from shacira_nerfstudio.viewer.live.camera_space import CameraSpace
 
         assert self._packed.rendering is not None
-        return CameraSpace(stored_cameras(self._packed.cameras), self._packed.rendering.box)
+        cameras, box = stored_cameras(self._packed.cameras), self._packed.rendering.box
+        return CameraSpace(cameras, box, distance_ahead or self.distance_ahead)
+
+    def distance_ahead(self, camera: PinholeCamera) -> float:
+        """How far away is what a camera sees, see :func:`typical_depth`."""
+        from shacira_nerfstudio.viewer.frames import typical_depth
+
+        return typical_depth(self.at_level(self.num_levels), camera)
 
     def at_level(self, num_levels: int) -> RadianceScene:
         """The scene of its first levels, as many as there are at the most."""

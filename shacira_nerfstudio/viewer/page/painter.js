@@ -1,6 +1,6 @@
 // When what is drawn. While something moves: whole pictures, as large and as fine as a time allows. At
 // rest: the same picture again and again, finer each time, in batches of rectangles that keep the page
-// responsive.
+// responsive. While levels still come each one is shown once, so that the decoder has the processor.
 
 const MOVING_MS = 33, BATCH_MS = 25, REST_MS = 160;
 const LEAST_SHARE = 1 / 64;  // of the window's pixels while moving, however slow the GPU is
@@ -22,6 +22,7 @@ class Painter {
     Object.assign(this, { renderer, viewOf, report, version: 0, movedAt: -Infinity, msPerPixel: 0, batch: 4096 });
     this.forget();
     this.tier = MOVING.length - 1;
+    this.isComplete = false;  // no level is missing
     this.wake = () => {};
   }
 
@@ -54,6 +55,7 @@ class Painter {
       if (renderer.gl.isContextLost() || !renderer.levels.length) await new Promise((wake) => { this.wake = wake; });
       else if (!front || front.version !== this.version) await this.moveOn();
       else if (this.isMoving) await new Promise((wake) => { setTimeout(wake, REST_MS); this.wake = wake; });
+      else if (!this.isComplete) await new Promise((wake) => { this.wake = wake; });
       else if (front.scale < this.finestScale || !front.isFull) await this.refine();
       else {
         this.isSharp = true;
