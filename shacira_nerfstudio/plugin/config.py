@@ -15,12 +15,12 @@ from nerfstudio.configs.base_config import (
 )
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
-from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig
+from nerfstudio.engine.optimizers import OptimizerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from shacira_nerfstudio.model.sparse_row_adam import SparseRowAdam
+from shacira_nerfstudio.model.sparse_row_adam import NetworkAdam, SparseRowAdam
 from shacira_nerfstudio.plugin.console_line import TrainingLines
 from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
 from shacira_nerfstudio.plugin.export_command import extend_ns_export
@@ -49,10 +49,21 @@ class SparseRowAdamOptimizerConfig(OptimizerConfig):
     """Decoupled weight decay of the rows that a step touches."""
 
 
+@dataclass
+class NetworkAdamOptimizerConfig(OptimizerConfig):
+    """Adam for networks and densities."""
+
+    _target: type = field(default_factory=lambda: NetworkAdam)
+    eps: float = 1e-15
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.0
+    """Weight decay, added to the gradient."""
+
+
 def _adam(lr: float) -> dict:
     # No scheduler: learning rates follow compression/schedule.py, in plain floats that any torch
     # loads again.
-    return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": None}
+    return {"optimizer": NetworkAdamOptimizerConfig(lr=lr), "scheduler": None}
 
 
 shacira_method = MethodSpecification(

@@ -40,6 +40,7 @@ from shacira_nerfstudio.plugin.input_check import (
     refuse,
 )
 from shacira_nerfstudio.plugin.object_capture import find_object
+from shacira_nerfstudio.plugin.pixels.device_pixels import DeviceBatches
 from shacira_nerfstudio.plugin.rtmv_dataparser import PLACEHOLDERS, ShaciraDataset
 from shacira_nerfstudio.scenes.camera_faults import transforms_faults
 
@@ -157,9 +158,22 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
         """Rays and pixels of a batch; ``image`` float32 as ever. A number of rays that is set
         between two batches holds from the one after the next on."""
         self.train_count += 1
+        if self.device_batches is not None and self.device_batches.has_images:
+            return self.device_batches.draw(self.get_train_rays_per_batch())
         batch = self._next or self._begin_batch()
         self._next = self._begin_batch()
         return batch.result()
+
+    @cached_property
+    def device_batches(self) -> DeviceBatches | None:
+        """Makes batches where steps are on a GPU; None elsewhere, and where only the host can."""
+        is_cuda = torch.device(self.device).type == "cuda"
+        if not is_cuda or PLACEHOLDERS in self.train_dataset.metadata:
+            return None
+        assert self.train_pixel_sampler is not None
+        loader: Any = self.train_image_dataloader
+        images = loader.cached_collated_batch if loader.cache_all_images else None
+        return DeviceBatches.create(self.eight_bit, self.train_pixel_sampler, images, self.device)
 
     def _check_pictures(self) -> None:
         """Refuses all that is wrong with files; prepares for images of several sizes and kinds."""
@@ -215,6 +229,8 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
         return self._pool.submit(self._finish_batch, batch)
 
     def _finish_batch(self, batch: dict) -> tuple[RayBundle, dict]:
+        if self.device_batches is not None:
+            return self.device_batches.send(batch)
         batch["image"] = self.eight_bit.to_float(batch["image"])
         return self.train_ray_generator(batch["indices"]), batch
 
