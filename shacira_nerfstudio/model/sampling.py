@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from shacira_nerfstudio.backends.late_numbers import LateNumbers
 from shacira_nerfstudio.model.scene import RadianceScene
@@ -117,15 +118,15 @@ class AdaptiveSampling:
     def note_batch(self, num_rays: int, rendered: RenderedRays) -> None:
         """Notes what the batch of a step cost; where only a GPU knows that, it is the batch of the
         step before last that counts from now on."""
-        self.num_rays, numbers = num_rays, (rendered.num_samples, rendered.num_marched)
-        if isinstance(numbers[0], int) and isinstance(numbers[1], int):
-            self.num_visible, self.num_marched = numbers
+        self.num_rays, visible, marched = num_rays, rendered.num_samples, rendered.num_marched
+        if isinstance(visible, Tensor) and isinstance(marched, Tensor):
+            known = self._late.take()
+            if known is not None:
+                (self.num_visible, self.num_marched), self._rays_of_numbers = known
+            self._late.put(torch.stack([visible, marched]), num_rays)
+        else:
+            self.num_visible, self.num_marched = int(visible), int(marched)
             self._rays_of_numbers = num_rays
-            return
-        known = self._late.take()
-        if known is not None:
-            (self.num_visible, self.num_marched), self._rays_of_numbers = known
-        self._late.put(torch.stack([torch.as_tensor(number) for number in numbers]), num_rays)
 
     def update_occupancy(self, step: int, scene: RadianceScene, *, num_steps: int) -> None:
         """Looks at cells again, after every so many steps of a run of ``num_steps``."""

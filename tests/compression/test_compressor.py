@@ -287,4 +287,3 @@ def test_what_is_urgent_is_done_at_once_and_stays(hosts):
     assert late.encoding.rate_model.bins_per_unit == 1
     late.compressor._background.install(waits=True)
     assert late.encoding.rate_model.bins_per_unit == 1
-

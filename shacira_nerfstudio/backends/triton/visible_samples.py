@@ -158,7 +158,8 @@ class TrainingSamples:
         if self._per_ray is None:
             capacity = _rounded(int(march.total))
             found = find_visible(operations, march, field, capacity, early_stop=early_stop)
-            self._per_ray = [found.num_marched / num_rays, len(found.t_starts) / num_rays]
+            numbers = int(found.num_marched), len(found.t_starts)
+            self._per_ray = [number / num_rays for number in numbers]
             return found
         marched, visible = (per_ray * num_rays for per_ray in self._per_ray)
         capacity = _rounded(marched * _SLACK)

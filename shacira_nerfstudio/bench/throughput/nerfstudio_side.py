@@ -120,7 +120,8 @@ def _set_up(
     manager.dataparser = copy.deepcopy(all_dataparsers[name])
     manager.dataparser.data = manager.data = config.data = data
     config.output_dir, config.experiment_name, config.timestamp = output_dir, "bench", "run"
-    config.vis, config.machine.device_type = "tensorboard", torch.device(device).type
+    machine: Any = config.machine
+    config.vis, machine.device_type = "tensorboard", torch.device(device).type
     torch.manual_seed(config.machine.seed)
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup()

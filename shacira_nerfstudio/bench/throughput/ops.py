@@ -211,11 +211,11 @@ def march(setting: Setting) -> Row:
     step = 2 * math.sqrt(3) / sizes.steps_across_box
     settings = MarchSettings("affine", ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)), 0.05, 1000.0, step)
     cells = _shell(sizes.occupancy_resolution).to(setting.device)
-    rays = tuple(part.to(setting.device) for part in _orbit_rays(sizes.num_march_rays))
-    jitter = torch.rand(len(rays[0]), generator=torch.Generator().manual_seed(1)).to(rays[0])
+    origins, directions = (r.to(setting.device) for r in _orbit_rays(sizes.num_march_rays))
+    jitter = torch.rand(len(origins), generator=torch.Generator().manual_seed(1)).to(origins)
 
     def run(backend: Backend) -> dict[str, Tensor]:
-        samples = backend.march(*rays, cells, settings, jitter=jitter)
+        samples = backend.march(origins, directions, cells, settings, jitter=jitter)
         names = ("packed_info", "positions", "t_starts", "t_ends")
         return {name: getattr(samples, name) for name in names}
 

@@ -29,9 +29,9 @@ class DeviceRays:
         optics = [getattr(cameras, name).view(-1) for name in ("fx", "fy", "cx", "cy")]
         self._optics = torch.stack(optics, 1).float().to(device)
         self._poses = cameras.camera_to_worlds.view(-1, 3, 4).float().to(device)
-        bends = cameras.distortion_params
-        has_bends = bends is not None and bool((bends != 0).any())
-        self._bends = bends.view(-1, 6).float().to(device) if has_bends else None
+        bends, self._bends = cameras.distortion_params, None
+        if bends is not None and bool((bends != 0).any()):
+            self._bends = bends.view(-1, 6).float().to(device)
 
     @staticmethod
     def obstacle(cameras: Cameras) -> str:
