@@ -86,7 +86,7 @@ def test_all_stages_fit_into_the_time_and_name_what_they_lack(run):
         "kernels": r"expected",
     }
     assert all(expected[row["stage"]] in row["error"] for row in rows)
-    with pytest.raises(ValueError, match="expected stages of tests, throughput.+got lions"):
+    with pytest.raises(ValueError, match=r"expected stages of tests, throughput.+got lions"):
         run(dict(STAGES), only=["lions"])
 
 
