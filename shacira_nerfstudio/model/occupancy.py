@@ -162,8 +162,16 @@ class OccupancyGrid(nn.Module):
 
     def _visible_cells(self, threshold: float) -> Tensor:
         """Cells of at least that weight in some ray that was observed, and their neighbours."""
-        visible = (self.weight >= threshold).float().view(1, 1, *self.occupied.shape)
-        return torch.nn.functional.max_pool3d(visible, 3, stride=1, padding=1)[0, 0] > 0
+        visible = (self.weight >= threshold).view_as(self.occupied)
+        for axis in range(3):  # one after the other, which is many times faster than a pool of 3^3
+            near = visible.clone()
+            ahead, behind = (near.narrow(axis, i, near.shape[axis] - 1) for i in (1, 0))
+            here = visible.narrow(axis, 0, visible.shape[axis] - 1)
+            there = visible.narrow(axis, 1, visible.shape[axis] - 1)
+            ahead |= here
+            behind |= there
+            visible = near
+        return visible
 
     @torch.no_grad()
     def mark_unseen(self, seen: Tensor) -> None:

@@ -54,8 +54,9 @@ class SamplingOptions:
     visibility_threshold: float = 0.005
     """Weight in the colour of some training ray from which a cell is seen; neighbours of such a
     cell stay as well."""
-    early_stop: float = 1.0e-4
-    """Transmittance at which a ray ends."""
+    early_stop: float | Auto = "auto"
+    """Transmittance at which a ray ends, while training and for whoever opens the file; larger is
+    faster, and colours are wrong by as much at the most. auto follows the capture."""
     target_num_samples: int | Auto = "auto"
     """Visible samples per training step; the number of rays adapts to it. 0 keeps the data
     manager's number; auto follows the capture, the quality and the device."""

@@ -55,7 +55,7 @@ def scene_settings(
         train_march=march,
         render_march=replace(march, step_size=width * math.sqrt(3) / finer),
         background=_background(config, dataset),
-        early_stop=sampling.early_stop,
+        early_stop=settled(sampling.early_stop),
         max_samples_per_ray=sampling.max_samples_per_ray,
         max_stride=settled(sampling.max_stride),
         stride_opacity=sampling.stride_opacity,

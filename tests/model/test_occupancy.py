@@ -283,6 +283,16 @@ def test_cells_that_no_ray_sees_are_emptied_and_their_neighbours_stay():
     assert grid.occupied.sum() == 8
 
 
+def test_neighbours_in_all_directions():
+    grid = OccupancyGrid(G)
+    grid.opacity += 1
+    grid.weight.copy_((torch.rand(G**3) < 0.02).float())
+    grid.visible_from = 0.5
+    grid.update(lambda x: torch.ones(len(x)), everywhere=True)
+    wide = torch.nn.functional.max_pool3d(grid.weight.view(1, 1, G, G, G), 3, 1, 1)[0, 0]
+    assert torch.equal(grid.occupied, wide > 0) and 0 < grid.occupied.sum() < G**3
+
+
 def test_positions_on_the_border_are_those_of_the_last_cells():
     grid = OccupancyGrid(G)
     grid.observe(torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([0.5]))

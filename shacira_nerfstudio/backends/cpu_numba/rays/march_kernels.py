@@ -2,7 +2,7 @@
 
 In double precision with the same formulas as `reference`, so that both return the same set of
 samples. What is added is skipping: from an empty cell a ray jumps past all the empty cells around
-it, along the lattice of steps.
+it, along the lattice of steps; outside of the box, where contraction bends it, by curved_exit.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 from shacira_nerfstudio.backends.cpu_numba.compilation import EXACT, INT_ZERO
+from shacira_nerfstudio.backends.cpu_numba.rays.curved_exit import exit_outside
 
 
 @numba.njit(inline="always", **EXACT)
@@ -223,14 +224,17 @@ def walk(
         if max_empty_lookups == 0:
             return count, step
         max_empty_lookups -= 1
-        if r > 1.0 or straddling:  # rays are curved out there; no jump
+        if straddling:
             step += 1
             continue
-        distance = min(
-            _exit(x, inverse_x, i, gap, size, contracted),
-            _exit(y, inverse_y, j, gap, size, contracted),
-            _exit(z, inverse_z, k, gap, size, contracted),
-        )
+        if r > 1.0:
+            distance = exit_outside(ox, oy, oz, dx, dy, dz, t_mid, i, j, k, gap, size)
+        else:
+            distance = min(
+                _exit(x, inverse_x, i, gap, size, contracted),
+                _exit(y, inverse_y, j, gap, size, contracted),
+                _exit(z, inverse_z, k, gap, size, contracted),
+            )
         # On to the first step that is not surely inside: it cannot pass a sample.
         inside = math.floor((_spacing(t_mid + distance, knee) - u_mid) * steps_per_unit - 1e-9)
         step += max(1, int(inside) + 1)

@@ -17,7 +17,6 @@ from shacira_nerfstudio.backends.cpu_numba.compilation import FUSED, INT_ZERO
 from shacira_nerfstudio.backends.cpu_numba.networks.network_kernels import density_forward
 from shacira_nerfstudio.backends.cpu_numba.rays.fused_render_kernels import (
     BATCH_SAMPLES,
-    MAX_CHUNK,
     MAX_EMPTY_LOOKUPS,
 )
 from shacira_nerfstudio.backends.cpu_numba.rays.march_kernels import walk
@@ -58,20 +57,22 @@ def _reached(outputs, t_starts, t_ends, first, count, optical_depth, limit):
 
 
 @numba.njit(**FUSED)
-def _keep(kept, places, total, rank, ray, first, count, t_starts, t_ends, x, z, outputs):
-    """Writes samples of one ray to columns total : total + count, and which ray and which of its
-    samples they are to ``places``."""
+def _keep(kept, total, sources, count, t_starts, t_ends, x, z, outputs):
+    """Writes samples ``sources[:count]`` of a batch to columns total : total + count. Sample by
+    sample, row after row: to assign slices as short as a ray's takes several times as long."""
     for i in range(count):
-        places[0, total + i], places[1, total + i] = ray, rank + i
-    kept[T_START, total : total + count] = t_starts[first : first + count]
-    kept[T_END, total : total + count] = t_ends[first : first + count]
+        kept[T_START, total + i] = t_starts[sources[i]]
+        kept[T_END, total + i] = t_ends[sources[i]]
     for axis in range(3):
-        kept[POSITION + axis, total : total + count] = x[axis, first : first + count]
+        for i in range(count):
+            kept[POSITION + axis, total + i] = x[axis, sources[i]]
     for row in range(len(z)):
-        kept[FEATURES + row, total : total + count] = z[row, first : first + count]
+        for i in range(count):
+            kept[FEATURES + row, total + i] = z[row, sources[i]]
     at = FEATURES + len(z)
     for row in range(len(outputs)):
-        kept[at + row, total : total + count] = outputs[row, first : first + count]
+        for i in range(count):
+            kept[at + row, total + i] = outputs[row, sources[i]]
 
 
 @numba.njit(**FUSED)
@@ -105,6 +106,7 @@ def march_visible(
     places = np.empty((2, kept.shape[1]), np.int32)
     counts, added = np.zeros(num_rays, np.int64), np.empty(num_rays, np.int64)
     depths = np.zeros(num_rays)
+    sources = np.empty(BATCH_SAMPLES, np.int64)
     active, num_active = np.arange(num_rays), num_rays
     is_straight = not contracted and knee == 0
     max_empty = MAX_EMPTY_LOOKUPS if is_straight else np.int64(1) << 62
@@ -137,24 +139,26 @@ def march_visible(
             density_forward(z, params, halves, layers, outputs, INT_ZERO, filling)
             if total + filling > kept.shape[1]:
                 kept, places = _grown(kept, places, total + filling)
-            at = INT_ZERO
+            at, lit_total = INT_ZERO, INT_ZERO
             for index in range(since, taken):
                 s, count = active[index], added[index]
                 if counts[s] == most:  # there was no room: the step is that of one sample more
                     next_step[s] = np.int64(state[STEP, s])
                     continue
                 lit, depths[s] = _reached(outputs, t_starts, t_ends, at, count, depths[s], limit)
-                _keep(
-                    kept, places, total, counts[s], begin + s, at, lit, t_starts, t_ends, x, z,
-                    outputs,
-                )  # fmt: skip
-                total += lit
+                for i in range(lit):
+                    sources[lit_total + i] = at + i
+                    places[0, total + lit_total + i] = begin + s
+                    places[1, total + lit_total + i] = counts[s] + i
+                lit_total += lit
                 counts[s] += lit
                 at += count
                 if state[STEP, s] >= 0 and depths[s] <= limit:
                     active[left] = s
                     left += 1
-        num_active, chunk = left, max(chunk, min(2 * chunk, MAX_CHUNK))
+            _keep(kept, total, sources, lit_total, t_starts, t_ends, x, z, outputs)
+            total += lit_total
+        num_active = left
     return kept[:, :total], places[:, :total], counts, next_step, marched
 
 
