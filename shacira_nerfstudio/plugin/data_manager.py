@@ -126,8 +126,15 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
         return dataset
 
     def create_eval_dataset(self) -> ShaciraDataset:
-        """As the host's."""
+        """As the host's, which fails without a word where no view is held out."""
         dataset = super().create_eval_dataset()
+        if len(dataset) == 0:
+            raise InputError(
+                f"expected views of {self.config.data} held out for evaluation, found none beside "
+                f"{len(self.train_dataset)} for training: add views, or let the data parser hold "
+                "out more (nerfstudio-data --eval-mode interval, or all to evaluate on training "
+                "views)"
+            )
         refuse(camera_faults(dataset._dataparser_outputs))
         return dataset
 

@@ -22,6 +22,8 @@ from shacira_nerfstudio.scenes.camera_faults import number_faults, pose_fault
 from shacira_nerfstudio.scenes.picture_files import Picture, Size, read_header
 
 _MASK_MODES = ("1", "L", "P", "I", "I;16")
+FILE_SIZES = "file_sizes"
+"""Key of metadata: widths and heights of files that a parser's cameras see smaller."""
 _NUM_THREADS = 16
 """They wait for the disk."""
 
@@ -88,7 +90,9 @@ def read_pictures(outputs: DataparserOutputs) -> tuple[list[Picture | None], lis
 
 
 def camera_sizes(outputs: DataparserOutputs) -> list[Size]:
-    """Of the cameras before the data manager scales them."""
+    """Of the pictures as their cameras have them, before the data manager scales them."""
+    if FILE_SIZES in outputs.metadata:
+        return list(outputs.metadata[FILE_SIZES])
     cameras = outputs.cameras.flatten()
     sides = (side.flatten().tolist() for side in (cameras.width, cameras.height))
     return list(zip(*sides, strict=True))

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
-from shacira_nerfstudio.plugin.input_check import camera_sizes
+from shacira_nerfstudio.plugin.input_check import FILE_SIZES, camera_sizes
 from shacira_nerfstudio.scenes import rtmv
 from shacira_nerfstudio.scenes.picture_files import read_lossy_mask, read_pixels
 
@@ -119,7 +119,8 @@ class RtmvDataParser(DataParser):
                     "background": config.background,
                     "exposure": config.exposure,
                     "downscale": self.downscale,
-                }
+                },
+                FILE_SIZES: [(frame.width, frame.height) for frame in frames],
             },
             dataparser_transform=transform,
             dataparser_scale=to_unit.scale,

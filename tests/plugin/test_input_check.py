@@ -266,6 +266,16 @@ def test_a_data_manager_names_the_camera_and_not_all_of_them(tmp_path):
         config.setup(device="cpu")
 
 
+def test_a_capture_too_small_to_hold_views_out(tmp_path):
+    write_transforms(tmp_path)
+    for index in range(3):
+        Image.fromarray(noise((6, 8))).save(tmp_path / f"{index}.png")
+    config = copy.deepcopy(shacira_method.config.pipeline.datamanager)
+    config.data = tmp_path
+    with pytest.raises(InputError, match="held out for evaluation, found none beside 3"):
+        config.setup(device="cpu", test_mode="val")
+
+
 def test_an_rtmv_scene_lists_all_cameras_that_are_none(tmp_path):
     write_demo_scene(tmp_path, num_views=3, size=4)
     for stem, key in (("00000", "fx"), ("00002", "fy")):

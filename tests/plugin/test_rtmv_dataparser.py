@@ -25,6 +25,7 @@ from nerfstudio.data.dataparsers.base_dataparser import (  # noqa: E402
 from nerfstudio.data.datasets.base_dataset import InputDataset  # noqa: E402
 
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata  # noqa: E402
+from shacira_nerfstudio.plugin.input_check import FILE_SIZES, read_pictures  # noqa: E402
 from shacira_nerfstudio.plugin.rtmv_dataparser import (  # noqa: E402
     RtmvDataParserConfig,
     ShaciraDataset,
@@ -131,6 +132,17 @@ def test_downscaling(scene):
     for factor in (0, 1.5):
         with pytest.raises(ValueError, match="expected a whole downscale_factor"):
             outputs(scene, downscale_factor=factor)
+
+
+@pytest.mark.parametrize("factor", [2, 5])
+def test_files_larger_than_their_downscaled_cameras_are_sound(scene, factor):
+    found = outputs(scene, downscale_factor=factor)
+    pictures, faults = read_pictures(found)
+    assert not faults
+    assert {picture.size for picture in pictures} == {(SIZE, SIZE)}
+    assert ShaciraDataset(found).get_image_float32(0).shape[:2] == (SIZE // factor,) * 2
+    found.metadata[FILE_SIZES][1] = (SIZE, SIZE + 1)  # as a meta.json that is not of that picture
+    assert f"expected {SIZE}x{SIZE + 1} pixels" in read_pictures(found)[1][0]
 
 
 def test_a_folder_that_is_no_scene(tmp_path):
