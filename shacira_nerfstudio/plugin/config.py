@@ -13,7 +13,6 @@ from nerfstudio.configs.base_config import (
     MachineConfig,
     ViewerConfig,
 )
-from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import OptimizerConfig
 from nerfstudio.engine.trainer import TrainerConfig
@@ -22,7 +21,7 @@ from nerfstudio.plugins.types import MethodSpecification
 
 from shacira_nerfstudio.model.sparse_row_adam import NetworkAdam, SparseRowAdam
 from shacira_nerfstudio.plugin.console_line import TrainingLines
-from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
+from shacira_nerfstudio.plugin.data_manager import ShaciraDataManagerConfig
 from shacira_nerfstudio.plugin.export_command import extend_ns_export
 from shacira_nerfstudio.plugin.model import ShaciraModel
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
@@ -77,8 +76,7 @@ shacira_method = MethodSpecification(
         steps_per_eval_all_images=0,
         mixed_precision=False,
         pipeline=VanillaPipelineConfig(
-            datamanager=VanillaDataManagerConfig(
-                _target=ShaciraDataManager,
+            datamanager=ShaciraDataManagerConfig(
                 dataparser=NerfstudioDataParserConfig(),
                 train_num_rays_per_batch=4096,
                 eval_num_rays_per_batch=4096,
