@@ -71,6 +71,7 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "OpenEXR": ("scenes",),
     "PIL": ("scenes", "plugin", "viewer", "cli"),
     "imageio_ffmpeg": ("viewer.render_video",),
+    "playwright": ("bench.viewers.browser",),
     "rich": ("plugin", "bench.throughput", "cli.demo"),
     "yaml": ("plugin",),
 }

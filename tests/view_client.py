@@ -72,8 +72,13 @@ class ViewClient:
 
     def set(self, label, value):
         """Moves a control."""
-        [name] = [key for key, message in self.gui.items() if message.get("label") == label]
-        self._send("GuiUpdateMessage", {"id": name, "updates": {"value": value}})
+        self._send(
+            "GuiUpdateMessage", {"id": self.control(label)["id"], "updates": {"value": value}}
+        )
+
+    def control(self, label):
+        """The latest of this name."""
+        return [message for message in self.gui.values() if message.get("label") == label][-1]
 
     def press(self, label):
         self.set(label, True)

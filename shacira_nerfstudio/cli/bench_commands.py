@@ -187,12 +187,38 @@ class Cuda:
         return 1 if failed else 0
 
 
+@dataclass
+class Viewers:
+    """Measure how long people wait for `shacira view`, `html` and `render`, in a real browser.
+
+    The browser is Chromium, which draws in software: numbers of a machine without a GPU. Needs
+    playwright. Run it on a machine that does nothing else, twice after an update: the first run
+    compiles. The exit status is 1 if a bar was missed.
+    """
+
+    files: Positional[tuple[Path, ...]]
+    """The .shacira files."""
+    output: Path | None = None
+    """File of JSON lines to write, one per file."""
+    only: tuple[str, ...] = ()
+    """Of view, html and render, those to measure; by default all."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.bench.viewers.driver import measure_viewers
+
+        if self.output is not None:
+            check_output_file(self.output)
+        rows = measure_viewers(self.files, self.output, self.only)
+        return 1 if any(row["missed"] for row in rows) else 0
+
+
 _COMMANDS: dict[str, Any] = {
     "cuda": Cuda,
     "throughput": Throughput,
     "rd": RateDistortion,
     "report": Report,
     "codec": Codec,
+    "viewers": Viewers,
 }
 _Benchmark: Any = command_union(_COMMANDS)
 

@@ -1,38 +1,17 @@
 """A headless Chromium for tests of marker `browser`, and what any machine needs to run one."""
 
 import importlib.util
-import os
 import pathlib
-import shutil
 import sys
 
 import pytest
+
+from shacira_nerfstudio.bench.viewers.browser import FLAGS, find_chromium
 
 # What tests of the codec are made of serves here, too.
 GOLDEN = str(pathlib.Path(__file__).parents[1] / "golden")
 if GOLDEN not in sys.path:
     sys.path.insert(0, GOLDEN)
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # WebGL2 in software, for machines without a GPU.
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-]
-
-
-def find_chromium():
-    """Path of this machine's Chromium or Chrome, None without one; SHACIRA_CHROMIUM overrides."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return os.environ.get("SHACIRA_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
 @pytest.fixture(scope="session")

@@ -243,3 +243,14 @@ def test_a_damaged_page_says_so(open_page, tmp_path, field):
         tab.wait_for_selector("html[data-error]", state="attached", timeout=60_000)
         problem = tab.evaluate("document.documentElement.dataset.error")
         assert problem in tab.inner_text("body"), name
+
+
+@pytest.mark.browser
+def test_a_page_without_its_end_says_so(open_page, tmp_path, field):
+    whole = html.make_page(field)
+    cuts = {"in the file": whole.index("octet-stream") + 500, "in the program": len(whole) - 900}
+    for name, cut in cuts.items():
+        page = open_page(write(tmp_path / f"{name}.html", whole[:cut]))
+        page.wait_for_selector("#problem", state="visible", timeout=10_000)
+        assert "Its end is missing" in page.inner_text("#problem")
+        assert not page.locator("#controls").is_visible()

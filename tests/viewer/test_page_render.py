@@ -257,9 +257,11 @@ def test_a_new_size_and_a_lost_context_do_no_harm(show, reference):
     page.wait_for_function("shacira.page.canvas.width === 330")
     page.evaluate(
         "() => { const lost = shacira.page.renderer.gl.getExtension('WEBGL_lose_context');"
-        " lost.loseContext(); setTimeout(() => lost.restoreContext(), 100); }"
+        " lost.loseContext(); window.giveBack = () => lost.restoreContext(); }"
     )
-    page.wait_for_timeout(300)
+    page.wait_for_function("document.querySelector('#status').innerText.includes('driver')")
+    page.evaluate("window.giveBack()")
+    page.wait_for_function("!shacira.page.renderer.gl.isContextLost()")
     wait_until_sharp(page)
     assert psnr(picture(page), expected_picture(page, scene)) > 33
 

@@ -17,6 +17,12 @@ from shacira_nerfstudio.viewer.live.camera_space import (
 )
 
 BOX = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+
+
+def nobody_looks(camera):
+    raise AssertionError("cameras that look at one place say how far away it is")
+
+
 HALF = math.sqrt(0.5)
 
 
@@ -57,7 +63,7 @@ def test_quaternions_of_known_rotations(wxyz, rotation):
 
 def test_a_camera_of_the_browser_in_numbers():
     """viser's identity looks along +z with y down: ours, turned by half a turn about x."""
-    space = CameraSpace(ring(), BOX)
+    space = CameraSpace(ring(), BOX, nobody_looks)
     pose = ViewPose((1, 0, 0, 0), (1.0, 2.0, 3.0), math.pi / 2, 2.0)
     found = space.camera(pose, 8, 4)
     np.testing.assert_allclose(found.camera_to_world[:, :3], np.diag([1, -1, -1]), atol=1e-7)
@@ -74,7 +80,7 @@ def test_a_camera_of_the_browser_in_numbers():
 
 def test_there_and_back():
     for pose in random_poses(20):
-        space = CameraSpace(ring(), BOX)
+        space = CameraSpace(ring(), BOX, nobody_looks)
         before = camera(pose, 640, 480, 500.0)
         seen = space.pose(before)
         after = space.camera(seen, 640, 480)
@@ -86,8 +92,7 @@ def test_there_and_back():
 def test_a_scene_of_any_size_stands_at_the_same_distance():
     for size in (1e-3, 1.0, 1e4):
         cameras = ring(radius=4 * size, height=2 * size)
-        space = CameraSpace(cameras, BOX * size)
-        np.testing.assert_allclose(space.focus, 0, atol=3e-3 * size)
+        space = CameraSpace(cameras, BOX * size, nobody_looks)
         placed = space.placement(cameras[3])
         assert np.linalg.norm(placed.position - placed.look_at) == pytest.approx(
             VIEW_DISTANCE, rel=0.02
@@ -96,16 +101,35 @@ def test_a_scene_of_any_size_stands_at_the_same_distance():
         assert placed.fov == pytest.approx(2 * math.atan(150 / 350))
 
 
-def test_cameras_that_look_outward_turn_around_a_point_ahead():
+def row_of_cameras():
+    """A capture from the front: all look along -z."""
+    return [camera(look_at([x, 0, 4.0], [x, 0, 0], [0, 1, 0])) for x in np.linspace(-1, 1, 9)]
+
+
+def outward():
     angles = np.arange(12) * np.pi / 6
     places = np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1)
-    cameras = [camera(look_at(p, 3 * p, [0, 0, 1])) for p in places]
-    space = CameraSpace(cameras, BOX)
+    return [camera(look_at(p, 3 * p, [0, 0, 1])) for p in places]
+
+
+@pytest.mark.parametrize("cameras", [row_of_cameras(), outward(), ring()[:1]])
+@pytest.mark.parametrize("distance", [0.3, 20.0])
+def test_cameras_that_look_at_no_one_place_turn_around_what_they_see(cameras, distance):
+    space = CameraSpace(cameras, BOX, lambda one: distance)
     for one in cameras:
         placed = space.placement(one)
         forward = -one.camera_to_world[:, 2]
-        ahead = (placed.look_at - placed.position) @ forward
-        assert 0.5 < ahead < 10
+        assert (placed.look_at - placed.position) @ forward == pytest.approx(VIEW_DISTANCE)
+        np.testing.assert_allclose(
+            placed.look_at / space.scale, one.camera_to_world[:, 3] + distance * forward, rtol=1e-5
+        )
+
+
+def test_a_camera_that_looks_away_from_the_others_turns_around_what_it_sees():
+    back = camera(look_at([4, 0, 2], [8, 0, 4], [0, 0, 1]))
+    space = CameraSpace([*ring(), back], BOX, lambda one: 1.5)
+    placed = space.placement(back)
+    assert np.linalg.norm(placed.look_at - placed.position) / space.scale == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +159,7 @@ def test_up_without_much_to_go_by():
 
 
 def test_without_cameras_the_box_is_seen_from_outside():
-    space = CameraSpace([], BOX * 3 + 5)
+    space = CameraSpace([], BOX * 3 + 5, nobody_looks)
     placed = space.first_view()
     np.testing.assert_allclose(placed.look_at, 5 * space.scale)
     away = (placed.position - placed.look_at) / space.scale

@@ -163,7 +163,7 @@ def frames_per_second(file: str, side: int, num_frames: int) -> dict[str, Any]:
     torch.cuda.synchronize()
     begin = time.perf_counter()
     for view in views:
-        scene.render_view(view, chunk=1 << 20)
+        scene.render_view(view)
     seconds = time.perf_counter() - begin
     backend = scene.encoding.backend.name
     return {"frames_per_s": num_frames / seconds, "size": [side, side], "backend": backend}

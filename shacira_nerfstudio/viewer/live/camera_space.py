@@ -11,12 +11,13 @@ Our cameras have x right, y up and look along -z; those of viser have y down and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from shacira_nerfstudio.model.scene import PinholeCamera
+from shacira_nerfstudio.viewer import camera_paths
 
 VIEW_DISTANCE = 4.0
 """Of cameras from what they look at, in units of the browser."""
@@ -101,15 +102,22 @@ class CameraSpace:
     Args:
         cameras: Those that the file holds.
         box: Lower and upper corner of what the scene is about, [2, 3].
+        distance_ahead: Tells how far away is what a camera sees, scene units. Where cameras look
+            the same way, or away from each other, nothing else says what they are about.
     """
 
-    def __init__(self, cameras: Sequence[PinholeCamera], box: np.ndarray) -> None:
+    def __init__(
+        self,
+        cameras: Sequence[PinholeCamera],
+        box: np.ndarray,
+        distance_ahead: Callable[[PinholeCamera], float],
+    ) -> None:
         self.cameras, self.box = list(cameras), np.asarray(box, np.float64)
+        self._distance_ahead = distance_ahead
         poses = np.array([c.camera_to_world for c in self.cameras], np.float64).reshape(-1, 3, 4)
         self.up = up_axis(poses)
         """Unit vector."""
-        self.focus = _focus(poses) if len(poses) else self.box.mean(0)
-        """What most cameras look at, scene units."""
+        self._meeting = camera_paths.meeting_point(poses) if len(poses) else None
         self._radius = self._reach(poses)
         self.scale = VIEW_DISTANCE / self._radius
         """Units of the browser per scene unit."""
@@ -119,10 +127,10 @@ class CameraSpace:
         half_diagonal = float(np.linalg.norm(self.box[1] - self.box[0])) / 2
         if not len(poses):
             return 1.5 * half_diagonal
-        ahead = np.einsum("ni,ni->n", self.focus - poses[:, :, 3], -poses[:, :, 2])
-        spread = np.linalg.norm(poses[:, :, 3] - poses[:, :, 3].mean(0), axis=1)
-        typical = max(float(np.median(ahead)), float(np.median(spread)))
-        return typical if typical > 1e-6 * half_diagonal else half_diagonal
+        if self._meeting is None:
+            return max(self._distance_ahead(self.cameras[0]), 1e-6 * half_diagonal)
+        ahead = np.einsum("ni,ni->n", self._meeting - poses[:, :, 3], -poses[:, :, 2])
+        return max(float(np.median(ahead)), 1e-6 * half_diagonal)
 
     def camera(self, pose: ViewPose, width: int, height: int) -> PinholeCamera:
         """Our camera of so many pixels where the browser's is."""
@@ -144,11 +152,14 @@ class CameraSpace:
 
     def placement(self, camera: PinholeCamera) -> Placement:
         """Where to stand to see what a camera sees, with the horizon level, and around what to
-        turn: the point of its view that is nearest to the focus."""
+        turn: the point of its view that is nearest to where all cameras look; what it sees, if that
+        is nowhere, or not ahead of this one."""
         to_world = camera.camera_to_world.astype(np.float64)
         position, forward = to_world[:, 3], -to_world[:, 2]
-        ahead = float((self.focus - position) @ forward)
-        target = position + max(ahead, 0.25 * self._radius) * forward
+        ahead = 0.0 if self._meeting is None else float((self._meeting - position) @ forward)
+        if ahead < 0.25 * self._radius:
+            ahead = self._distance_ahead(camera)
+        target = position + ahead * forward
         return Placement(position * self.scale, target * self.scale, self.pose(camera).fov)
 
     def first_view(self) -> Placement:
@@ -157,38 +168,16 @@ class CameraSpace:
             return self.placement(self.cameras[0])
         side = np.linalg.svd(self.up[None])[2][1]  # any direction across
         towards = 0.85 * side + 0.5 * self.up
-        position = self.focus + self._radius * towards / np.linalg.norm(towards)
-        return Placement(position * self.scale, self.focus * self.scale, DEFAULT_FOV)
+        target = self.box.mean(0)
+        position = target + self._radius * towards / np.linalg.norm(towards)
+        return Placement(position * self.scale, target * self.scale, DEFAULT_FOV)
 
 
 def up_axis(poses: np.ndarray) -> np.ndarray:
-    """Which way is up for cameras [N, 3, 4]: the direction across which most of them lie level;
-    an axis of the world if it is within 12 degrees of one, z without cameras."""
+    """Which way is up for cameras [N, 3, 4], see :func:`camera_paths.up_axis`; an axis of the world
+    if it is within 12 degrees of one, z without cameras."""
     if not len(poses):
         return np.array([0.0, 0.0, 1.0])
-    right, mean = poses[:, :, 0], poses[:, :, 1].mean(0)
-    values, vectors = np.linalg.eigh(right.T @ right)
-    level = vectors[:, 0] * (1.0 if vectors[:, 0] @ mean >= 0 else -1.0)
-    # Cameras that all look the same way lie level across more than one direction.
-    is_clear = values[1] > 1e-3 * values.sum() and level @ mean > 0.5 * np.linalg.norm(mean)
-    up = level if is_clear else mean
-    length = np.linalg.norm(up)
-    if length < 1e-6:
-        return np.array([0.0, 0.0, 1.0])
-    up = up / length
+    up = camera_paths.up_axis(poses)
     axis = int(np.abs(up).argmax())
-    if abs(up[axis]) >= _ALMOST_AXIS:
-        return np.sign(up[axis]) * np.eye(3)[axis]
-    return up
-
-
-def _focus(poses: np.ndarray) -> np.ndarray:
-    """The point nearest to the optical axes of cameras [N, 3, 4], by least squares."""
-    position, forward = poses[:, :, 3], -poses[:, :, 2]
-    across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
-    # A little weight of the cameras' own middle keeps parallel axes from meeting far away.
-    weight = 1e-3 * len(poses)
-    matrix = across.sum(0) + weight * np.eye(3)
-    return np.linalg.solve(
-        matrix, (across @ position[:, :, None])[:, :, 0].sum(0) + weight * position.mean(0)
-    )
+    return np.sign(up[axis]) * np.eye(3)[axis] if abs(up[axis]) >= _ALMOST_AXIS else up

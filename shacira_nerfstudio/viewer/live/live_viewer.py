@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from shacira_nerfstudio.model.scene import PinholeCamera
 from shacira_nerfstudio.viewer.live.camera_space import CameraSpace
 from shacira_nerfstudio.viewer.live.scene_files import SceneFile
 from shacira_nerfstudio.viewer.live.session import Session
@@ -40,7 +41,7 @@ class LiveViewer:
         with self._lock:
             if self._space is None and file.scene is not None:
                 # All files are seen by one camera: that of the first which is there.
-                self._space = file.scene.camera_space()
+                self._space = file.scene.camera_space(lambda camera: _distance(file, camera))
                 self.first_scene.set()
             space = self._space
         for session in self.sessions:
@@ -70,3 +71,9 @@ class LiveViewer:
             session = self._sessions.pop(client.client_id, None)
         if session is not None:
             session.close()
+
+
+def _distance(file: SceneFile, camera: PinholeCamera) -> float:
+    """How far away is what a camera sees, by the levels that are there by now."""
+    assert file.scene is not None
+    return file.scene.distance_ahead(camera)

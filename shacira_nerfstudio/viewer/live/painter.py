@@ -15,7 +15,7 @@ from shacira_nerfstudio.viewer.live.resolution import AdaptiveResolution, Size
 from shacira_nerfstudio.viewer.live.scene_files import SceneFile
 from shacira_nerfstudio.viewer.live.tones import Output, Scale, pixels
 
-_PART_SECONDS = 0.35
+_PART_SECONDS = 0.6
 """Between two looks at a picture that takes longer."""
 _CHANNELS: dict[Output, int] = {"colour": 3, "depth": 2, "accumulation": 1, "bits": 1}
 

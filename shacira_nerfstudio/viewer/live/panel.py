@@ -19,6 +19,8 @@ from shacira_nerfstudio.viewer.live.tones import OUTPUTS
 
 SIDES = ("256", "512", "768", "1024", "1536", "2048")
 FIRST_SIDE = "1024"
+_OUTPUT, _LEVELS = -2.0, -1.0
+"""Places among the controls, before all others; texts have -4 and -3."""
 _MAX_FRUSTUMS = 200
 """Stored cameras that are shown; of more, some that are evenly spread."""
 _KEYS = """Drag to orbit, drag with the right button to pan, wheel to come nearer.
@@ -39,11 +41,12 @@ class Panel:
         self._client, self._files, self._on_change = client, files, on_change
         # Not without its button that shares, which is refused: viser's page breaks when it goes.
         client.gui.configure_theme(show_logo=False)
-        self._about = client.gui.add_markdown("")
+        self._about = client.gui.add_markdown("", order=-4.0)
         self._state = client.gui.add_markdown(
-            "loading ... (the very first start compiles for up to a minute)"
+            "loading ... (the very first start compiles for up to a minute)", order=-3.0
         )
         self._controls: dict[str, Any] = {}
+        self._num_levels = 0
         self._frustums: list[Any] = []
         self._space: CameraSpace | None = None
         self._names = [f"{number}: {file.path.name}" for number, file in enumerate(files, 1)]
@@ -54,6 +57,22 @@ class Panel:
         self._about.content = "\n\n".join(
             f"**{f.name}** {_plain(f.status.words())}" for f in self._files
         )
+        if self._space is not None:
+            self._fit_levels()
+
+    def _fit_levels(self) -> None:
+        """Lets the slider reach all levels of the files whose beginning is there by now."""
+        most = max(2, *(file.status.num_levels_stored for file in self._files))
+        if most == self._num_levels:
+            return
+        old = self._controls.get("levels")
+        value = most if old is None or old.value >= self._num_levels else old.value
+        hint = "Coarse to fine, as in the file."
+        slider = self._client.gui.add_slider("Levels", 1, most, 1, value, hint=hint, order=_LEVELS)
+        slider.on_update(lambda _: self._on_change())
+        self._controls["levels"], self._num_levels = slider, most
+        if old is not None:
+            old.remove()
 
     def show_state(self, message: str) -> None:
         """Says what is on show, or why nothing is."""
@@ -63,18 +82,17 @@ class Panel:
         """Adds the controls, which depend on the scene."""
         self._space = space
         gui, controls = self._client.gui, self._controls
-        num_levels = max(file.status.num_levels_stored for file in self._files)
-        controls["output"] = gui.add_dropdown("Output", OUTPUTS, initial_value=OUTPUTS[0])
-        controls["levels"] = gui.add_slider(
-            "Levels", 1, max(num_levels, 2), 1, num_levels, hint="Coarse to fine, as in the file."
+        controls["output"] = gui.add_dropdown(
+            "Output", OUTPUTS, initial_value=OUTPUTS[0], order=_OUTPUT
         )
+        self._fit_levels()
         controls["side"] = gui.add_dropdown(
             "Resolution", SIDES, initial_value=FIRST_SIDE, hint="Longer side while at rest."
         )
         if len(self._files) > 1:
             self._add_comparison()
-        for control in controls.values():
-            control.on_update(lambda _: self._on_change())
+        for name in controls.keys() - {"levels"}:
+            controls[name].on_update(lambda _: self._on_change())
         if space.cameras:
             gui.add_checkbox("Stored cameras", False, hint="Click one to stand there.").on_update(
                 lambda event: self._show_frustums(event.target.value)

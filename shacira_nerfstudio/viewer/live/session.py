@@ -15,7 +15,6 @@ from shacira_nerfstudio.viewer.live.painter import Painter, Picture, Request
 from shacira_nerfstudio.viewer.live.panel import Panel
 from shacira_nerfstudio.viewer.live.resolution import AdaptiveResolution
 from shacira_nerfstudio.viewer.live.scene_files import SceneFile
-from shacira_nerfstudio.viewer.live.shown_scene import ShownScene
 
 _MOVING_QUALITY, _QUALITY = 70, 95
 """Of JPEG."""
@@ -31,8 +30,8 @@ class Session:
     def __init__(self, client: Any, files: Sequence[SceneFile]) -> None:
         self._client, self._files = client, files
         self._lock = threading.Lock()
-        self._is_closed = False
-        self._drawn: list[tuple[ShownScene | None, bool]] = []
+        self.is_closed = self._is_refining = False
+        self._drawn: object = None
         self._loop: FrameLoop | None = None
         self._panel = Panel(client, files, self.ask)
         client.camera.on_update(lambda _: self.ask())
@@ -40,7 +39,7 @@ class Session:
     def begin(self, space: CameraSpace) -> None:
         """Starts to draw, once there is something to see; later calls do nothing."""
         with self._lock:
-            if self._is_closed or self._loop is not None:
+            if self.is_closed or self._loop is not None:
                 return
             resolution = AdaptiveResolution()
             painter = Painter(self._files, space, resolution)
@@ -53,7 +52,7 @@ class Session:
     def close(self) -> None:
         """Ends all work for the client."""
         with self._lock:
-            self._is_closed = True
+            self.is_closed = True
             if self._loop is not None:
                 self._loop.stop()
 
@@ -63,7 +62,8 @@ class Session:
 
     def files_changed(self) -> None:
         """Shows what has become of the files; draws anew only if that changes the picture."""
-        self._panel.show_files()
+        with self._lock:
+            self._panel.show_files()
         drawn = [
             (file.scene, file.scene is not None and file.scene.has_bits) for file in self._files
         ]
@@ -91,6 +91,9 @@ class Session:
 
     def show_frame(self, image: np.ndarray) -> None:
         self._send(image, _MOVING_QUALITY)
+        if not self._is_refining:
+            self._is_refining = True
+            self._panel.show_state("refining ...")
 
     def show_picture(self, request: Request, picture: Picture, *, is_last: bool) -> None:
         files = [self._files[number] for number in request.files]
@@ -100,6 +103,7 @@ class Session:
             image = add_labels(image, picture.columns, labels)
         self._send(image, _QUALITY)
         if is_last:
+            self._is_refining = False
             self._panel.show_state(self._words(request, picture, files))
 
     def show_problem(self, message: str) -> None:
@@ -107,7 +111,12 @@ class Session:
 
     def _send(self, image: np.ndarray, quality: int) -> None:
         self._client.scene.set_background_image(image, format="jpeg", jpeg_quality=quality)
-        self._client.flush()
+        try:
+            self._client.flush()
+        except KeyError:
+            # viser has forgotten the client, which went while this was drawn; and it says nothing
+            # of one that went before it was said to have come.
+            self.close()
 
     def _words(self, request: Request, picture: Picture, files: list[SceneFile]) -> str:
         height, width = picture.image.shape[:2]

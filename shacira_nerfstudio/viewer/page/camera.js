@@ -13,6 +13,23 @@ function turned(v, axis, angle) {
   return v.map((value, i) => value * Math.cos(angle) + across[i] * Math.sin(angle) + axis[i] * along);
 }
 
+const det = (a, b, c) => dot(a, cross(b, c));
+const times = (rows, v) => rows.map((row) => dot(row, v));
+
+// The two smallest eigenvalues of a symmetric matrix without negative ones, and a vector of the first.
+function spread(rows) {
+  const [a, b, c] = rows.map((row, i) => row.map((value, j) => value + 1e-9 * (i === j)));
+  const inverse = [cross(b, c), cross(c, a), cross(a, b)];  // but for a factor; columns
+  let v = unit([1, 0.9, 0.8]);
+  for (let n = 0; n < 60; n++) {
+    v = unit(plus(plus(inverse[0].map((x) => x * v[0]), inverse[1], v[1]), inverse[2], v[2]));
+  }
+  const least = dot(v, times(rows, v)), rest = a[0] + b[1] + c[2] - least;
+  const pair = (i, j) => rows[i][i] * rows[j][j] - rows[i][j] ** 2;
+  const product = pair(0, 1) + pair(0, 2) + pair(1, 2) - least * rest;
+  return [least, (rest - Math.sqrt(Math.max(0, rest ** 2 - 4 * product))) / 2, v];
+}
+
 // The point nearest to the lines of sight of all cameras (least squares), null if they hardly meet or
 // most cameras have it behind them.
 function pointLookedAt(cameras) {
@@ -27,19 +44,28 @@ function pointLookedAt(cameras) {
       }
     }
   }
-  const det = (a, b, c) => dot(a, cross(b, c)), whole = det(...rows);
-  if (Math.abs(whole) < 1e-3) return null;
+  const whole = det(...rows);
+  if (spread(rows)[0] < 0.02) return null;
   const point = [0, 1, 2].map((k) => det(...rows.map((row, i) => row.map((value, j) => (j === k ? right[i] : value)))) / whole);
   const ahead = lines.filter(({ at, along }) => dot(plus(point, at, -1), along) > 0).length;
-  return ahead > 0.7 * lines.length ? point : null;
+  return ahead >= 0.8 * lines.length ? point : null;
 }
 
-// The mean up of all cameras, or the axis that is near it.
+// Which way is up, by cameras that nobody has tilted sideways: their right sides are level. Where all
+// point the same way, the mean of their own upward axes; the axis of the world that is near it.
 function upAxis(cameras) {
-  const sum = cameras.reduce((total, { cameraToWorld: m }) => plus(total, [m[1], m[5], m[9]]), [0, 0, 0]);
-  if (Math.hypot(...sum) < 0.2 * cameras.length || cameras.length === 0) return [0, 0, 1];
-  const mean = unit(sum), axis = mean.map((value) => (Math.abs(value) > 0.9 ? Math.sign(value) : 0));
-  return axis.some(Boolean) ? axis : mean;
+  if (cameras.length === 0) return [0, 0, 1];
+  const mean = (column) => cameras.reduce((sum, { cameraToWorld: m }) => (
+    plus(sum, [m[column], m[4 + column], m[8 + column]], 1 / cameras.length)), [0, 0, 0]);
+  const upward = mean(1), back = mean(2), length = Math.hypot(...upward), rights = cameras.map(poseOf);
+  const rows = [0, 1, 2].map((i) => [0, 1, 2].map((j) => (
+    rights.reduce((sum, { right }) => sum + right[i] * right[j] / cameras.length, 0))));
+  const [least, next, level] = spread(rows), along = dot(level, upward), toward = along + 0.5 * dot(level, back);
+  const isClear = next >= 0.1 && least < 0.5 * next && (Math.abs(along) >= 0.5 * length || length < 0.3);
+  const up = isClear && Math.abs(toward) > 1e-6 ? level.map((value) => value * Math.sign(toward))
+    : length > 1e-6 ? unit(upward) : [0, 0, 1];
+  const axis = up.map((value) => (Math.abs(value) > 0.978 ? Math.sign(value) : 0));
+  return axis.some(Boolean) ? axis : up;
 }
 
 // Where a stored camera stands and looks.
@@ -51,7 +77,8 @@ class Camera {
   constructor({ cameras, march: { box: [low, high] } }) {
     this.up = upAxis(cameras);
     const centre = mix(low, high, 0.5);
-    this.target = pointLookedAt(cameras) ?? centre;
+    const meeting = pointLookedAt(cameras);
+    Object.assign(this, { target: meeting ?? centre, isTargetClear: meeting !== null || cameras.length === 0 });
     this.radius = Math.hypot(...plus(high, low, -1)) / 2;
     const aside = unit(cross(this.up, Math.abs(this.up[0]) < 0.8 ? [1, 0, 0] : [0, 1, 0]));
     const position = plus(plus(this.target, aside, 1.2 * this.radius), this.up, 0.5 * this.radius);
@@ -69,9 +96,10 @@ class Camera {
     Object.assign(this, { position, ahead: unit(ahead) });
     this.right = unit(plus(right, this.ahead, -dot(right, this.ahead)));
     const distance = dot(plus(this.target, position, -1), this.ahead);
+    // Where cameras do not look at one place, the page has to look at what they see.
+    this.isDistanceClear = this.isTargetClear && distance > 0.05 * this.radius;
     this.distance = distance > 0.05 * this.radius ? distance : this.radius;
   }
-
 
   get pose() {
     const { position, right, ahead } = this, above = cross(right, ahead);

@@ -97,7 +97,8 @@ class Flight {
 
   stop() { this.number++; }
 
-  to(goal) {
+  // Calls arrived() at the end, unless something else has moved the camera.
+  to(goal, arrived) {
     const { camera, moved } = this, number = ++this.number, { position, right, ahead } = camera;
     const duration = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 450, began = performance.now();
     const step = (now) => {
@@ -109,6 +110,7 @@ class Flight {
       } : goal);
       moved();
       if (time < 1) requestAnimationFrame(step);
+      else arrived();
     };
     step(began);
   }

@@ -5,6 +5,7 @@ class Page {
     this.canvas = byId("view");
     this.options = { show: "color", numLevels: Infinity };
     this.state = { phase: "decoding", levels: 0, numLevels: 0, digest: null, error: null, isSharp: false };
+    document.body.dataset.phase = "decoding";
     byId("name").textContent = document.title = FILE_NAME;
     const bytes = sceneBytes();
     byId("size").textContent = inBytes(bytes.length);
@@ -16,7 +17,10 @@ class Page {
     } catch (error) {
       return this.fail(error);
     }
-    this.canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
+    this.canvas.addEventListener("webglcontextlost", (event) => {
+      event.preventDefault();
+      this.report();
+    });
     this.canvas.addEventListener("webglcontextrestored", () => this.restore());
     startDecoder(bytes, (message) => this.receive(message));
   }
@@ -93,6 +97,7 @@ class Page {
 
   finish({ digest, truncatedAt }) {
     Object.assign(this.state, { phase: "ready", digest });
+    this.aim();
     if (truncatedAt !== null) this.notice = `end of file missing: ${truncatedAt} of ${this.state.numLevels} levels`;
     this.report();
   }
@@ -103,7 +108,7 @@ class Page {
     if (!cameras.length) return;
     this.stored = (this.stored + by + cameras.length) % cameras.length;
     this.camera.optics = cameras[this.stored];
-    this.flight.to(poseOf(cameras[this.stored]));
+    this.flight.to(poseOf(cameras[this.stored]), () => this.aim());
     this.report();
   }
 
@@ -118,13 +123,31 @@ class Page {
   // What was clicked becomes what the camera turns around.
   async turnAround({ offsetX, offsetY }) {
     const { canvas, camera } = this, view = camera.view(canvas.clientWidth, canvas.clientHeight);
-    const at = { cx: view.cx - offsetX, cy: view.cy - offsetY, width: 1, height: 1, show: "numbers" };
-    const { pixels: [depth, opacity] } = await this.renderer.renderAt({ ...view, ...at });
-    if (!(opacity > 0.5)) return;
+    const at = { cx: view.cx - offsetX, cy: view.cy - offsetY, width: 1, height: 1 };
+    const [depth] = await this.distances({ ...view, ...at });
+    if (depth === undefined) return;
     const x = -at.cx / view.fx, y = at.cy / view.fy, above = cross(camera.right, camera.ahead);
     const along = unit(plus(plus(camera.ahead, camera.right, x), above, y));
-    camera.target = plus(camera.position, along, depth);
-    this.flight.to(camera.lookFrom(camera.position));
+    Object.assign(camera, { target: plus(camera.position, along, depth), isTargetClear: true });
+    this.flight.to(camera.lookFrom(camera.position), () => {});
+  }
+
+  // How far away things are that rays of a picture meet, the nearest first.
+  async distances(view) {
+    const { pixels } = await this.renderer.renderAt({ ...view, show: "numbers" });
+    return pixels.filter((_, i) => i % 4 === 0 && pixels[i + 1] > 0.5).sort();
+  }
+
+  // Where stored cameras do not look at one place, a camera turns about what is in the middle of its view.
+  async aim() {
+    const { camera, flight: { number } } = this, side = 12;
+    if (camera.isDistanceClear || !this.renderer.levels.length) return;
+    const middle = { ...camera.view(2 * side, 2 * side), width: side, height: side, cx: side / 2, cy: side / 2 };
+    const found = await this.distances(middle).catch(() => []);  // the context is lost
+    if (!found.length || number !== this.flight.number) return;
+    camera.distance = found[found.length >> 1];
+    camera.isDistanceClear = true;
+    if (this.options.show === "depth") this.painter.changed();
   }
 
   resize() {
@@ -150,8 +173,8 @@ class Page {
   }
 
   report() {
-    const { state, painter, parts, options } = this;
-    if (state.phase === "error") return;
+    const { state, painter, parts, options, renderer } = this;
+    if (state.phase === "error" || !painter) return;
     const shown = Math.min(options.numLevels, state.numLevels);
     Object.assign(state, {
       isSharp: state.phase === "ready" && painter.isSharp, scale: painter.front?.scale ?? 0,
@@ -160,7 +183,8 @@ class Page {
     parts.light(state.levels, shown);
     byId("detail").textContent = `${shown} of ${state.numLevels} levels · ${inBytes(parts.upTo(shown))}`;
     byId("where").textContent = `View ${this.stored + 1} / ${this.scene.cameras.length}`;
-    byId("status").textContent = state.phase === "decoding" ? `decoding level ${state.levels + 1} of ${state.numLevels}`
+    byId("status").textContent = renderer.gl.isContextLost() ? "waiting for the graphics driver"
+      : state.phase === "decoding" ? `decoding level ${state.levels + 1} of ${state.numLevels}`
       : this.notice ?? (painter.isSharp || painter.isMoving ? "" : "refining");
   }
 
