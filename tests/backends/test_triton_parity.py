@@ -96,11 +96,12 @@ def test_interpolate_with_known_values(triton, device):
     torch.testing.assert_close(found, torch.autograd.grad(fresh, table, upstream)[0])
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
-def test_interpolate_integers(triton, device, reference, dtype):
+@pytest.mark.parametrize(("dtype", "num_channels"), [(torch.int8, 2), (torch.int16, 1)])
+def test_interpolate_integers(triton, device, reference, dtype, num_channels):
     grid = GRIDS[3]
     x = torch.rand(20, 3, device=device)
-    table = torch.randint(-9, 9, (grid.num_entries, 1), dtype=dtype, device=device)
+    shape = grid.num_entries, num_channels
+    table = torch.randint(-9, 9, shape, dtype=dtype, device=device)
     found = triton.interpolate(x, table, grid)
     expected = reference.interpolate(x, table, grid)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
@@ -349,6 +350,8 @@ def test_march_visible(
         "max_samples": max_samples,
         "jitter": torch.rand(4, device=device),
     }
+    if march != "affine":  # samples that stand for several growing steps
+        options["log2_strides"] = torch.randint(0, 3, cells.shape, dtype=torch.uint8).to(device)
     expected = reference.march_visible(*rays, cells, MARCHES[march], field, **options)
     for few in (slice(3, 4), slice(0, 4)):  # the second finds more than the first made it expect
         options_of_few = options | {"jitter": options["jitter"][few]}
@@ -521,12 +524,11 @@ def train(backend, field, rays, cells, target, coded, *, steps):
             weights=weights.map(lambda _, v: v.detach()),
             quantizer=TableQuantizer("noise", step),
         )
-        found = backend.march_visible(*rays, cells, MARCHES["affine"], now, early_stop=1e-3)
+        found = backend.sample_training_rays(*rays, cells, MARCHES["affine"], now, early_stop=1e-3)
         spans = found.t_starts, found.t_ends, found.packed_info
         reads = {"quantizer": now.quantizer, "values": found.latents, "gradient": sparse}
         latents = backend.interpolate(found.positions, table, field.grid, **reads)
-        indices = torch.repeat_interleave(found.packed_info[:, 1])
-        shaded = backend.shade(latents, found.density_outputs, features, indices, weights)
+        shaded = backend.shade(latents, found.density_outputs, features, found.ray_indices, weights)
         color, accumulation, _ = backend.composite(*shaded, *spans)
         rated = {"first": step % 2, "stride": 2, "gradient": sparse}
         bits = backend.coded_bits(table, *coded, field.grid, **rated)
@@ -544,13 +546,15 @@ def train(backend, field, rays, cells, target, coded, *, steps):
     return torch.stack(losses), table.detach(), weights
 
 
-def test_a_tiny_scene_trains_alike(triton, device, reference):
+def test_a_tiny_scene_trains_alike(triton, device, reference, monkeypatch):
+    """The second step does not wait for its samples, which are padded."""
+    monkeypatch.setattr(visible_samples, "ROUNDED_TO", 16)
     field = tiny_field(device)
     _, *coded = coded_problem(field.grid, 1, 9, device)
     rays, cells = make_rays(4, device), (torch.rand(8, 8, 8) < 0.2).to(device)
     problem = field, rays, cells, torch.rand(4, 3, device=device), coded
-    losses, table, weights = train(triton, *problem, steps=3)
-    truth = train(reference, *problem, steps=3)
+    losses, table, weights = train(triton, *problem, steps=2)
+    truth = train(reference, *problem, steps=2)
     torch.testing.assert_close(losses, truth[0], rtol=1e-4, atol=1e-5)
     for name, value in weights.named().items():
         torch.testing.assert_close(value, truth[2].named()[name], rtol=1e-3, atol=1e-3)
@@ -558,4 +562,4 @@ def test_a_tiny_scene_trains_alike(triton, device, reference):
     # differ by up to twice the rate.
     differs = (table - truth[1]).abs() > 1e-4
     assert differs.float().mean() < 0.01
-    assert (table - field.table).abs().max() > 0.02
+    assert (table - field.table).abs().max() > 0.015
