@@ -34,8 +34,9 @@ _NCU_METRICS = (
     "Achieved Occupancy",
     "Registers Per Thread",
 )
-_WORKER = [sys.executable, "-m", "shacira_nerfstudio.bench.throughput.worker"]
-_SHACIRA = [sys.executable, "-m", "shacira_nerfstudio.cli.main"]
+_PACKAGE = __name__.partition(".")[0]
+_WORKER = [sys.executable, "-m", f"{_PACKAGE}.bench.throughput.worker"]
+_SHACIRA = [sys.executable, "-m", f"{_PACKAGE}.cli.main"]
 Say = Callable[[str], None]
 
 
