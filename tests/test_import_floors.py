@@ -47,7 +47,8 @@ STRANGERS = [
 ]
 NUMBA = tuple(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in sorted((ROOT / "codec").rglob("*_numba.py"))
+    for room in ("codec", "scenes")
+    for path in sorted((ROOT / room).rglob("*_numba.py"))
 )
 TORCH_BENCHES = ("bench.throughput", "bench.rate_distortion", "bench.rival_coders")
 HOSTS = ("plugin", "pictures", "viewer")
@@ -78,6 +79,7 @@ FORBIDDEN = {"pickle"}
 HEAVY = ("torch", "numba", "nerfstudio")
 ABSENT = {  # importing the module, after those above it, must not load the packages
     **dict.fromkeys(["codec", "scenes.rtmv", "scenes.demo_scene", "cli.main"], HEAVY),
+    **dict.fromkeys(["scenes.plaza.writer", "scenes.pixel_cache"], HEAVY),
     **dict.fromkeys(["bench.sweep", "plugin.export_command", "viewer.view"], HEAVY),
     **dict.fromkeys(["backends", "model.scene", "compression.pack"], HEAVY[1:]),
 }

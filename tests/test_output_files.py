@@ -151,7 +151,7 @@ def test_targets_are_looked_at_before_the_work(file, tmp_path, monkeypatch, caps
         ["truncate", str(file), lost, "--max-level", "0"],
         ["decompress", str(file), lost],
         ["render", str(file), "--output-dir", lost],
-        ["demo-scene", "--output-dir", lost],
+        ["demo-scene", lost],
         ["demo", "--output-dir", lost],
         ["train", "shacira-mid", "--output-dir", lost],
         ["bench", "codec", str(file), "--output", lost],

@@ -251,7 +251,7 @@ def test_detection(scene, one_view):
     assert not rtmv.is_rtmv_scene(one_view)
     assert not rtmv.is_rtmv_scene(one_view / "nowhere")
     with pytest.raises(
-        FileNotFoundError, match=r"expected 00000\.exr, \.png or \.jpg .*found none"
+        FileNotFoundError, match=r"expected 00000\.exr or 00000\.png or .*found none"
     ):
         rtmv.read_rtmv_scene(one_view)
 
@@ -300,3 +300,26 @@ def test_bad_options_are_explained(scene):
         rtmv.read_rtmv_image(frame, background="green")
     with pytest.raises(ValueError, match="expected downscale 1 to 48, got 0"):
         rtmv.read_rtmv_image(frame, downscale=0)
+
+
+def test_segmentation_is_optional_and_whole_numbers(one_view):
+    frame = rtmv.read_rtmv_scene(one_view)[0]
+    assert frame.segmentation_path is None and rtmv.read_rtmv_segmentation(frame) is None
+    numbers = np.arange(16.0).reshape(4, 4)
+    numbers[0, 0], numbers[3, 3] = np.finfo(np.float32).min, np.nan
+    for channels in ({"R": numbers, "G": numbers}, {"Y": numbers}):
+        write_exr(one_view / "00000.seg.exr", **channels)
+        found = rtmv.read_rtmv_segmentation(rtmv.read_rtmv_scene(one_view)[0])
+        assert found.dtype == np.int32 and found[0, 0] == found[3, 3] == -1
+        assert found.flatten()[1:15].tolist() == list(range(1, 15))
+    write_exr(one_view / "00000.seg.exr", Q=numbers)
+    with pytest.raises(ValueError, match="expected a channel R or Y"):
+        rtmv.read_rtmv_segmentation(rtmv.read_rtmv_scene(one_view)[0])
+
+
+def test_splits_by_interval_and_shares():
+    splits = rtmv.split_indices(10, interval=4)
+    assert [list(splits[name]) for name in ("train", "test")] == [[1, 2, 3, 5, 6, 7, 9], [0, 4, 8]]
+    for count in range(3, 200):  # shares that binary numbers miss
+        assert len(rtmv.split_indices(count)["train"]) == 2 * count // 3
+        assert len(rtmv.split_indices(count)["val"]) == count // 30

@@ -12,7 +12,8 @@ truth for every other backend. Requirements on an implementation:
   `reference`;
 - `composite` has exact gradients in ``sigmas`` and ``rgbs``, `shade` in all it is given;
 - empty inputs (no ray, no sample) are legal everywhere;
-- nothing in a training step makes the host wait for a GPU, but where a size depends on the data.
+- nothing in a training step makes the host wait for a GPU, but where a size depends on the data;
+  in `triton` not even there.
 
 Notation: R rays, S packed samples, E entries, C channels, L levels, D axes, G occupancy cells per
 axis.
@@ -50,12 +51,12 @@ class Backend(FieldOperations):
 
     def with_precision(self, precision: Precision | Literal["auto"]) -> Backend:
         """The same backend with another :attr:`precision`; ``auto`` takes bfloat16 where the
-        processor is made for it.
+        processor is made for it, else float16 where a card is made for that.
 
         Raises:
             ValueError: the backend has no such networks.
         """
-        if precision == "bfloat16":
+        if precision in ("bfloat16", "float16"):
             raise ValueError(f"backend {self.name} computes in float32: expected that or auto")
         return self
 
@@ -85,6 +86,36 @@ class Backend(FieldOperations):
         """
         return composed.march_visible(
             self,
+            origins,
+            directions,
+            occupancy,
+            settings,
+            field,
+            early_stop=early_stop,
+            jitter=jitter,
+            max_samples=max_samples,
+            limits=limits,
+            log2_strides=log2_strides,
+        )
+
+    def sample_training_rays(
+        self,
+        origins: Float[Tensor, "R 3"],
+        directions: Float[Tensor, "R 3"],
+        occupancy: Bool[Tensor, "G G G"],
+        settings: MarchSettings,
+        field: FieldArrays,
+        *,
+        early_stop: float,
+        jitter: Float[Tensor, " R"] | None = None,
+        max_samples: int = 0,
+        limits: Float[Tensor, "R 2"] | None = None,
+        log2_strides: UInt8[Tensor, "G G G"] | None = None,
+    ) -> VisibleSamples:
+        """As :meth:`march_visible`; but a backend may guess how many samples there will be by what
+        the steps before had, so that the host need not wait for their number. Samples are then
+        padded, and rays for which there was no room have a ``next_step``."""
+        return self.march_visible(
             origins,
             directions,
             occupancy,

@@ -18,17 +18,31 @@ FIRST_CHUNK = 16
 end at the first surface."""
 
 
+def begins_of_rays(
+    packed_info: Int[Tensor, "R 2"], rays: Int[Tensor, " S"] | None, num_samples: int
+) -> Int[Tensor, " S"]:
+    """The first sample of each sample's ray."""
+    if rays is None:
+        return torch.repeat_interleave(*packed_info.unbind(1), output_size=num_samples)
+    return packed_info[:, 0].index_select(0, rays)
+
+
 def transmittance(
     sigmas: Float[Tensor, " S"],
     t_starts: Float[Tensor, " S"],
     t_ends: Float[Tensor, " S"],
     packed_info: Int[Tensor, "R 2"],
+    rays: Int[Tensor, " S"] | None = None,
 ) -> tuple[Float[Tensor, " S"], Float[Tensor, " S"]]:
-    """Transmittance in front of each sample, and optical depth of each sample."""
+    """Transmittance in front of each sample, and optical depth of each sample.
+
+    Args:
+        rays: The ray of each sample, where that is known or samples are padded.
+    """
     depth = sigmas * (t_ends - t_starts)
     # A running sum over all rays in double, minus its value where the ray begins.
     total = torch.cat([depth.new_zeros(1), depth]).double().cumsum(0)
-    begin = torch.repeat_interleave(*packed_info.unbind(1), output_size=len(depth))
+    begin = begins_of_rays(packed_info, rays, len(depth))
     return torch.exp(-(total[:-1] - total.index_select(0, begin))).to(sigmas.dtype), depth
 
 
@@ -37,10 +51,11 @@ def sample_weights(
     t_starts: Float[Tensor, " S"],
     t_ends: Float[Tensor, " S"],
     packed_info: Int[Tensor, "R 2"],
+    rays: Int[Tensor, " S"] | None = None,
 ) -> Float[Tensor, " S"]:
     """What each sample weighs in the colour of its ray: transmittance in front of it times its own
-    opacity."""
-    in_front, depth = transmittance(sigmas, t_starts, t_ends, packed_info)
+    opacity. ``rays`` as in :func:`transmittance`."""
+    in_front, depth = transmittance(sigmas, t_starts, t_ends, packed_info, rays)
     return in_front * -torch.expm1(-depth)
 
 

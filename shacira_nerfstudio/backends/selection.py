@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -21,16 +22,22 @@ class _Entry:
     """Has a function ``create(device)``, which raises RuntimeError where the backend cannot run."""
     package: str = ""
     """What to install for it beside torch."""
+    self_check: str = ""
+    """Has a function ``check(backend, device)``, which ``auto`` asks before it takes this one and
+    which raises RuntimeError where results are not those of `reference`."""
 
 
 _BACKENDS = {
     "reference": _Entry("shacira_nerfstudio.backends.reference"),
     "cpu_numba": _Entry("shacira_nerfstudio.backends.cpu_numba", package="numba"),
-    "triton": _Entry("shacira_nerfstudio.backends.triton", package="triton"),
+    "triton": _Entry(
+        "shacira_nerfstudio.backends.triton",
+        package="triton",
+        self_check="shacira_nerfstudio.backends.triton.self_check",
+    ),
 }
-_AUTO = {"cpu": ("cpu_numba", "reference")}
-"""What ``auto`` tries on a type of device, fastest first; on others it takes `reference`. On CUDA
-`triton` has to be asked for by name until its tests have run on a card."""
+_AUTO = {"cpu": ("cpu_numba", "reference"), "cuda": ("triton", "reference")}
+"""What ``auto`` tries on a type of device, fastest first; on others it takes `reference`."""
 _announced: set[tuple[str, str]] = set()
 
 
@@ -43,6 +50,19 @@ def _load(name: str, device: torch.device) -> Backend:
         advice = f"; it needs `pip install {entry.package}`" if entry.package else ""
         raise RuntimeError(f"backend {name} cannot be imported: {error}{advice}") from error
     return module.create(device)
+
+
+@lru_cache(maxsize=16)
+def _check(name: str, device: torch.device) -> str:
+    """What is wrong with a backend's results on a device; empty if nothing is."""
+    module = _BACKENDS[name].self_check
+    if not module:
+        return ""
+    try:
+        importlib.import_module(module).check(_load(name, device), device)
+    except RuntimeError as error:
+        return str(error)
+    return ""
 
 
 def available_backends(device: torch.device | str = "cpu") -> dict[str, str | None]:
@@ -81,6 +101,9 @@ def get_backend(name: str, device: torch.device | str = "cpu") -> Backend:
             backend = _load(candidate, device)
         except RuntimeError as error:
             reasons.append(str(error))
+            continue
+        if problem := _check(candidate, device):
+            reasons.append(problem)
             continue
         if (candidate, device.type) not in _announced:
             _announced.add((candidate, device.type))

@@ -19,8 +19,9 @@ from shacira_nerfstudio.backends.sparse_rows import IDENTITY, TableQuantizer
 from shacira_nerfstudio.grid import GridSpec
 
 Contraction = Literal["affine", "contracted"]
-Precision = Literal["float32", "bfloat16"]
-"""Number format of the factors in the networks' products; sums are float32 or better."""
+Precision = Literal["float32", "bfloat16", "float16"]
+"""Number format of the factors in the networks' products; sums are float32 or better. float16 is
+for cards that are made for it and not for bfloat16: its gradients are scaled."""
 Layer = tuple[Tensor, Tensor]
 """Weight [out, in] and bias [out]."""
 
@@ -77,14 +78,14 @@ class MarchSettings:
                 f"step_size {self.step_size}"
             )
 
+    def spacing_of(self, t: float) -> float:
+        """The spacing function g of a distance."""
+        return t if t <= self.knee or not self.knee else self.knee * (2 - self.knee / t)
+
     @property
     def num_steps(self) -> float:
         """Most march steps of a ray: from near to far, or across the box if it ends there."""
-        near, far = (
-            t if t <= self.knee or not self.knee else self.knee * (2 - self.knee / t)
-            for t in (self.near, self.far)
-        )
-        span = far - near
+        span = self.spacing_of(self.far) - self.spacing_of(self.near)
         if self.contraction == "affine":
             span = min(span, math.dist(*self.box))
         return span / self.step_size
@@ -125,8 +126,26 @@ class VisibleSamples:
     a ray that had become opaque before is each backend's choice."""
     latents: Float[Tensor, "S L d"]
     density_outputs: Float[Tensor, "S G"]
-    num_marched: int
-    """Samples that were looked at."""
+    num_marched: int | Tensor
+    """Samples that were looked at; int64 [] on the device where the host does not know it."""
+    num_known_late: Tensor | None = None
+    """Where the host does not know how many samples light reaches: how many, int64 [] on the
+    device. What follows them is padding, belongs to no ray and is 0 throughout; those for which
+    there was no room are missing."""
+    rays: Int[Tensor, " S"] | None = None
+    """The ray of each sample, 0 for padding; None to have it found out."""
+
+    @property
+    def num_visible(self) -> int | Tensor:
+        """Samples without padding."""
+        return len(self.t_starts) if self.num_known_late is None else self.num_known_late
+
+    @property
+    def ray_indices(self) -> Int[Tensor, " S"]:
+        """The ray of each sample."""
+        if self.rays is not None:
+            return self.rays
+        return torch.repeat_interleave(self.packed_info[:, 1], output_size=len(self.t_starts))
 
     def to(self, dtype: torch.dtype) -> VisibleSamples:
         """The same in another number format."""

@@ -36,6 +36,8 @@ class Throughput:
     """Times each side is run, in turns."""
     warmup_steps: int = 300
     """Training steps before the first that is timed: the occupancy grid settles in them."""
+    device: str = "cpu"
+    """Where to measure, cpu or cuda."""
 
     def main(self) -> int:
         from shacira_nerfstudio.bench.throughput.driver import run_throughput
@@ -49,6 +51,7 @@ class Throughput:
             only=self.only,
             repeats=self.repeats,
             warmup_steps=self.warmup_steps,
+            device=self.device,
         )
         return 0
 
@@ -148,6 +151,43 @@ class Codec:
 
 
 @dataclass
+class Cuda:
+    """Run all that needs a machine with an NVIDIA card, in less than half an hour: tests, speed of
+    operations, steps and pictures beside plain torch, lego, bear and fox in full, and what the
+    slowest kernels wait for.
+
+    Each stage has a time limit and writes its row at once, with the name of the card; a later call
+    skips those that are done. The exit status is 1 if a stage failed.
+    """
+
+    data_root: Path
+    """Folder that holds lego, bear and fox."""
+    output: Path
+    """File of JSON lines; new ones are appended."""
+    work_dir: Path = Path("cuda_work")
+    """Gets logs, runs and files."""
+    only: tuple[str, ...] = ()
+    """Stages to run, by name; by default all."""
+    minutes: float = 28.0
+    """For all stages together."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.bench.cuda_session import run_session
+
+        check_output_dir(self.output.parent)
+        check_output_dir(self.work_dir)
+        failed = run_session(
+            self.data_root,
+            self.output,
+            work_dir=self.work_dir,
+            only=self.only,
+            minutes=self.minutes,
+            say=lambda line: print(line, flush=True),
+        )
+        return 1 if failed else 0
+
+
+@dataclass
 class Viewers:
     """Measure how long people wait for `shacira view`, `html` and `render`, in a real browser.
 
@@ -173,6 +213,7 @@ class Viewers:
 
 
 _COMMANDS: dict[str, Any] = {
+    "cuda": Cuda,
     "throughput": Throughput,
     "rd": RateDistortion,
     "report": Report,

@@ -13,6 +13,16 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from shacira_nerfstudio.cli.file_lists import (
+    Files,
+    find_files,
+    form_of,
+    is_list,
+    list_text,
+    num_failed,
+    printable,
+    rows_of,
+)
 from shacira_nerfstudio.output_files import check_output_file
 
 File = Annotated[Path, Positional, arg(metavar="FILE")]
@@ -21,14 +31,18 @@ Output = Annotated[Path, Positional, arg(metavar="OUT")]
 
 @dataclass
 class Info:
-    """Show what a file holds and where its bytes go."""
+    """Show what a file holds and where its bytes go; or of several files and all in folders, one
+    row each, which tells less and decodes no latents. The exit status is 1 if some could not be
+    read."""
 
-    file: File
-    """The .shacira file."""
+    files: Files
+    """.shacira files, and folders of such files."""
     json: bool = False
-    """Print JSON instead of a table."""
+    """Print JSON instead of a table; of several files, one object a line."""
+    csv: bool = False
+    """Print rows as CSV."""
     plot: Path | None = None
-    """PNG file to draw: bytes by part and by level."""
+    """PNG file to draw: bytes by part and by level, of one file."""
     strip: Path | None = None
     """PNG file to draw: what each level adds to the view of a stored camera, and its bytes."""
     camera: int = 0
@@ -37,23 +51,41 @@ class Info:
     """Accept a file whose end is missing, as far as its last whole level."""
 
     def main(self) -> int:
+        if self.csv or is_list(self.files):
+            return self._print_list()
         from shacira_nerfstudio.codec import describe
 
         for path in (self.plot, self.strip):
             if path is not None:
                 check_output_file(path)
-        data = self.file.read_bytes()
+        (file,) = self.files
+        data = file.read_bytes()
         description = describe(data, allow_truncated=self.allow_truncated)
         if self.plot is not None:
             from shacira_nerfstudio.viewer.pictures.byte_plot import write_byte_plot
 
-            write_byte_plot(self.plot, description, _printable(self.file.name))
+            write_byte_plot(self.plot, description, printable(file.name))
         if self.strip is not None:
-            self._write_strip(self.strip, data, description)
+            self._write_strip(self.strip, file, data, description)
         print(as_json(description) if self.json else _info_text(description))
         return 0
 
-    def _write_strip(self, path: Path, data: bytes, description: dict[str, Any]) -> None:
+    def _print_list(self) -> int:
+        from shacira_nerfstudio.codec.file_summary import summarize
+
+        if self.plot is not None or self.strip is not None:
+            raise ValueError("expected one file to draw, got a list of files")
+
+        def measure(path: Path) -> dict[str, Any]:
+            return summarize(path.read_bytes(), allow_truncated=self.allow_truncated)
+
+        rows = rows_of(find_files(self.files), measure, "reading")
+        print(list_text(rows, form_of(json=self.json, csv=self.csv)))
+        return 1 if num_failed(rows) else 0
+
+    def _write_strip(
+        self, path: Path, file: Path, data: bytes, description: dict[str, Any]
+    ) -> None:
         from shacira_nerfstudio.backends import get_backend
         from shacira_nerfstudio.codec import decode_scene
         from shacira_nerfstudio.compression.pack import stored_cameras, unpack_scene
@@ -63,39 +95,51 @@ class Info:
         cameras = stored_cameras(packed.cameras)
         if not 0 <= self.camera < len(cameras):
             found = f"--camera {self.camera}" if cameras else "no camera in it"
-            raise ValueError(f"expected one of {len(cameras)} cameras of {self.file}, got {found}")
+            raise ValueError(f"expected one of {len(cameras)} cameras of {file}, got {found}")
         scene = unpack_scene(packed, get_backend("auto", "cpu"))
-        title = _printable(self.file.name)
+        title = printable(file.name)
         write_level_strip(path, scene, cameras[self.camera], description, title=title)
 
 
 @dataclass
 class Verify:
-    """Check a file: checksums, digest of the symbols, and that our encoder writes the same bytes.
+    """Check a file: checksums, digest of the symbols, and that our encoder writes the same bytes;
+    or several files and all in folders, one row each.
 
-    The exit status is 0 if it holds and 1 if not.
+    The exit status is 0 if it holds for all and 1 if not.
     """
 
-    file: File
-    """The .shacira file."""
+    files: Files
+    """.shacira files, and folders of such files."""
     json: bool = False
-    """Print JSON."""
+    """Print JSON; of several files, one object a line."""
+    csv: bool = False
+    """Print rows as CSV."""
     allow_truncated: bool = False
     """Accept a file whose end is missing, as far as its last whole level."""
 
     def main(self) -> int:
+        if self.csv or is_list(self.files):
+            rows = rows_of(find_files(self.files), self._measure, "checking")
+            print(list_text(rows, form_of(json=self.json, csv=self.csv)))
+            return 0 if all(row.get("valid") for row in rows) else 1
+        (file,) = self.files
+        row = self._measure(file)
+        if self.json:
+            print(as_json(row))
+        else:
+            print(f"{file}: {'valid' if row['valid'] else 'not valid: ' + row['reason']}")
+        return 0 if row["valid"] else 1
+
+    def _measure(self, path: Path) -> dict[str, Any]:
         from shacira_nerfstudio.codec import SceneFormatError, verify
 
-        data, reason = self.file.read_bytes(), None
+        data, reason = path.read_bytes(), None
         try:
             verify(data, allow_truncated=self.allow_truncated)
         except SceneFormatError as error:
             reason = str(error)
-        if self.json:
-            print(as_json({"valid": reason is None, "reason": reason, "bytes": len(data)}))
-        else:
-            print(f"{self.file}: {'valid' if reason is None else 'not valid: ' + reason}")
-        return 0 if reason is None else 1
+        return {"valid": reason is None, "bytes": len(data), "reason": reason}
 
 
 @dataclass
@@ -167,7 +211,7 @@ class Diff:
         else:
             print(f"bytes: {len(data[0]):,} and {len(data[1]):,}")
             for name, difference in differences.items():
-                print(_printable(f"{name}: {difference}"))
+                print(printable(f"{name}: {difference}"))
             if not differences:
                 print("same scene" + (", same bytes" if has_same_bytes else ", other bytes"))
         return 1 if differences else 0
@@ -212,11 +256,6 @@ def _resolution(axes: list[int]) -> str:
     return f"{axes[0]:,}" if len(set(axes)) == 1 else "x".join(map(str, axes))
 
 
-def _printable(text: str) -> str:
-    """Without characters that move a terminal's cursor or change its colours."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def _info_text(info: dict[str, Any]) -> str:
     total = info["bytes"]
     lines = [f"{'total':<12}{total:>12,} bytes"]
@@ -248,5 +287,5 @@ def _info_text(info: dict[str, Any]) -> str:
     lines.append(f"{cameras} cameras, digest {info['digest']}")
     if not info["num_cameras"]:
         lines.append("without cameras `shacira render` and an import without --data have no view")
-    lines += [_printable(f"{key}: {value}") for key, value in sorted(info["meta"].items())]
+    lines += [printable(f"{key}: {value}") for key, value in sorted(info["meta"].items())]
     return "\n".join(lines)

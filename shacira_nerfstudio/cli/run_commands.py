@@ -5,14 +5,23 @@ As in :mod:`file_commands`, everything heavy is imported in ``main``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
-from shacira_nerfstudio.cli.file_commands import File, as_json
+from shacira_nerfstudio.cli.file_commands import File, Output, as_json
+from shacira_nerfstudio.cli.file_lists import (
+    find_files,
+    form_of,
+    is_list,
+    list_text,
+    num_failed,
+    rows_of,
+)
 
 
 @dataclass
@@ -49,35 +58,42 @@ class Import:
 
 @dataclass
 class Eval:
-    """Evaluate a file, a run or an export folder on test images, as ns-eval does.
+    """Evaluate a file, a run or an export folder on test images, as ns-eval does; or several files
+    and all in folders, one row each.
 
     `shacira eval FILE --data SCENE [DATAPARSER [OPTIONS]]`: the data parser and its options are
-    those of `ns-train shacira`; by default the one that the file was trained with.
+    those of `ns-train shacira`; by default the one that the file was trained with. Without --data a
+    file in an export folder is measured on what that folder's config.yml says. A folder behind the
+    first name is written with a slash.
     """
 
-    file: tyro.conf.Positional[Path | None] = None
-    """A .shacira file; or --load-config."""
+    files: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """.shacira files, and folders of such files; or --load-config."""
     load_config: Path | None = None
     """Path to the config YAML file of a run or an export folder."""
     data: Path | None = None
-    """The data set, for a file."""
+    """The data set, for files."""
     camera_res_scale_factor: float = 1.0
-    """For a file: as its run had it; 0.5 measures at half of the images' resolution."""
+    """For files: as their run had it; 0.5 measures at half of the images' resolution."""
     output_path: Path | None = None
-    """JSON file to write the metrics to."""
+    """JSON file to write the metrics to, of one file."""
     render_output_path: Path | None = None
-    """Folder for the rendered images."""
+    """Folder for the rendered images of one file."""
     sheet: Path | None = None
-    """Folder for sheets of truth | rendered | error, four views on each."""
+    """Folder for sheets of truth | rendered | error, four views on each, of one file."""
     json: bool = False
-    """Print JSON."""
+    """Print JSON; of several files, one object a line."""
+    csv: bool = False
+    """Print rows as CSV."""
     allow_truncated: bool = False
     """Accept a file whose end is missing, as far as its last whole level."""
     dataparser: tyro.conf.Suppress[tuple[str, ...]] = ()
-    """What follows the file on the command line: a data parser and its options."""
+    """What follows the files on the command line: a data parser and its options."""
 
     def main(self) -> int:
         self._check()
+        if self.load_config is None and (self.csv or is_list(self.files)):
+            return self._print_list()
         if self.sheet is None:
             results = self._results(on_view=None)
         else:
@@ -102,11 +118,13 @@ class Eval:
             from shacira_nerfstudio.plugin.evaluate import evaluate_run
 
             return evaluate_run(self.load_config, **shown)
+        return self._measure_file(self.files[0], **shown)
+
+    def _measure_file(self, file: Path, **shown: Any) -> dict[str, float]:
         from shacira_nerfstudio.plugin.evaluate_file import evaluate_file
 
-        assert self.file is not None
         return evaluate_file(
-            self.file,
+            file,
             data=self.data,
             dataparser=self.dataparser,
             camera_res_scale_factor=self.camera_res_scale_factor,
@@ -114,10 +132,30 @@ class Eval:
             **shown,
         )
 
+    def _print_list(self) -> int:
+        wanted = {"--output-path": self.output_path, "--sheet": self.sheet}
+        wanted["--render-output-path"] = self.render_output_path
+        for name, value in wanted.items():
+            if value is not None:
+                raise ValueError(f"expected one file with {name}, got a list of files")
+        rows = rows_of(find_files(self.files), self._measure_row, "evaluating")
+        print(list_text(rows, form_of(json=self.json, csv=self.csv)))
+        return 1 if num_failed(rows) else 0
+
+    def _measure_row(self, file: Path) -> dict[str, Any]:
+        config, size = file.parent / "config.yml", file.stat().st_size
+        if self.data or self.dataparser:
+            return {"bytes": size, **self._measure_file(file)}
+        if not config.is_file():
+            raise ValueError(f"expected a data set (--data), or {config}, got neither")
+        from shacira_nerfstudio.plugin.evaluate import evaluate_run
+
+        return {"bytes": size, **evaluate_run(config)}
+
     def _check(self) -> None:
         """Refuses options that contradict each other."""
-        if (self.file is None) == (self.load_config is None):
-            found = "neither" if self.file is None else "both"
+        if bool(self.files) == (self.load_config is not None):
+            found = "both" if self.files else "neither"
             raise ValueError(f"expected a .shacira file or --load-config, got {found}")
         if self.load_config is not None and (self.data or self.dataparser):
             raise ValueError(
@@ -131,13 +169,17 @@ class Eval:
             )
 
 
-EVAL_FLAGS = ("--json", "--no-json", "--allow-truncated", "--no-allow-truncated", "-h", "--help")
+_SWITCHES = ("json", "csv", "allow-truncated")
+EVAL_FLAGS = (
+    *("-h", "--help"),
+    *(f"--{no}{name}" for name in _SWITCHES for no in ("", "no-")),
+)
 """Options of :class:`Eval` without a value."""
 
 
 def split_dataparser(args: list[str]) -> tuple[list[str], list[str]]:
-    """Arguments of `shacira eval`, and those of its data parser: from the second name on that is no
-    option and no value of one. The first is the file's."""
+    """Arguments of `shacira eval`, and those of its data parser: from the first name on that is no
+    option, no value of one and no file's. The first name always is a file's."""
     num_names, is_value = 0, False
     for index, argument in enumerate(args):
         if is_value:
@@ -146,7 +188,8 @@ def split_dataparser(args: list[str]) -> tuple[list[str], list[str]]:
             is_value = "=" not in argument and argument not in EVAL_FLAGS
         else:
             num_names += 1
-            if num_names == 2:
+            is_file = argument.endswith(".shacira") or "/" in argument or os.sep in argument
+            if num_names > 1 and not is_file:
                 return args[:index], args[index:]
     return args, []
 
@@ -186,19 +229,32 @@ class Demo:
 
 @dataclass
 class DemoScene:
-    """Write the small procedural scene in RTMV's format."""
+    """Write a procedural scene in RTMV's format: `shacira demo-scene OUT --num-views 150
+    --size 1600`. Whoever was interrupted goes on by the same command."""
 
-    output_dir: Path
+    output_dir: Output
     """Folder for JSON and EXR files."""
+    scene: Literal["plaza", "toys"] = "plaza"
+    """plaza: 72 objects with textures, soft shadows, mirrors, an HDR environment, depth and
+    segmentation. toys: the small one of `shacira demo`."""
     num_views: int = 60
     """Number of views; two thirds are for training."""
     size: int = 128
     """Width and height in pixels."""
     seed: int = 0
-    """Seed of the cameras."""
+    """Seed of the objects and the cameras."""
+    num_processes: int | None = None
+    """That render the plaza; as many as there are cores by default."""
 
     def main(self) -> int:
-        from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
+        options = {"num_views": self.num_views, "size": self.size, "seed": self.seed}
+        if self.scene == "toys":
+            from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
 
-        write_demo_scene(self.output_dir, num_views=self.num_views, size=self.size, seed=self.seed)
+            write_demo_scene(self.output_dir, **options)
+            return 0
+        from shacira_nerfstudio.scenes.plaza.writer import write_plaza
+
+        count = write_plaza(self.output_dir, num_processes=self.num_processes, **options)
+        print(f"{self.output_dir}: {self.num_views} views, {count} of them new")
         return 0

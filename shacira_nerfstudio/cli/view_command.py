@@ -25,13 +25,15 @@ class View:
     """Address to listen on; only this machine can look by default, 0.0.0.0 lets all others."""
     port: int = 7008
     """Port to listen on; 0 takes any that is free."""
+    device: str = "cpu"
+    """Where to render: cpu, cuda or cuda:N; auto takes a GPU if there is one."""
 
     def main(self) -> int:
         from shacira_nerfstudio.viewer.view import view
 
         if not self.files:
             raise ValueError("expected at least one FILE, got none")
-        view(self.files, host=self.host, port=self.port)
+        view(self.files, host=self.host, port=self.port, device=self.device)
         # Threads may be within compiled code still, over whose end Python crashes.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -17,13 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shacira_nerfstudio.codec import PackedScene
-from shacira_nerfstudio.codec.latents.symbol_costs import code_classes
-from shacira_nerfstudio.compression.code_lengths import code_lengths
+from shacira_nerfstudio.compression.background_refresh import BackgroundWork, FieldCopy
 from shacira_nerfstudio.compression.options import BYTES_PER_KB, CompressionOptions
 from shacira_nerfstudio.compression.rate_steering import RateSteering, padded_target
 from shacira_nerfstudio.compression.rdo_stage import RdoStage
 from shacira_nerfstudio.compression.schedule import TrainingSchedule
-from shacira_nerfstudio.compression.size import SizeMeter
+from shacira_nerfstudio.compression.size import SizeMeter, side_bytes_of
 from shacira_nerfstudio.model.encoding import LatentHashEncoding
 from shacira_nerfstudio.model.rate_models import CodeLengths
 
@@ -63,6 +62,8 @@ class Compressor:
         self.steering = RateSteering()
         self.size_meter = SizeMeter(pack)
         self._field, self._occupied = field, occupied
+        self._background = BackgroundWork()
+        self._pack_sides: Callable[[], PackedScene] | None = None
 
     def attach(
         self,
@@ -71,6 +72,7 @@ class Compressor:
         pack: Callable[[], PackedScene],
         batches: Callable[[], Tensor],
         psnr: Callable[[], float],
+        pack_sides: Callable[[], PackedScene] | None = None,
     ) -> None:
         """Takes hold of a run.
 
@@ -80,8 +82,12 @@ class Compressor:
             batches: Gives the colours [R, C] of a training batch that count, with a graph down to
                 the latents.
             psnr: Measures the field as its file would show it; always on the same pixels.
+            pack_sides: As ``pack``, but with any symbols. If it is given, code lengths and sizes
+                are refreshed in a thread while training goes on: for steps that a GPU computes.
+                Each refresh begins as soon as the one before is done.
         """
         self._pack, self._batches, self._psnr = pack, batches, psnr
+        self._pack_sides = pack_sides
         self.size_meter = SizeMeter(pack)
         self.schedule = self._last_schedule = TrainingSchedule.from_options(
             self.options, num_steps, num_entries=self.encoding.grid.num_entries
@@ -118,7 +124,8 @@ class Compressor:
             # What begins at a fraction of training begins at the first step that is past it, though
             # the number of steps may have changed since the last one.
             changes = step and schedule.quantizer_at(step)[0] != before.quantizer_at(step - 1)[0]
-            self._refresh(is_due=schedule.refreshes_rates(step) or bool(changes))
+            is_due = schedule.refreshes_rates(step)
+            self._refresh(is_due=is_due, is_urgent=bool(changes))
         if schedule.trims(step) and not before.trims(step - 1):
             self._trim_first()
         if schedule.freezes_latents(step) and not before.freezes_latents(step - 1):
@@ -193,29 +200,39 @@ class Compressor:
 
     # ── what the events do ──
 
-    def _refresh(self, *, is_due: bool) -> None:
+    def _refresh(self, *, is_due: bool, is_urgent: bool = False) -> None:
         """Charges latents from now on by the tables that the file would have, and measures the rest
-        of it. What is not there at all yet is made in any case."""
-        model = self.encoding.rate_model
-        if isinstance(model, CodeLengths) and (is_due or not model.is_installed):
-            self._update_code_lengths(model)
-        if is_due or not self.size_meter.side_bytes:
-            self.size_meter.refresh()
+        of it. What is not there at all yet is made in any case, and at once like what is urgent."""
+        model, meter = self.encoding.rate_model, self.size_meter
+        tables = model if isinstance(model, CodeLengths) else None
+        self._background.install()
+        is_missing = not (meter.side_bytes and (tables is None or tables.is_installed))
+        if self._pack_sides is not None and not (is_missing or is_urgent):
+            if is_due and self._background.is_idle:
+                self._begin_refresh(tables, self._pack_sides())
+            return
+        self._background.drop()
+        if tables is not None and (is_due or is_urgent or not tables.is_installed):
+            now = FieldCopy.of(self.encoding, self._occupied, is_for_later=False)
+            tables.install(*now.code_lengths())
+        if is_due or is_urgent or not meter.side_bytes:
+            meter.refresh()
 
-    @torch.no_grad()
-    def _update_code_lengths(self, model: CodeLengths) -> None:
-        encoding = self.encoding
-        occupied = None if self._occupied is None else self._occupied().cpu().numpy()
-        classes = code_classes(
-            encoding.grid, encoding.rounded().cpu().numpy(), occupied, is_estimate=True
-        )
-        lengths = code_lengths(
-            encoding.latents.detach().cpu().numpy(),
-            classes,
-            encoding.grid,
-            is_soft=encoding.quantizer.is_soft,
-        )
-        model.install(*map(torch.from_numpy, (lengths, classes.index, classes.first[:-1])))
+    def _begin_refresh(self, tables: CodeLengths | None, sides: PackedScene) -> None:
+        """The same in a thread, on a copy."""
+        copy = None
+        if tables is not None:
+            copy = FieldCopy.of(self.encoding, self._occupied, is_for_later=True)
+
+        def work() -> tuple[dict[str, int], tuple[Tensor, Tensor, Tensor] | None]:
+            return side_bytes_of(sides), None if copy is None else copy.code_lengths()
+
+        def install(found: tuple[dict[str, int], tuple[Tensor, Tensor, Tensor] | None]) -> None:
+            self.size_meter.side_bytes, lengths = found
+            if tables is not None and lengths is not None:
+                tables.install(*lengths)
+
+        self._background.begin(work, install)
 
     def rdo_stage(self) -> RdoStage:
         """An optimisation of the latents as they are now."""

@@ -135,6 +135,11 @@ def _pack_symbols(field: RadianceField, occupied: np.ndarray) -> np.ndarray:
     return without_unreached(encoding.grid, symbols, occupied)
 
 
+def _no_symbols(field: RadianceField) -> np.ndarray:
+    shape = field.encoding.grid.num_entries, field.encoding.latent_decoder.latent_dim
+    return np.zeros(shape, np.int16)
+
+
 def without_unreached(
     grid: GridSpec, symbols: np.ndarray, occupied: np.ndarray | None
 ) -> np.ndarray:
@@ -152,11 +157,13 @@ def pack_scene(
     cameras: CameraSet | None = None,
     meta: Mapping[str, str | int] | None = None,
     num_levels_present: int | None = None,
+    with_latents: bool = True,
 ) -> PackedScene:
     """Float scene to integers.
 
     Args:
         occupied: bool [G, G, G]; by default the scene's own.
+        with_latents: False leaves all symbols 0: for who asks what the rest of the file takes.
         num_levels_present: Of a scene from a shortened file: how many levels it has.
 
     Raises:
@@ -174,7 +181,7 @@ def pack_scene(
         kind="radiance_field",
         architecture={name: int(getattr(field.shape, name)) for name in _SIZES},
         grid=field.encoding.grid,
-        symbols=_pack_symbols(field, cells),
+        symbols=_pack_symbols(field, cells) if with_latents else _no_symbols(field),
         occupancy=cells,
         weights=pack_weights(scene),
         rendering=render_settings(scene.settings),

@@ -17,6 +17,15 @@ from shacira_nerfstudio.codec.scene_file import encode_side_sections
 from shacira_nerfstudio.codec.sections.table import PART_OF_TAG
 
 
+def side_bytes_of(packed: PackedScene) -> dict[str, int]:
+    """Bytes of a scene's file beside the latents, by part; whatever its symbols are."""
+    side_bytes: dict[str, int] = {}
+    for tag, payload in encode_side_sections(packed).items():
+        part = PART_OF_TAG[tag]
+        side_bytes[part] = side_bytes.get(part, 0) + len(payload)
+    return side_bytes
+
+
 class SizeMeter:
     """Sizes of the file that a host would write now.
 
@@ -33,10 +42,7 @@ class SizeMeter:
     @torch.no_grad()
     def refresh(self) -> None:
         """Encodes all but the latents."""
-        self.side_bytes = {}
-        for tag, payload in encode_side_sections(self._pack()).items():
-            part = PART_OF_TAG[tag]
-            self.side_bytes[part] = self.side_bytes.get(part, 0) + len(payload)
+        self.side_bytes = side_bytes_of(self._pack())
 
     def estimate(self, latent_bits: Tensor) -> dict[str, Tensor | int]:
         """Bytes by part and in all, as names and values for a log. Does not wait for a GPU.

@@ -37,6 +37,7 @@ class OccupancyGrid(nn.Module):
         self.seen: Tensor
         self.weight: Tensor
         self._latest_strides: tuple[tuple, Tensor] | None = None
+        self._latest_seen: tuple[tuple, Tensor] | None = None
         self.visible_from: float | None = None
         """Weight in some training ray from which a cell counts as visible; while it is set, cells
         that are not, nor next to one that is, are empty."""
@@ -68,16 +69,39 @@ class OccupancyGrid(nn.Module):
 
     def _cells_to_update(self, everywhere: bool) -> Tensor:
         """All seen cells, or a sample: some of all, some of the occupied."""
-        flat = self.seen.view(-1)
         if everywhere:
-            return flat.nonzero()[:, 0]
-        count = max(1, self.resolution**3 // 8)
+            return self._seen_cells()
+        count, flat = max(1, self.resolution**3 // 8), self.seen.view(-1)
+        if flat.device.type != "cpu":
+            return self._sample_without_waiting(count)
         anywhere = torch.randint(len(flat), (count,), device=flat.device)
         anywhere = anywhere[flat[anywhere]]
         occupied = self.occupied.view(-1).nonzero()[:, 0]
         if len(occupied) > count:
             occupied = occupied[torch.randint(len(occupied), (count,), device=flat.device)]
         return torch.cat([anywhere, occupied])
+
+    def _sample_without_waiting(self, count: int) -> Tensor:
+        """The same sample, of a size that does not depend on what is occupied: where less is,
+        cells come several times."""
+        seen, device = self._seen_cells(), self.seen.device
+        num_anywhere = max(1, count * len(seen) // self.resolution**3)
+        anywhere = seen[torch.randint(len(seen), (num_anywhere,), device=device)]
+        # The cell with rank r among the occupied ones is where their number reaches r + 1.
+        reached = self.occupied.view(-1).cumsum(0)
+        total = reached[-1].clamp_min(1)
+        drawn = (torch.rand(count, dtype=torch.float64, device=device) * total).long()
+        in_order = torch.arange(count, device=device) % total
+        ranks = torch.where(total > count, drawn, in_order)
+        occupied = torch.searchsorted(reached, ranks + 1).clamp_max(len(reached) - 1)
+        return torch.cat([anywhere, occupied])
+
+    def _seen_cells(self) -> Tensor:
+        """Flat indices of seen cells, found anew only after they changed: a GPU is waited for."""
+        latest, state = self._latest_seen, (self.seen, self.seen._version)
+        if latest is None or not _is_unchanged(latest[0], state):
+            latest = self._latest_seen = state, self.seen.view(-1).nonzero()[:, 0]
+        return latest[1]
 
     @torch.no_grad()
     def update(
@@ -104,7 +128,7 @@ class OccupancyGrid(nn.Module):
             # A cell may be drawn twice: keep the larger.
             self.opacity.scatter_reduce_(0, part, value, "amax")
         threshold = self.threshold if threshold is None else min(threshold, self.threshold)
-        limit = self.opacity[self.seen.view(-1)].mean().clamp_max(threshold)
+        limit = self.opacity[self._seen_cells()].mean().clamp_max(threshold)
         occupied = (self.opacity > limit).view_as(self.occupied) & self.seen
         if self.visible_from is not None:
             occupied &= self._visible_cells(self.visible_from)
@@ -119,11 +143,12 @@ class OccupancyGrid(nn.Module):
             return None
         state = self.opacity, self.opacity._version, self.occupied, self.occupied._version
         latest = self._latest_strides
-        if latest is None or any(a is not b for a, b in zip(latest[0], state, strict=True)):
+        if latest is None or not _is_unchanged(latest[0], state):
             strides = (opacity / self.opacity.clamp_min(1e-9)).clamp(1, max_stride)
             log2_strides = strides.log2().floor().to(torch.uint8).view_as(self.occupied)
             # No sample begins in an empty cell, and none has to end before it.
-            log2_strides[~self.occupied] = max_stride.bit_length() - 1
+            largest = max_stride.bit_length() - 1
+            log2_strides = torch.where(self.occupied, log2_strides, largest)
             latest = self._latest_strides = state, log2_strides
         return latest[1]
 
@@ -153,6 +178,12 @@ class OccupancyGrid(nn.Module):
         """Cells that no camera sees are empty for good: nothing there could be learned."""
         self.seen = seen.view_as(self.seen)
         self.occupied = self.occupied & self.seen
+
+
+def _is_unchanged(before: tuple, now: tuple) -> bool:
+    """Whether these are the same tensors, and as often written to."""
+    pairs = zip(before, now, strict=True)
+    return all(a is b if isinstance(a, Tensor) else a == b for a, b in pairs)
 
 
 def step_growth(x: Float[Tensor, "N 3"], settings: MarchSettings) -> Float[Tensor, " N"]:

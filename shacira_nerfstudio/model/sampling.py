@@ -6,6 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
+from shacira_nerfstudio.backends.late_numbers import LateNumbers
 from shacira_nerfstudio.model.scene import RadianceScene
 from shacira_nerfstudio.model.volrend import RenderedRays
 from shacira_nerfstudio.option_ranges import Auto, settled
@@ -55,9 +59,9 @@ class SamplingOptions:
     faster, and colours are wrong by as much at the most. auto follows the capture."""
     target_num_samples: int | Auto = "auto"
     """Visible samples per training step; the number of rays adapts to it. 0 keeps the data
-    manager's number; auto follows the capture and the quality."""
-    max_num_rays: int = 1 << 16
-    """Most rays per training step."""
+    manager's number; auto follows the capture, the quality and the device."""
+    max_num_rays: int | Auto = "auto"
+    """Most rays per training step; auto follows the device."""
     max_samples_per_ray: int = 1024
     """Rays with more samples are cut there and not trained on."""
     max_stride: int | Auto = "auto"
@@ -95,6 +99,7 @@ class AdaptiveSampling:
     def __init__(self, options: SamplingOptions) -> None:
         self.options = options
         self.num_rays, self.num_visible, self.num_marched = _FIRST_NUM_RAYS, 0, 0
+        self._late, self._rays_of_numbers = LateNumbers(), _FIRST_NUM_RAYS
         self.observes_weights = False
         """Whether this step's rays tell the occupancy grid which cells they see."""
 
@@ -112,9 +117,17 @@ class AdaptiveSampling:
         return settled(self.options.target_num_samples) > 0
 
     def note_batch(self, num_rays: int, rendered: RenderedRays) -> None:
-        """Notes what the batch of a step cost."""
-        self.num_rays = num_rays
-        self.num_visible, self.num_marched = rendered.num_samples, rendered.num_marched
+        """Notes what the batch of a step cost; where only a GPU knows that, it is the batch of the
+        step before last that counts from now on."""
+        self.num_rays, visible, marched = num_rays, rendered.num_samples, rendered.num_marched
+        if isinstance(visible, Tensor) and isinstance(marched, Tensor):
+            known = self._late.take()
+            if known is not None:
+                (self.num_visible, self.num_marched), self._rays_of_numbers = known
+            self._late.put(torch.stack([visible, marched]), num_rays)
+        else:
+            self.num_visible, self.num_marched = int(visible), int(marched)
+            self._rays_of_numbers = num_rays
 
     def update_occupancy(self, step: int, scene: RadianceScene, *, num_steps: int) -> None:
         """Looks at cells again, after every so many steps of a run of ``num_steps``."""
@@ -142,10 +155,11 @@ class AdaptiveSampling:
         if not (self.adapts_num_rays and self.num_marched):
             return
         cost = max(self.num_visible, self.num_marched / MARCHED_PER_VISIBLE)
-        wanted = self.num_rays * settled(self.options.target_num_samples) / max(cost, 1)
+        target = settled(self.options.target_num_samples)
+        wanted = self._rays_of_numbers * target / max(cost, 1)
         # Half way only: the count of one batch is noisy.
         wanted = 0.5 * (self.num_rays + min(wanted, 4.0 * self.num_rays))
-        self.num_rays = int(min(max(wanted, 64), self.options.max_num_rays))
+        self.num_rays = int(min(max(wanted, 64), settled(self.options.max_num_rays)))
 
     def metrics(self) -> dict[str, float]:
         """Figures for the log."""

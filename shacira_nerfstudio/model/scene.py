@@ -36,6 +36,8 @@ MAX_SIDE, MAX_PIXELS = 1 << 16, 1 << 27
 """Of a picture; a file knows the same bounds."""
 _BAND_RAYS = 1 << 22
 """Rays of a picture that are in memory at a time."""
+_RAYS_AT_A_TIME = {"cpu": 1 << 15, "cuda": 1 << 18}
+"""Rays that are rendered together: on a GPU so many that it does not wait for the host."""
 _STRIDES = tuple(2**k for k in range(MAX_LOG2_STRIDE + 1))
 _NAMED: dict[str, Color] = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 
@@ -206,6 +208,11 @@ class RadianceScene(nn.Module):
     def device(self) -> torch.device:
         return self.occupancy.occupied.device
 
+    @property
+    def rays_at_a_time(self) -> int:
+        """How many rays of a picture are best rendered together."""
+        return _RAYS_AT_A_TIME.get(self.device.type, _RAYS_AT_A_TIME["cpu"])
+
     def mean_appearance(self) -> Float[Tensor, " A"] | None:
         """The code that looking and files take: the mean over images; None without codes."""
         return self.appearance.detach().mean(0) if self.appearance.numel() else None
@@ -306,12 +313,16 @@ class RadianceScene(nn.Module):
         return self.settings.background.behind(rendered).clamp(0, 1)
 
     @torch.no_grad()
-    def render_view(self, camera: PinholeCamera, *, chunk: int = 1 << 15) -> Float[Tensor, "H W 3"]:
+    def render_view(
+        self, camera: PinholeCamera, *, chunk: int | None = None
+    ) -> Float[Tensor, "H W 3"]:
         """The image that a camera sees, in [0, 1], on the CPU; in eval mode.
 
         Args:
-            chunk: Rays rendered at a time; smaller takes less memory.
+            chunk: Rays rendered at a time; smaller takes less memory. By default
+                :attr:`rays_at_a_time`.
         """
+        chunk = chunk or self.rays_at_a_time
         picture, at = torch.empty(camera.height * camera.width, 3), 0
         num_rows = max(1, _BAND_RAYS // camera.width)  # rays of a whole picture would fill memory
         for begin in range(0, camera.height, num_rows):

@@ -1,4 +1,4 @@
-"""Adam for a table of which each step touches few rows."""
+"""Adam for a table of which each step touches few rows, and for small networks."""
 
 from __future__ import annotations
 
@@ -83,6 +83,29 @@ class SparseRowAdam(torch.optim.Optimizer):
                     parameter.grad = None
                 elif parameter.grad is not None:
                     parameter.grad.zero_()
+
+
+class NetworkAdam(torch.optim.Adam):
+    """Adam itself; where parameters are on a GPU, all of them in one kernel that asks the host for
+    nothing. A checkpoint moves between devices."""
+
+    def __init__(self, params: Iterable[Any], **options: Any) -> None:
+        params = list(params)
+        super().__init__(params, fused=_are_on_cuda(params), **options)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As ever, but whether it is fused follows from where parameters are now."""
+        groups = zip(self.param_groups, state_dict["param_groups"], strict=True)
+        groups = [{**saved, "fused": own["fused"]} for own, saved in groups]
+        super().load_state_dict({**state_dict, "param_groups": groups})
+
+
+def _are_on_cuda(parameters: list[Any]) -> bool:
+    return all(
+        parameter.is_cuda
+        for group in parameters
+        for parameter in (group["params"] if isinstance(group, dict) else [group])
+    )
 
 
 def _gradient_of(parameter: torch.Tensor) -> tuple[SparseRowGradient, Callable[..., None]]:

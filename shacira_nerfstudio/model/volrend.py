@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from shacira_nerfstudio.backends import MarchSettings
-from shacira_nerfstudio.backends.composed import sample_weights
+from shacira_nerfstudio.backends.composed import begins_of_rays, sample_weights
 from shacira_nerfstudio.backends.geometry import ray_bounds, spacing
 from shacira_nerfstudio.model.radiance_field import RadianceField
 
@@ -37,9 +37,10 @@ class RenderedRays:
     last_color: Float[Tensor, "R 3"]
     """Colour of the last sample of each ray, black if it has none; of one of the last where the ray
     became opaque."""
-    num_samples: int
-    """Samples that the density network saw; when training, the colour network as well."""
-    num_marched: int
+    num_samples: int | Tensor
+    """Samples that the density network saw; when training, the colour network as well. On the
+    device, int64 [], where the host does not know the number; the next one likewise."""
+    num_marched: int | Tensor
     """Samples that were looked at, visible or not."""
     distortion: Float[Tensor, ""] | None = None
     """See :func:`distortion`; only where it was asked for."""
@@ -72,20 +73,21 @@ def distortion(
     t_ends: Float[Tensor, " S"],
     packed_info: Int[Tensor, "R 2"],
     settings: MarchSettings,
+    rays: Int[Tensor, " S"] | None = None,
 ) -> Float[Tensor, ""]:
     """How far the weights of a ray lie apart, mean over rays: what fog has and a surface has not.
 
     ``sum_ij w_i w_j |s_i - s_j| + 1/3 sum_i w_i^2 d_i`` with middles s and lengths d of samples as
     shares of the way to the far plane, measured in march steps (Barron et al., "Mip-NeRF 360", CVPR
     2022, Eq. 15). Differentiable in ``weights``.
+
+    Args:
+        rays: The ray of each sample, where that is known or samples are padded.
     """
-    near, far = (
-        float(spacing(torch.tensor(t, dtype=torch.float64), settings.knee))
-        for t in (settings.near, settings.far)
-    )
+    near, far = settings.spacing_of(settings.near), settings.spacing_of(settings.far)
     starts, ends = spacing(t_starts, settings.knee), spacing(t_ends, settings.knee)
     middles, lengths = ((starts + ends) / 2 - near) / (far - near), (ends - starts) / (far - near)
-    ray_begins = torch.repeat_interleave(*packed_info.unbind(1), output_size=len(weights))
+    ray_begins = begins_of_rays(packed_info, rays, len(weights))
 
     def in_front(values: Tensor) -> Tensor:
         total = torch.cat([values.new_zeros(1), values]).double().cumsum(0)
@@ -131,7 +133,7 @@ def render_train(
     jitter = torch.rand(len(origins), device=origins.device)
     table = field.encoding.table()
     arrays = field.arrays(table)
-    visible = backend.march_visible(
+    visible = backend.sample_training_rays(
         origins,
         directions,
         occupancy,
@@ -144,25 +146,24 @@ def render_train(
         log2_strides=log2_strides,
     )
     t_starts, t_ends, positions = visible.t_starts, visible.t_ends, visible.positions
-    info = visible.packed_info
-    rays = torch.repeat_interleave(info[:, 1], output_size=len(t_starts))
+    info, rays = visible.packed_info, visible.ray_indices
     latents = field.encoding(positions, table, values=visible.latents)
     features = field.ray_features(directions, appearance)
     sigmas, rgbs = backend.shade(latents, visible.density_outputs, features, rays, arrays.weights)
     color, accumulation, distance = backend.composite(sigmas, rgbs, t_starts, t_ends, info)
     spread = None
     if with_distortion:
-        weights = sample_weights(sigmas, t_starts, t_ends, info)
-        spread = distortion(weights, t_starts, t_ends, info, settings)
+        weights = sample_weights(sigmas, t_starts, t_ends, info, rays)
+        spread = distortion(weights, t_starts, t_ends, info, settings, rays)
     if observe is not None:
-        observe(positions, sample_weights(sigmas.detach(), t_starts, t_ends, info))
+        observe(positions, sample_weights(sigmas.detach(), t_starts, t_ends, info, rays))
     _, t_end = ray_bounds(origins, directions, settings, limits)
     rendered = RenderedRays(
         color,
         accumulation,
         _depth(distance, accumulation, t_end),
         _last_color(rgbs, info),
-        len(t_starts),
+        visible.num_visible,
         visible.num_marched,
         spread,
     )

@@ -57,7 +57,9 @@ class TrainedModel(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def pack(self, *, meta: Mapping[str, str | int] | None = None) -> PackedScene: ...
+    def pack(
+        self, *, meta: Mapping[str, str | int] | None = None, with_latents: bool = True
+    ) -> PackedScene: ...
 
     def __call__(self, ray_bundle: Any) -> Mapping[str, Tensor]: ...
 
@@ -81,6 +83,7 @@ class TrainingCallbacks:
             pack=self._pack,
             batches=self._batch_colors,
             psnr=self._probe_psnr,
+            pack_sides=self._pack_sides if model.device.type == "cuda" else None,
         )
         mark_unseen_cells(model.scene, model.dataset.cameras)
 
@@ -92,7 +95,8 @@ class TrainingCallbacks:
         """
         model, config = self._model, trainer.config
         is_new = bool(model.choice.values) or not config.max_num_iterations
-        by_quality, minutes = num_steps_of(model.config), model.config.max_minutes
+        minutes = model.config.max_minutes
+        by_quality = num_steps_of(model.config, device_type=model.device.type)
         # With a clock the host is left to run on until it is stopped.
         config.max_num_iterations = config.max_num_iterations or (
             _MANY_STEPS if minutes else by_quality
@@ -185,7 +189,7 @@ class TrainingCallbacks:
 
     # ── what the compressor asks for ──
 
-    def _pack(self) -> PackedScene:
+    def _pack(self, *, with_latents: bool = True) -> PackedScene:
         meta = run_metadata(
             self._trainer.config,
             self._trainer.step,
@@ -193,7 +197,10 @@ class TrainingCallbacks:
             rate_lambda=self._model.compressor.rate_lambda,
             num_train_images=len(self._manager.train_dataset),
         )
-        return self._model.pack(meta=meta)
+        return self._model.pack(meta=meta, with_latents=with_latents)
+
+    def _pack_sides(self) -> PackedScene:
+        return self._pack(with_latents=False)
 
     def _batch_colors(self) -> Tensor:
         bundle, _ = self._manager.next_train(self._trainer.step)

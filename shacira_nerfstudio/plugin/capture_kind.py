@@ -15,15 +15,13 @@ import torch
 from nerfstudio.cameras.cameras import CameraType
 
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
+from shacira_nerfstudio.plugin.device_settings import STEPS, on_device
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 from shacira_nerfstudio.scenes.camera_arrangement import faces_forward
 
 Kind = Literal["object", "place", "forward"]
 
 QUALITIES = ("draft", "normal", "max")
-STEPS = "max_num_iterations"
-"""The trainer's option; all others are the model's."""
-
 # Quality:                            draft, normal, max
 SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
     # Laid out for 5, 15 and 90 minutes on two cores, by the length of a step at 800x800.
@@ -39,6 +37,7 @@ SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
         "sampling.steps_across_box": (768, 768, 768),
         "sampling.render_steps_across_box": (0, 0, 1536),
         "sampling.target_num_samples": (98304, 98304, 131072),
+        "sampling.max_num_rays": (65536, 65536, 65536),
         "sampling.occupancy_rise": (0.0, 0.0, 0.0),
         "sampling.visibility_start": (1.0, 1.0, 1.0),
         "sampling.early_stop": (1e-4, 1e-4, 1e-4),
@@ -60,6 +59,7 @@ SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
         "sampling.steps_across_box": (512, 512, 512),
         "sampling.render_steps_across_box": (0, 0, 0),
         "sampling.target_num_samples": (98304, 98304, 131072),
+        "sampling.max_num_rays": (65536, 65536, 65536),
         "sampling.occupancy_rise": (0.25, 0.25, 0.25),
         "sampling.visibility_start": (0.3, 0.3, 0.3),
         "sampling.early_stop": (5e-3, 5e-3, 1e-3),
@@ -79,6 +79,7 @@ SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
         "sampling.steps_across_box": (512, 512, 512),
         "sampling.render_steps_across_box": (0, 0, 0),
         "sampling.target_num_samples": (98304, 98304, 131072),
+        "sampling.max_num_rays": (65536, 65536, 65536),
         "sampling.occupancy_rise": (0.25, 0.25, 0.25),
         "sampling.visibility_start": (0.3, 0.3, 0.3),
         "sampling.early_stop": (5e-3, 5e-3, 1e-3),
@@ -113,15 +114,22 @@ class Choice:
         )
 
 
-def choose_settings(config: ShaciraModelConfig, dataset: DatasetMetadata) -> Choice:
+def choose_settings(
+    config: ShaciraModelConfig, dataset: DatasetMetadata, *, device_type: str = "cpu"
+) -> Choice:
     """Decides the kind of capture, and writes a value into each option of a configuration that is
-    still ``auto``; a configuration in which none is stays as it is."""
+    still ``auto``; a configuration in which none is stays as it is.
+
+    Args:
+        device_type: Where the run begins. It may go on elsewhere: its settings stay.
+    """
     kind, reason = _kind_of(dataset)
     if config.capture != "auto":
         kind, reason = config.capture, "as asked for"
     column = QUALITIES.index(config.quality)
     wanted: dict[str, Any] = {"capture": kind}
-    wanted |= {name: row[column] for name, row in SETTINGS[kind].items() if name != STEPS}
+    rows = on_device(SETTINGS[kind], device_type)
+    wanted |= {name: row[column] for name, row in rows.items() if name != STEPS}
     if config.contraction != "auto":
         wanted["contraction"] = config.contraction
     if wanted["contraction"] == "affine" and config.fit_box and dataset.object_box is not None:
@@ -140,11 +148,12 @@ def choose_settings(config: ShaciraModelConfig, dataset: DatasetMetadata) -> Cho
     return Choice(kind, reason, values)
 
 
-def num_steps_of(config: ShaciraModelConfig) -> int:
+def num_steps_of(config: ShaciraModelConfig, *, device_type: str = "cpu") -> int:
     """Training steps of a configuration whose kind of capture has been chosen, by its quality."""
     if config.capture == "auto":
         raise ValueError("expected the kind of capture to be chosen by now, got auto")
-    return SETTINGS[config.capture][STEPS][QUALITIES.index(config.quality)]
+    rows = on_device(SETTINGS[config.capture], device_type)
+    return rows[STEPS][QUALITIES.index(config.quality)]
 
 
 def _kind_of(dataset: DatasetMetadata) -> tuple[Kind, str]:

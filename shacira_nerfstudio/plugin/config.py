@@ -13,16 +13,15 @@ from nerfstudio.configs.base_config import (
     MachineConfig,
     ViewerConfig,
 )
-from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
-from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig
+from nerfstudio.engine.optimizers import OptimizerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from shacira_nerfstudio.model.sparse_row_adam import SparseRowAdam
+from shacira_nerfstudio.model.sparse_row_adam import NetworkAdam, SparseRowAdam
 from shacira_nerfstudio.plugin.console_line import TrainingLines
-from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
+from shacira_nerfstudio.plugin.data_manager import ShaciraDataManagerConfig
 from shacira_nerfstudio.plugin.export_command import extend_ns_export
 from shacira_nerfstudio.plugin.model import ShaciraModel
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
@@ -49,10 +48,21 @@ class SparseRowAdamOptimizerConfig(OptimizerConfig):
     """Decoupled weight decay of the rows that a step touches."""
 
 
+@dataclass
+class NetworkAdamOptimizerConfig(OptimizerConfig):
+    """Adam for networks and densities."""
+
+    _target: type = field(default_factory=lambda: NetworkAdam)
+    eps: float = 1e-15
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.0
+    """Weight decay, added to the gradient."""
+
+
 def _adam(lr: float) -> dict:
     # No scheduler: learning rates follow compression/schedule.py, in plain floats that any torch
     # loads again.
-    return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": None}
+    return {"optimizer": NetworkAdamOptimizerConfig(lr=lr), "scheduler": None}
 
 
 shacira_method = MethodSpecification(
@@ -66,8 +76,7 @@ shacira_method = MethodSpecification(
         steps_per_eval_all_images=0,
         mixed_precision=False,
         pipeline=VanillaPipelineConfig(
-            datamanager=VanillaDataManagerConfig(
-                _target=ShaciraDataManager,
+            datamanager=ShaciraDataManagerConfig(
                 dataparser=NerfstudioDataParserConfig(),
                 train_num_rays_per_batch=4096,
                 eval_num_rays_per_batch=4096,

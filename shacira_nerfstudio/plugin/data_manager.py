@@ -1,9 +1,7 @@
-"""Training images in the memory that their files are worth, and rays that are there in time.
+"""Training images in little memory or in a file, and rays that are there in time.
 
-Nerfstudio keeps all training images as floats, and while it joins them, twice: an image of 8 bits
-and four channels takes 4 bytes per pixel in its file's own numbers, 12 as three floats, 24 while
-they are joined. Here the cache of images holds bytes, and the pixels of a batch become floats, by
-the very operations that Nerfstudio applies to whole images.
+Few images stay in memory as bytes (:mod:`pixels.eight_bit`), many or large ones in a file that is
+made once (:mod:`pixels.cached_images`); batches are the same.
 
 Rays of the next batch are made in a thread while a step goes on: much of a step leaves a core idle.
 Pixels are drawn one batch ahead by the thread that draws all other random numbers, so that the same
@@ -14,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +25,11 @@ from nerfstudio.data.datamanagers.base_datamanager import (
     VanillaDataManagerConfig,
     variable_res_collate,
 )
-from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.data.pixel_samplers import PatchPixelSampler, PixelSampler
+from nerfstudio.model_components.ray_generators import RayGenerator
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 from torch import Tensor
 
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
@@ -40,70 +42,52 @@ from shacira_nerfstudio.plugin.input_check import (
     refuse,
 )
 from shacira_nerfstudio.plugin.object_capture import find_object
-from shacira_nerfstudio.plugin.rtmv_dataparser import PLACEHOLDERS, ShaciraDataset
+from shacira_nerfstudio.plugin.pixels.cached_images import (
+    CachedImages,
+    default_cache_dir,
+    memory_bytes,
+    obstacle,
+)
+from shacira_nerfstudio.plugin.pixels.device_pixels import DeviceBatches
+from shacira_nerfstudio.plugin.pixels.eight_bit import EightBitDataset
+from shacira_nerfstudio.plugin.rtmv_dataparser import (
+    PLACEHOLDERS,
+    RtmvDataParserConfig,
+    ShaciraDataset,
+)
+from shacira_nerfstudio.scenes import rtmv
 from shacira_nerfstudio.scenes.camera_faults import transforms_faults
+from shacira_nerfstudio.scenes.pixel_cache import BrokenImages
 
 
-class EightBitDataset(ShaciraDataset):
-    """Images as they stand in files of 8 bits; where that would lose something, as floats.
+@dataclass
+class ShaciraDataManagerConfig(VanillaDataManagerConfig):
+    """The host's options, and where many or large training images are kept."""
 
-    With a background colour all images have four channels and are not yet put on it. Images that
-    cannot be read are noted in ``faults`` and empty, so that one message can name them all.
-    """
-
-    def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0) -> None:
-        super().__init__(dataparser_outputs, scale_factor)
-        self.faults: list[str] = []
-        self.pads_alpha = self.alpha_color is not None
-
-    @cached_property
-    def is_eight_bit(self) -> bool:
-        """Whether all images are handed out as bytes; all are alike, since they are joined."""
-        linear = any(self.is_linear(index) for index in range(len(self)))
-        return not linear and not self.mask_color
-
-    def get_image_uint8(self, image_idx: int) -> Tensor:
-        """The same; not yet on a background."""
-        return torch.from_numpy(self.get_numpy_image(image_idx))
-
-    def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict:
-        """As the host's; float32 becomes uint8 if :attr:`is_eight_bit`."""
-        try:
-            return super().get_data(image_idx, "uint8" if self.is_eight_bit else image_type)
-        except (OSError, ValueError) as error:
-            path = str(self.image_filenames[image_idx])
-            self.faults.append(str(error) if path in str(error) else f"{path}: {error}")
-            return self._empty(image_idx)
-
-    def _empty(self, image_idx: int) -> dict:
-        camera = self.cameras[image_idx]
-        size = int(camera.height), int(camera.width)
-        image = torch.zeros(*size, 4 if self.pads_alpha else 3, dtype=torch.uint8)
-        image = image if self.is_eight_bit else image[..., :3].float()
-        mask = torch.ones(*size, 1, dtype=torch.bool)
-        has_mask = self._dataparser_outputs.mask_filenames is not None
-        return {"image_idx": image_idx, "image": image} | ({"mask": mask} if has_mask else {})
-
-    def to_float(self, pixels: Tensor) -> Tensor:
-        """What the host makes of such pixels, uint8 [..., 3 or 4] to float32 in [0, 1]; floats stay
-        as they are."""
-        if pixels.dtype != torch.uint8:
-            return pixels
-        values = pixels.float() / 255.0
-        color = self.alpha_color
-        if color is None:
-            return values
-        rgb, alpha = values[..., :3], values[..., -1:]
-        return rgb * alpha + color.to(values) * (1.0 - alpha)
+    _target: type = field(default_factory=lambda: ShaciraDataManager)
+    cache_dir: Path | None = None
+    """Folder for files of decoded training pixels, which take the place of memory;
+    ~/.cache/shacira/pixels by default. They may be deleted at any time between runs."""
+    cache_above_bytes: int = 1 << 30
+    """Training images that would take more memory than this are kept in such a file; 0 for all, -1
+    for none."""
+    cache_bits: Literal[8, 16] = 8
+    """Bits of a colour channel in the file, for linear images (EXR); others keep their 8."""
 
 
 class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
     """The host's data manager, but for what it keeps of training images and when it makes rays."""
 
+    config: ShaciraDataManagerConfig
+
     def __init__(self, config: VanillaDataManagerConfig, *args: Any, **kwargs: Any) -> None:
-        data = config.data or config.dataparser.data
+        if not isinstance(config, ShaciraDataManagerConfig):  # of a run before there were files
+            options = {f.name: getattr(config, f.name) for f in fields(VanillaDataManagerConfig)}
+            config = ShaciraDataManagerConfig(**options)
+        data = Path(config.data or config.dataparser.data)
+        recognize_rtmv(config, data)
         # A parser that centres and scales poses would spread what is wrong with one to all.
-        refuse(transforms_faults(Path(data)))
+        refuse(transforms_faults(data))
         super().__init__(config, *args, **kwargs)
 
     def create_train_dataset(self) -> ShaciraDataset:
@@ -139,39 +123,110 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
         return dataset
 
     def setup_train(self) -> None:
-        """As the host's, with a cache of :class:`EightBitDataset`, once files have been looked
-        at."""
-        whole = self.train_dataset
+        """As the host's, with images in a file or as bytes, once files have been looked at."""
         self._check_pictures()
         self.eight_bit = EightBitDataset(
             self.train_dataparser_outputs, self.config.camera_res_scale_factor
         )
-        self.eight_bit.cameras = whole.cameras
-        self.eight_bit.pads_alpha |= whole.pads_alpha
-        self.train_dataset = self.eight_bit
-        try:
-            super().setup_train()
-        finally:
-            self.train_dataset = whole
-        refuse(self.eight_bit.faults)
+        self.eight_bit.cameras = self.train_dataset.cameras
+        self.eight_bit.pads_alpha |= self.train_dataset.pads_alpha
+        self.eight_bit.has_alpha = self._has_alpha
+        self.is_in_file = self._decide_for_file()
+        if self.is_in_file:
+            self._set_up_file()
+        else:
+            self._set_up_memory()
         # One thread of torch: more would wait for those of the step by spinning.
         self._pool = ThreadPoolExecutor(
             1, "shacira_rays", initializer=torch.set_num_threads, initargs=(1,)
         )
         self._next: Future[tuple[RayBundle, dict]] | None = None
 
+    def _set_up_memory(self) -> None:
+        whole = self.train_dataset
+        self.train_dataset = self.eight_bit
+        try:
+            super().setup_train()
+        finally:
+            self.train_dataset = whole
+        refuse(self.eight_bit.faults)
+
+    def _set_up_file(self) -> None:
+        rays = self.config.train_num_rays_per_batch
+        self.train_pixel_sampler = self._get_pixel_sampler(self.train_dataset, rays)
+        self.train_ray_generator = RayGenerator(self.train_dataset.cameras.to(self.device))
+        if self.test_mode == "val":  # others may not want a single batch
+            assert self.cached_images.cache
+
+    def _decide_for_file(self) -> bool:
+        """Whether training images are kept in a file; says why they are not, where they should."""
+        config, limit = self.config, self.config.cache_above_bytes
+        if PLACEHOLDERS in self.train_dataset.metadata or limit < 0:
+            return False
+        size = memory_bytes(self.eight_bit)
+        if size <= limit:
+            return False
+        reason = obstacle(self._get_pixel_sampler(self.train_dataset, 4096))
+        if config.train_num_images_to_sample_from != -1:
+            reason = "train_num_images_to_sample_from says how many"
+        if config.images_on_gpu:
+            reason = "images_on_gpu has them there"
+        if reason:
+            CONSOLE.print(
+                f"Training images stay in memory, {size:,} bytes: {escape(reason)}", soft_wrap=True
+            )
+        return not reason
+
+    @cached_property
+    def cached_images(self) -> CachedImages:
+        """The file with training images; made on first use where it is not there."""
+        folder = self.config.cache_dir or default_cache_dir()
+        try:
+            images = CachedImages(self.eight_bit, folder, self.config.cache_bits)
+        except BrokenImages as error:
+            refuse(error.faults)
+            raise
+        except OSError as error:
+            raise OSError(
+                f"{error}; --pipeline.datamanager.cache-dir names another folder, and "
+                "--pipeline.datamanager.cache-above-bytes -1 keeps images in memory"
+            ) from error
+        assert self.train_pixel_sampler is not None
+        images.bind(self.train_pixel_sampler)
+        CONSOLE.print(
+            f"Training pixels of {len(self.eight_bit)} images are read from "
+            f"{escape(str(images.path))}, {images.path.stat().st_size:,} bytes",
+            soft_wrap=True,
+        )
+        return images
+
     def next_train(self, step: int) -> tuple[RayBundle, dict]:
         """Rays and pixels of a batch; ``image`` float32 as ever. A number of rays that is set
         between two batches holds from the one after the next on."""
         self.train_count += 1
+        if self.device_batches is not None and self.device_batches.has_images:
+            return self.device_batches.draw(self.get_train_rays_per_batch())
         batch = self._next or self._begin_batch()
         self._next = self._begin_batch()
         return batch.result()
+
+    @cached_property
+    def device_batches(self) -> DeviceBatches | None:
+        """Makes batches where steps are on a GPU; None elsewhere, and where only the host can."""
+        is_cuda = torch.device(self.device).type == "cuda"
+        if not is_cuda or PLACEHOLDERS in self.train_dataset.metadata:
+            return None
+        assert self.train_pixel_sampler is not None
+        images = None
+        if not self.is_in_file and self.train_image_dataloader.cache_all_images:
+            images = self.train_image_dataloader.cached_collated_batch
+        return DeviceBatches.create(self.eight_bit, self.train_pixel_sampler, images, self.device)
 
     def _check_pictures(self) -> None:
         """Refuses all that is wrong with files; prepares for images of several sizes and kinds."""
         faults: list[str] = []
         datasets = self.eval_dataset, self.train_dataset
+        self._has_alpha = False
         has_alpha: set[bool] = set()
         for dataset in datasets:
             if PLACEHOLDERS in dataset.metadata:
@@ -183,6 +238,7 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
                 fit_cameras(dataset.cameras, camera_sizes(outputs), pictures, dataset.scale_factor)
             has_alpha |= {picture.has_alpha for picture in pictures if picture is not None}
         refuse(faults)
+        self._has_alpha = True in has_alpha
         for dataset in datasets:
             dataset.pads_alpha = len(has_alpha) > 1 and dataset.alpha_color is None
             if dataset.cameras.is_jagged:  # the host looks at the parser's training cameras only
@@ -216,14 +272,32 @@ class ShaciraDataManager(VanillaDataManager[ShaciraDataset]):
         if PLACEHOLDERS in self.train_dataset.metadata:
             batch = _grey_pixels(self.train_dataset.cameras, self.get_train_rays_per_batch())
             return self._pool.submit(self._finish_batch, batch)
-        images: Any = next(self.iter_train_image_dataloader)
+        images: Any
+        if self.is_in_file:
+            images = self.cached_images.batch
+        else:
+            images = next(self.iter_train_image_dataloader)
         batch = self.train_pixel_sampler.sample(images)
         refuse(self.eight_bit.faults)  # of images that are read while training
         return self._pool.submit(self._finish_batch, batch)
 
     def _finish_batch(self, batch: dict) -> tuple[RayBundle, dict]:
+        if self.is_in_file:
+            self.cached_images.fill(batch)
+        if self.device_batches is not None:
+            return self.device_batches.send(batch)
         batch["image"] = self.eight_bit.to_float(batch["image"])
+        if torch.device(self.device).type == "cuda":
+            batch["image"] = batch["image"].pin_memory().to(self.device, non_blocking=True)
         return self.train_ray_generator(batch["indices"]), batch
+
+
+def recognize_rtmv(config: VanillaDataManagerConfig, data: Path) -> None:
+    """Takes our data parser for a folder of RTMV's, where the default one would find nothing."""
+    is_default = type(config.dataparser) is NerfstudioDataParserConfig
+    if is_default and not (data / "transforms.json").exists() and rtmv.is_rtmv_scene(data):
+        config.dataparser = RtmvDataParserConfig(data=data)
+        CONSOLE.print(f"{escape(str(data))} is an RTMV scene: taking rtmv-data", soft_wrap=True)
 
 
 def _grey_pixels(cameras: Cameras, count: int) -> dict:

@@ -16,6 +16,7 @@ from torch.nn import Parameter
 from torch.nn.modules.module import _IncompatibleKeys
 
 from shacira_nerfstudio.backends import get_backend
+from shacira_nerfstudio.backends.geometry import constant
 from shacira_nerfstudio.codec import PackedScene, decode_scene
 from shacira_nerfstudio.codec.file_tools import bytes_by_part
 from shacira_nerfstudio.compression.compressor import Compressor
@@ -55,10 +56,11 @@ class ShaciraModel(Model):
         super().populate_modules()
         config = self.config
         self.dataset = DatasetMetadata.of(self.kwargs.get("metadata"))
-        self.choice = choose_settings(config, self.dataset)
+        device = torch.device(self.kwargs.get("device", "cpu"))
+        self.choice = choose_settings(config, self.dataset, device_type=device.type)
         config.check()
         settings = scene_settings(config, self.scene_box, self.dataset)
-        backend = get_backend(config.backend, self.kwargs.get("device", "cpu"))
+        backend = get_backend(config.backend, device)
         scene = build_scene(config, settings, backend, num_images=self.num_train_data)
         self._show(scene, is_random=trains_on_random_background(config, self.dataset))
         self.sampling = AdaptiveSampling(config.sampling)
@@ -90,8 +92,15 @@ class ShaciraModel(Model):
             self.pack,
             occupied=lambda: scene.occupancy.occupied,
         )
-        fill: Any = scene.settings.background.fill
-        self.renderer_rgb = renderers.RGBRenderer("random" if is_random else fill)
+        self.renderer_rgb = renderers.RGBRenderer("random" if is_random else self._fill())
+
+    def _fill(self) -> Any:
+        """The background as the host takes it, a colour where the model is: the host would send it
+        there in each step, and wait."""
+        color, device = self.scene.settings.background.fill_color, self.kwargs.get("device", "cpu")
+        if color is None:
+            return "last_sample"
+        return constant(color, torch.float32, torch.device(device))
 
     # ── checkpoints ──
 
@@ -133,18 +142,26 @@ class ShaciraModel(Model):
         *,
         meta: Mapping[str, str | int] | None = None,
         max_cameras: int | None = None,
+        with_latents: bool = True,
     ) -> PackedScene:
         """What the file of this model holds; of one from a file, what that holds, and ``meta``.
 
         Args:
             occupied: Occupied cells; by default the scene's own.
             max_cameras: By default :data:`MAX_CAMERAS`, or as many as the file has.
+            with_latents: See :func:`pack_scene`; of a file, they are there in any case.
         """
         packed = self.file_scene
         if packed is None:
             count = MAX_CAMERAS if max_cameras is None else max_cameras
             cameras = cameras_to_store(self.dataset.cameras, count)
-            return pack_scene(self.scene, occupied=occupied, cameras=cameras, meta=meta)
+            return pack_scene(
+                self.scene,
+                occupied=occupied,
+                cameras=cameras,
+                meta=meta,
+                with_latents=with_latents,
+            )
         cameras = packed.cameras
         if max_cameras is not None:
             cameras = thin_cameras(cameras, max_cameras)
@@ -195,14 +212,11 @@ class ShaciraModel(Model):
         return outputs if bits is None else {"rgb": outputs["rgb"], "bits": bits, **outputs}
 
     def _as_outputs(self, rendered: RenderedRays) -> dict[str, Tensor]:
-        background = self.scene.settings.background.fill
-        if renderers.BACKGROUND_COLOR_OVERRIDE is not None:  # ns-render to images with alpha
-            background = renderers.BACKGROUND_COLOR_OVERRIDE
-        color = rendered.color
-        if not (self.training and self._is_random):
-            if isinstance(background, Tensor):
-                background = background.to(color)
-            color = blend_background(rendered, background)
+        override, color = renderers.BACKGROUND_COLOR_OVERRIDE, rendered.color
+        if override is not None:  # ns-render to images with alpha
+            color = blend_background(rendered, override.to(color))
+        elif not (self.training and self._is_random):
+            color = self.scene.settings.background.behind(rendered)
         return {
             "rgb": color if self.training else color.clamp(0, 1),
             "accumulation": rendered.accumulation[:, None],

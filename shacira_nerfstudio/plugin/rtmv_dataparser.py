@@ -8,6 +8,7 @@ takes every ns-* command down.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ from shacira_nerfstudio.plugin.input_check import FILE_SIZES, camera_sizes
 from shacira_nerfstudio.scenes import rtmv
 from shacira_nerfstudio.scenes.picture_files import read_lossy_mask, read_pixels
 
+RANDOM = rtmv.RANDOM
 PLACEHOLDERS = "shacira_placeholders"
 """Metadata of a data set without pictures: grey ones stand for them, whatever their names."""
 
@@ -43,14 +45,23 @@ class RtmvDataParserConfig(DataParserConfig):
     _target: type = field(default_factory=lambda: RtmvDataParser)
     data: Path = Path("data/rtmv/V8")
     """Folder of the scene."""
-    background: Literal["white", "black"] = "white"
-    """Colour behind the scene, composited with the images' alpha in linear light."""
+    background: Literal["white", "black", "random"] = "white"
+    """Colour behind the scene, composited with the images' alpha in linear light; random puts each
+    training ray on a colour of its own, and evaluates on black."""
     exposure: float = 0.0
     """Gain on the scene's linear colours in stops; +1 doubles them before they are clipped."""
+    images: Literal["auto", "exr", "png", "jpg"] = "auto"
+    """Which files to read where views have several; auto: exr before png before jpg."""
     downscale_factor: int | None = None
     """Whole factor to shrink images by, averaging in linear light; chosen by max_size if None."""
-    max_size: int = 800
-    """Longest image side in pixels that the automatic downscale_factor allows."""
+    max_size: int = 0
+    """Longest image side in pixels that the automatic downscale_factor allows; 0 for any."""
+    train_share: float = 2 / 3
+    """Share of the views, by order from the first on, that training sees; 1 for all."""
+    val_share: float = 1 / 30
+    """Share of the views, those after, that training is evaluated on; the rest is for ns-eval."""
+    eval_interval: int = 0
+    """If above 0, every so-manieth view is held out for both instead, and all others train."""
     normalization: Literal["auto", "depth", "box"] = "auto"
     """Where the scene's bounds come from: depth of the training views, the box in the JSON files
     (quicker, less tight), or auto: depth if every training view has it, else the box."""
@@ -62,7 +73,7 @@ class RtmvDataParserConfig(DataParserConfig):
 class RtmvDataParser(DataParser):
     """Cameras and file names of an RTMV scene, moved and scaled to fit [-1, 1]^3.
 
-    Splits are RTMV's, by order: two thirds train, the next thirtieth val, the rest test. Training
+    Splits are RTMV's by default: two thirds train, the next thirtieth val, the rest test. Training
     evaluates on val, ns-eval on test. Scenes of less than 30 views have no val; test serves both.
     """
 
@@ -71,7 +82,22 @@ class RtmvDataParser(DataParser):
     @cached_property
     def frames(self) -> tuple[rtmv.RtmvFrame, ...]:
         """All views of the scene."""
-        return rtmv.read_rtmv_scene(self.config.data)
+        kind = self.config.images
+        suffixes = {"auto": rtmv.IMAGE_SUFFIXES, "jpg": (".jpg", ".jpeg")}.get(kind, (f".{kind}",))
+        return rtmv.read_rtmv_scene(self.config.data, suffixes)
+
+    @cached_property
+    def splits(self) -> dict[str, Sequence[int]]:
+        """Numbers of views by split; one that would be empty gets those of its neighbour."""
+        config = self.config
+        found = rtmv.split_indices(
+            len(self.frames),
+            train_share=config.train_share,
+            val_share=config.val_share,
+            interval=config.eval_interval,
+        )
+        val = found["val"] or found["test"] or found["train"]
+        return {"train": found["train"], "val": val, "test": found["test"] or val}
 
     @cached_property
     def normalization(self) -> rtmv.RtmvNormalization:
@@ -79,7 +105,7 @@ class RtmvDataParser(DataParser):
         kind, scale_factor = self.config.normalization, self.config.scale_factor
         if not scale_factor > 0:
             raise ValueError(f"expected a scale_factor above 0, got {scale_factor}")
-        train = [self.frames[index] for index in rtmv.split_indices(len(self.frames))["train"]]
+        train = [self.frames[index] for index in self.splits["train"]]
         bounds = rtmv.normalization_from_depth(train) if kind in ("auto", "depth") else None
         if bounds is None and kind in ("auto", "box"):
             bounds = rtmv.normalization_from_box(self.frames)
@@ -93,6 +119,8 @@ class RtmvDataParser(DataParser):
         """The factor that applies, whether configured or automatic."""
         factor = self.config.downscale_factor
         if factor is None:
+            if not self.config.max_size:
+                return 1
             longest = max(max(frame.width, frame.height) for frame in self.frames)
             return max(1, math.ceil(longest / self.config.max_size))
         if factor < 1 or factor != int(factor):  # ns-render sets a float
@@ -102,17 +130,16 @@ class RtmvDataParser(DataParser):
     def _generate_dataparser_outputs(
         self, split: str = "train", **kwargs: Any
     ) -> DataparserOutputs:
-        splits = rtmv.split_indices(len(self.frames))
-        if split not in splits:
-            raise ValueError(f"expected a split of {sorted(splits)}, got {split!r}")
-        frames = [self.frames[index] for index in splits[split] or splits["test"]]
+        if split not in self.splits:
+            raise ValueError(f"expected a split of {sorted(self.splits)}, got {split!r}")
+        frames = [self.frames[index] for index in self.splits[split]]
         to_unit, config = self.normalization, self.config
         transform = torch.eye(4)[:3]
         transform[:, 3] = -torch.tensor(to_unit.center)
         return DataparserOutputs(
             image_filenames=[frame.image_path for frame in frames],
             cameras=_cameras(frames, to_unit, self.downscale),
-            alpha_color=torch.from_numpy(rtmv.background_color(config.background)),
+            alpha_color=None if config.background == RANDOM else _color(config.background),
             scene_box=SceneBox(aabb=torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])),
             metadata={
                 "rtmv": {
@@ -135,7 +162,8 @@ class ShaciraDataset(InputDataset):
 
     def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0) -> None:
         super().__init__(dataparser_outputs, scale_factor)
-        self._sizes = camera_sizes(dataparser_outputs)
+        self.file_sizes = camera_sizes(dataparser_outputs)
+        """Width and height of each image in its file."""
         self.pads_alpha = False
         """Whether images without alpha get a full one, to be joined with those that have one."""
         self.alpha_color = color = dataparser_outputs.alpha_color
@@ -146,12 +174,12 @@ class ShaciraDataset(InputDataset):
         ).put_into(self.metadata)
 
     def get_numpy_image(self, image_idx: int) -> NDArray[np.uint8]:
-        """The image in 8 bits, [H, W, 3 or 4]."""
+        """The image in 8 bits, [H, W, 3 or 4]; straight alpha."""
         if PLACEHOLDERS in self.metadata:
             return np.full((16, 16, 3), 128, np.uint8)
         if not self.is_linear(image_idx):
             path = Path(self.image_filenames[image_idx])
-            image = read_pixels(path, self._sizes[image_idx], self.scale_factor)
+            image = read_pixels(path, self.file_sizes[image_idx], self.scale_factor)
             if self.pads_alpha and image.shape[-1] == 3:
                 image = np.concatenate([image, np.full_like(image[..., :1], 255)], -1)
             return image
@@ -195,6 +223,10 @@ class ShaciraDataset(InputDataset):
                 f"expected {expected} rows, columns from {path}, got {image.shape[:2]}"
             )
         return image
+
+
+def _color(background: str) -> Tensor:
+    return torch.from_numpy(rtmv.background_color(background))
 
 
 def _cameras(

@@ -21,6 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shacira_nerfstudio.output_files import check_output_dir
+from shacira_nerfstudio.scenes.linear_pixels import write_exr
+from shacira_nerfstudio.scenes.view_description import (
+    PlacedObject,
+    describe_camera,
+    describe_objects,
+)
 
 Array = NDArray[Any]
 
@@ -80,8 +86,8 @@ def write_demo_scene(
     for view in range(num_views):
         pose = _camera(view, start)
         rgba, depth, labels = _render(solids, pose, size)
-        _write_exr(output_dir / f"{view:05d}.exr", rgba)
-        _write_exr(output_dir / f"{view:05d}.depth.exr", depth)
+        write_exr(output_dir / f"{view:05d}.exr", rgba)
+        write_exr(output_dir / f"{view:05d}.depth.exr", depth)
         text = json.dumps(_describe(solids, pose, labels), sort_keys=True)
         (output_dir / f"{view:05d}.json").write_text(text, encoding="utf-8")
         if progress is not None:
@@ -245,59 +251,16 @@ def _render(solids: list[_Solid], pose: Array, size: int) -> tuple[Array, Array,
     return rgba.reshape(size, size, 4), depth.reshape(size, size, 4), label.reshape(size, size)
 
 
-def _write_exr(path: Path, pixels: Array) -> None:
-    import OpenEXR
-
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    with OpenEXR.File(header, {"RGBA": pixels.astype(np.float32)}) as exr:
-        exr.write(str(path))
-
-
-def _quaternion(rotation: Array) -> list[float]:
-    """x, y, z, w of a rotation."""
-    outer = np.empty((4, 4))  # 4 q q^T; its longest row is parallel to q, without special cases
-    outer[:3, :3] = rotation + rotation.T + (1 - np.trace(rotation)) * np.eye(3)
-    outer[3, :3] = outer[:3, 3] = (rotation - rotation.T)[[2, 0, 1], [1, 2, 0]]
-    outer[3, 3] = 1 + np.trace(rotation)
-    q = outer[outer.diagonal().argmax()]
-    return (q / np.linalg.norm(q) * (-1 if q[3] < 0 else 1)).tolist()
-
-
 def _describe(solids: list[_Solid], pose: Array, labels: Array) -> dict[str, Any]:
     """The JSON of one view, with the keys and conventions of RTMV's own files."""
     centers, sizes = np.array([s.center for s in solids]), np.array([s.size for s in solids])
     box = np.array([(centers - sizes).min(axis=0), (centers + sizes).max(axis=0)])
-    size, to_camera = len(labels), np.linalg.inv(pose)
-    objects = []
-    for number, solid in enumerate(solids):
-        place = np.eye(4)
-        place[:3, :3], place[:3, 3] = solid.turn, solid.center
-        y, x = np.nonzero(labels == number)
-        extent = [x.min(), x.max(), y.min(), y.max()] if len(x) else [-1] * 4
-        entry = {
-            "name": solid.name,
-            "provenance": "shacira_nerfstudio",
-            "segmentation_id": number + 1,
-            "visibility": int(len(x) > 0),
-            "bounding_box_minx_maxx_miny_maxy": [int(edge) for edge in extent],
-            "local_to_world_matrix": place.T.tolist(),
-            "location": (to_camera @ place)[:3, 3].tolist(),
-            "location_world": place[:3, 3].tolist(),
-            "quaternion_xyzw": _quaternion((to_camera @ place)[:3, :3]),
-            "quaternion_xyzw_world": _quaternion(solid.turn),
-        }
-        objects.append(entry)
-    focal, eye = 0.5 * size / np.tan(FIELD_OF_VIEW / 2), pose[:3, 3].tolist()
-    camera = {
-        "width": size,
-        "height": size,
-        "intrinsics": {"fx": focal, "fy": focal, "cx": size / 2, "cy": size / 2},
-        "cam2world": pose.T.tolist(),
-        "camera_view_matrix": to_camera.T.tolist(),
-        "camera_look_at": {"at": CENTER.tolist(), "eye": eye, "up": [0, 0, 1]},
-        "location_world": eye,
-        "quaternion_world_xyzw": _quaternion(pose[:3, :3]),
+    size = len(labels)
+    focal = 0.5 * size / np.tan(FIELD_OF_VIEW / 2)
+    objects = [
+        PlacedObject(solid.name, solid.turn, np.array(solid.center, float)) for solid in solids
+    ]
+    return {
+        "camera_data": describe_camera(pose, size, focal, CENTER, box),
+        "objects": describe_objects(objects, pose, labels),
     }
-    for key, corner in zip(("min", "center", "max"), (box[0], box.mean(0), box[1]), strict=True):
-        camera[f"scene_{key}_3d_box"] = corner.tolist()
-    return {"camera_data": camera, "objects": objects}

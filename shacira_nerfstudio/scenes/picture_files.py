@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from shacira_nerfstudio.scenes.rtmv import exr_size
+from shacira_nerfstudio.scenes.linear_pixels import exr_size
 
 Size = tuple[int, int]
 """Width and height."""

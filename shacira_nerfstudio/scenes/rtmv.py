@@ -1,8 +1,9 @@
 """RTMV scenes on disk: cameras, linear EXR images as sRGB, depth, splits and normalisation.
 
 Tremblay et al., "RTMV: A Ray-Traced Multi-View Synthetic Dataset for Novel View Synthesis", 2022.
-A scene is a folder of ``NNNNN.json`` (camera), ``NNNNN.exr`` (linear RGBA, straight alpha; or PNG,
-JPG) and ``NNNNN.depth.exr`` (or ``.depth.npz``, or a depth channel inside the image).
+A scene is a folder of ``NNNNN.json`` (camera, objects), ``NNNNN.exr`` (linear RGBA, straight alpha;
+or PNG, JPG), ``NNNNN.depth.exr`` (or ``.depth.npz``, or a depth channel inside the image), and
+mostly ``NNNNN.seg.exr`` (number of the object that each pixel shows).
 
 Conventions: ``cam2world`` is stored transposed; camera axes x right, y up, looking along -z, which
 are Nerfstudio's own; world z up; the pixel in column i and row j has its centre at (i + 0.5,
@@ -12,6 +13,7 @@ j + 0.5), and cx, cy count from the same corner; depth is the distance along the
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,14 +24,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shacira_nerfstudio.scenes.camera_faults import number_faults, pose_fault
+from shacira_nerfstudio.scenes.linear_pixels import (
+    linear_to_srgb,
+    read_exr,
+    read_linear_rgba,
+    srgb_to_linear,
+)
 
 IMAGE_SUFFIXES = (".exr", ".png", ".jpg", ".jpeg")
 """Tried in this order: an EXR is what the 8-bit copies beside it were made from."""
+
+RANDOM = "random"
+"""A background that is none: whoever trains puts each ray on a colour of its own."""
 
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 
 MAX_DEPTH = 1000.0
 """Depths outside (-1000, 1000) say that the ray left the scene; the data set writes -3.4e38."""
+
+MAX_NUMBER = 2.0**24
+"""Of objects, below which a float is an exact integer."""
 
 DEPTH_SAMPLES = 400  # per side, for normalisation: the 1600 of the original scenes over 4
 
@@ -45,6 +59,8 @@ class RtmvFrame:
     image_path: Path
     depth_path: Path | None
     """Separate depth file, if there is one."""
+    segmentation_path: Path | None
+    """File of object numbers, if there is one."""
     width: int
     height: int
     intrinsics: tuple[float, float, float, float]
@@ -73,8 +89,12 @@ def is_rtmv_scene(path: Path) -> bool:
     return bool(stems) and all(_find(path, stem, IMAGE_SUFFIXES) for stem in stems)
 
 
-def read_rtmv_scene(path: Path) -> tuple[RtmvFrame, ...]:
-    """Reads all views of an RTMV folder in the order of their numbers; opens no image."""
+def read_rtmv_scene(path: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> tuple[RtmvFrame, ...]:
+    """Reads all views of an RTMV folder in the order of their numbers; opens no image.
+
+    Args:
+        suffixes: Of images, the one that is taken first where a view has several.
+    """
     path = Path(path)
     stems = _frame_stems(path)
     if not stems:
@@ -83,7 +103,7 @@ def read_rtmv_scene(path: Path) -> tuple[RtmvFrame, ...]:
         raise FileNotFoundError(
             f"expected an RTMV scene (00000.json, 00000.exr, ...) in {path}, found {found}"
         )
-    frames = tuple(_read_frame(path, stem) for stem in stems)
+    frames = tuple(_read_frame(path, stem, suffixes) for stem in stems)
     faults = [
         f"{path / stem}.json: {fault}"
         for stem, frame in zip(stems, frames, strict=True)
@@ -101,7 +121,8 @@ def read_rtmv_image(
     exposure: float = 0.0,
     downscale: int = 1,
 ) -> NDArray[np.float32]:
-    """Reads an image as sRGB colours in [0, 1], composited on a background, [H, W, 3].
+    """Reads an image as sRGB colours in [0, 1], composited on a background, [H, W, 3]; or for a
+    random one, straight colours and alpha, [H, W, 4].
 
     In this order: ``rgb * alpha + background * (1 - alpha)`` on linear values, clip to [0, 1] (the
     tone mapping), average over ``downscale x downscale`` pixels, still linear, then the sRGB curve.
@@ -109,22 +130,35 @@ def read_rtmv_image(
 
     Args:
         source: A frame (then the size is checked, too) or the path of an image.
-        background: "white", "black" or three sRGB values.
+        background: "white", "black", three sRGB values, or "random".
         exposure: Gain in stops on the scene's linear colours; the background keeps its own.
         downscale: Whole factor; what fills no whole block is cut off at the right and bottom.
     """
     path = source.image_path if isinstance(source, RtmvFrame) else Path(source)
-    rgb, alpha = _read_linear_rgba(path)
+    rgb, alpha = read_linear_rgba(path)
     if isinstance(source, RtmvFrame):
         _check_size(path, rgb, source)
+    if not 1 <= downscale <= min(rgb.shape[:2]):
+        raise ValueError(f"expected downscale 1 to {min(rgb.shape[:2])}, got {downscale}")
+    rgb *= np.float32(2.0**exposure)
+    if isinstance(background, str) and background == RANDOM:
+        linear = _average(np.clip(rgb, 0.0, 1.0) * alpha, downscale)
+        alpha = _average(alpha, downscale)
+        straight = np.divide(linear, alpha, out=np.zeros_like(linear), where=alpha > 0)
+        return np.concatenate([linear_to_srgb(np.minimum(straight, 1.0)), alpha], -1)
     behind = srgb_to_linear(background_color(background))
-    linear = np.clip(rgb * np.float32(2.0**exposure) * alpha + behind * (1.0 - alpha), 0.0, 1.0)
-    if not 1 <= downscale <= min(linear.shape[:2]):
-        raise ValueError(f"expected downscale 1 to {min(linear.shape[:2])}, got {downscale}")
-    height, width = (size // downscale for size in linear.shape[:2])
-    blocks = linear[: height * downscale, : width * downscale]
-    blocks = blocks.reshape(height, downscale, width, downscale, 3)
-    return linear_to_srgb(blocks.mean(axis=(1, 3))).astype(np.float32)
+    rgb *= alpha
+    rgb += behind * (1.0 - alpha)
+    return linear_to_srgb(_average(np.clip(rgb, 0.0, 1.0, out=rgb), downscale))
+
+
+def _average(pixels: Array, factor: int) -> Array:
+    """Means of blocks of pixels [H, W, C]."""
+    if factor == 1:
+        return pixels
+    height, width = (size // factor for size in pixels.shape[:2])
+    blocks = pixels[: height * factor, : width * factor]
+    return blocks.reshape(height, factor, width, factor, -1).mean(axis=(1, 3))
 
 
 def read_rtmv_depth(frame: RtmvFrame) -> NDArray[np.float32] | None:
@@ -141,7 +175,7 @@ def read_rtmv_depth(frame: RtmvFrame) -> NDArray[np.float32] | None:
     elif path.suffix == ".exr":
         names = ["depth", "depth.v", "depth.z", "depth.r", "z"]
         names += ["r", "y", "v"] if frame.depth_path else []  # a plain image holds colours there
-        channels = {name.lower(): pixels for name, pixels in _read_exr(path).items()}
+        channels = {name.lower(): pixels for name, pixels in read_exr(path).items()}
         depth = next((channels[name] for name in names if name in channels), None)
     if depth is None:
         return None
@@ -171,12 +205,52 @@ def depth_points(frame: RtmvFrame, stride: int = 1) -> Array | None:
     return origin + directions[is_valid] * depth[is_valid, None].astype(np.float64)
 
 
-def split_indices(num_frames: int) -> dict[str, range]:
-    """RTMV's splits by order: two thirds train, the next thirtieth val, the rest test."""
+def read_rtmv_segmentation(frame: RtmvFrame) -> NDArray[np.int32] | None:
+    """The ``segmentation_id`` of the object that each pixel shows, [H, W], -1 where it shows none;
+    None if the view comes without."""
+    path = frame.segmentation_path
+    if path is None:
+        return None
+    channels = {name.lower().rpartition(".")[2]: v for name, v in read_exr(path).items()}
+    numbers = next((channels[name] for name in ("r", "y", "v", "z") if name in channels), None)
+    if numbers is None:
+        raise ValueError(f"expected a channel R or Y in {path}, found {sorted(channels)}")
+    _check_size(path, numbers, frame)
+    numbers = numbers.astype(np.float64)
+    is_number = (np.abs(numbers) < MAX_NUMBER) & (numbers >= 0)
+    return np.where(is_number, np.rint(np.where(is_number, numbers, 0)), -1).astype(np.int32)
+
+
+def split_indices(
+    num_frames: int,
+    *,
+    train_share: float = 2 / 3,
+    val_share: float = 1 / 30,
+    interval: int = 0,
+) -> dict[str, Sequence[int]]:
+    """Views of each split; by default RTMV's, by order: two thirds train, the next thirtieth val,
+    the rest test.
+
+    Args:
+        interval: If above 0, every so-manieth view from the first on is val and test, whatever the
+            shares, and the others train.
+    """
     if num_frames < 2:
         raise ValueError(f"expected at least 2 views to split, got {num_frames}")
-    val = 2 * num_frames // 3
-    test = val + num_frames // 30
+    if interval:
+        if interval < 2:
+            raise ValueError(f"expected an interval of at least 2 views, got {interval}")
+        held_out = range(0, num_frames, interval)
+        train = [index for index in range(num_frames) if index % interval]
+        return {"train": train, "val": held_out, "test": held_out}
+    if not (0 < train_share <= 1 and 0 <= val_share <= 1 - train_share + 1e-9):
+        raise ValueError(
+            f"expected shares of views that are positive and at most 1 together, got {train_share} "
+            f"for training and {val_share} for validation"
+        )
+    # Shares are fractions that binary numbers just miss.
+    val = max(1, math.floor(num_frames * train_share + 1e-6))
+    test = val + math.floor(num_frames * val_share + 1e-6)
     return {"train": range(val), "val": range(val, test), "test": range(test, num_frames)}
 
 
@@ -210,17 +284,6 @@ def background_color(background: str | Sequence[float]) -> NDArray[np.float32]:
     return color
 
 
-def linear_to_srgb(linear: Array) -> Array:
-    """The sRGB curve (IEC 61966-2-1) on values in [0, 1]."""
-    power = 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
-    return np.where(linear <= 0.0031308, 12.92 * linear, power)
-
-
-def srgb_to_linear(srgb: Array) -> Array:
-    """Inverse of :func:`linear_to_srgb`."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-
-
 def _frame_stems(path: Path) -> list[str]:
     entries = path.iterdir() if path.is_dir() else ()
     return sorted(entry.stem for entry in entries if re.fullmatch(r"\d{5}\.json", entry.name))
@@ -231,11 +294,12 @@ def _find(path: Path, stem: str, suffixes: Sequence[str]) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def _read_frame(path: Path, stem: str) -> RtmvFrame:
+def _read_frame(path: Path, stem: str, suffixes: Sequence[str]) -> RtmvFrame:
     json_path = path / f"{stem}.json"
-    image_path = _find(path, stem, IMAGE_SUFFIXES)
+    image_path = _find(path, stem, suffixes)
     if image_path is None:
-        raise FileNotFoundError(f"expected {stem}.exr, .png or .jpg beside {json_path}, found none")
+        names = " or ".join(stem + suffix for suffix in suffixes)
+        raise FileNotFoundError(f"expected {names} beside {json_path}, found none")
     try:
         data = json.loads(json_path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -252,6 +316,7 @@ def _read_frame(path: Path, stem: str) -> RtmvFrame:
     return RtmvFrame(
         image_path=image_path,
         depth_path=_find(path, stem, (".depth.npz", ".depth.exr")),
+        segmentation_path=_find(path, stem, (".seg.exr",)),
         width=int(_lookup(camera, "width", json_path)),
         height=int(_lookup(camera, "height", json_path)),
         intrinsics=(fx, fy, cx, cy),
@@ -274,56 +339,6 @@ def _lookup(data: Any, key: str, path: Path) -> Any:
         found = sorted(data) if isinstance(data, dict) else type(data).__name__
         raise ValueError(f"expected the key {key!r} in {path}, found {found}")
     return data[key]
-
-
-def _read_exr(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Channels by name; the library's default would merge R, G, B, A into one."""
-    import OpenEXR
-
-    try:
-        with OpenEXR.File(str(path), separate_channels=True) as exr:
-            return {name: np.array(c.pixels, np.float32) for name, c in exr.channels().items()}
-    except RuntimeError as error:
-        raise ValueError(f"expected an OpenEXR file at {path}, found: {error}") from error
-
-
-def exr_size(path: Path) -> tuple[int, int]:
-    """Width and height, by the header alone."""
-    import OpenEXR
-
-    if not path.is_file():
-        raise FileNotFoundError(f"expected an OpenEXR file at {path}, found none")
-    try:
-        with OpenEXR.File(str(path), header_only=True) as exr:
-            low, high = (np.asarray(corner) for corner in exr.header()["dataWindow"])
-    except RuntimeError as error:
-        raise ValueError(f"expected an OpenEXR file at {path}, found: {error}") from error
-    width, height = (high - low + 1).tolist()
-    return width, height
-
-
-def _read_linear_rgba(path: Path) -> tuple[Array, Array]:
-    """Linear straight colours [H, W, 3] and alpha [H, W, 1]."""
-    if path.suffix.lower() == ".exr":
-        channels = _read_exr(path)
-        if not {"R", "G", "B"} <= set(channels):
-            raise ValueError(f"expected channels R, G, B in {path}, found {sorted(channels)}")
-        rgb = np.stack([channels[name] for name in "RGB"], axis=-1)
-        alpha = channels.get("A", np.ones(rgb.shape[:2], np.float32))[..., None]
-        is_nan = np.isnan(alpha[..., 0]) | (np.isnan(rgb).any(-1) & (alpha[..., 0] > 0))
-        if is_nan.any():
-            row, column = np.argwhere(is_nan)[0].tolist()
-            raise ValueError(
-                f"expected numbers in {path}, found {is_nan.sum()} pixels that are none (NaN), the "
-                f"first in row {row}, column {column}; render it again or make them transparent"
-            )
-        # nan or inf at alpha 0 would survive the product; 1e6 is clipped to 1 like inf.
-        return np.nan_to_num(rgb, nan=0.0, posinf=1e6, neginf=-1e6), np.clip(alpha, 0.0, 1.0)
-    from PIL import Image
-
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGBA"), np.float32) / 255.0
-    return srgb_to_linear(pixels[..., :3]), pixels[..., 3:]
 
 
 def _check_size(path: Path, pixels: Array, frame: RtmvFrame) -> None:

@@ -16,8 +16,8 @@ from shacira_nerfstudio.model.scene import RadianceScene
 from shacira_nerfstudio.viewer.camera_paths import Camera, CropBox, PinholeCamera
 
 Output = Literal["rgb", "depth", "accumulation"]
-_CHUNK = 1 << 15
-"""Rays rendered at a time."""
+_BAND_RAYS = 1 << 20
+"""Rays of a picture that are in memory at a time."""
 _NEAR_TO_FAR = np.array(
     [[252, 236, 150], [240, 134, 70], [184, 54, 121], [78, 42, 140], [14, 14, 70]], np.float64
 )
@@ -46,10 +46,11 @@ def render_frame(scene: RadianceScene, camera: Camera, crop: CropBox | None = No
     """
     height, width = camera.height, camera.width
     color, rest, at = torch.empty(height * width, 3), torch.empty(height * width, 2), 0
-    num_rows = max(1, 32 * _CHUNK // width)  # rays of a whole picture would fill memory
+    chunk = scene.rays_at_a_time
+    num_rows = max(1, _BAND_RAYS // width)  # rays of a whole picture would fill memory
     for begin in range(0, height, num_rows):
         rays = camera.rays(begin, begin + num_rows)
-        for part in zip(*(r.to(scene.device).split(_CHUNK) for r in rays), strict=True):
+        for part in zip(*(r.to(scene.device).split(chunk) for r in rays), strict=True):
             limits = None if crop is None else crop.limits(*part)
             rendered = scene.render_rays(*part, limits=limits)
             if crop is None:

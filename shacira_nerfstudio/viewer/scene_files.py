@@ -24,6 +24,17 @@ def open_scene(
     Raises:
         ValueError: there is no such device, or no such file format.
     """
+    device = find_device(device)
+    packed = load_scene(file, allow_truncated=allow_truncated)
+    return packed, unpack_scene(packed, get_backend("auto", device), device=device)
+
+
+def find_device(device: str) -> str:
+    """A device that is there; of ``auto`` a GPU if there is one.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -33,8 +44,7 @@ def open_scene(
         raise ValueError(
             f"expected a device that is there, such as cpu or cuda:0, got {device}: {reason}"
         ) from None
-    packed = load_scene(file, allow_truncated=allow_truncated)
-    return packed, unpack_scene(packed, get_backend("auto", device), device=device)
+    return device
 
 
 def cameras_in(packed: PackedScene, file: Path) -> list[PinholeCamera]:

@@ -22,15 +22,29 @@ from shacira_nerfstudio.viewer.live.server import (
 
 
 def view(
-    paths: Sequence[Path], *, host: str, port: int, ended: threading.Event | None = None
+    paths: Sequence[Path],
+    *,
+    host: str,
+    port: int,
+    device: str = "cpu",
+    ended: threading.Event | None = None,
 ) -> None:
     """Shows files until interrupted from the keyboard, or until ``ended`` is set.
 
+    Args:
+        device: Where to render, as for ``shacira render``. Another than cpu has PyTorch loaded
+            before the server listens.
+
     Raises:
-        ValueError: a file is none of ours or damaged, or the address cannot be listened on.
+        ValueError: a file is none of ours or damaged, or the address cannot be listened on, or
+            there is no such device.
     """
     for path in paths:
         check_file(path)
+    if device != "cpu":
+        from shacira_nerfstudio.viewer.scene_files import find_device
+
+        device = find_device(device)
     ended = ended or threading.Event()
     listeners: list[Callable[[SceneFile], None]] = []
 
@@ -38,7 +52,7 @@ def view(
         for listener in listeners:
             listener(file)
 
-    files = [SceneFile(path, tell) for path in paths]
+    files = [SceneFile(path, tell, device=device) for path in paths]
     server = start_server(host, port, label=", ".join(path.name for path in paths)[:60])
     try:
         for file in files:

@@ -6,16 +6,18 @@ All variants that training uses. That they are right, test_triton_interpreter.py
 
 import importlib.util
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from shacira_nerfstudio.backends import available_backends, get_backend
+from shacira_nerfstudio.backends import available_backends, get_backend, selection
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("interpreted kernels do not compile", allow_module_level=True)
 triton = pytest.importorskip("triton", reason="pip install triton")
 compiler = pytest.importorskip("triton.backends.compiler")
+self_check = pytest.importorskip("shacira_nerfstudio.backends.triton.self_check")
 kernels = {
     name: importlib.import_module(f"shacira_nerfstudio.backends.triton.{name}")
     for name in (
@@ -35,7 +37,7 @@ kernels = {
 ARCHITECTURES = [75, 80, 90]
 POINTERS = {  # all others are float32
     **dict.fromkeys(["info_ptr", "kept_info_ptr", "first_ptr", "next_ptr"], "*i64"),
-    **dict.fromkeys(["counts_ptr", "count_ptr"], "*i64"),
+    **dict.fromkeys(["counts_ptr", "count_ptr", "rays_ptr"], "*i64"),
     **dict.fromkeys(["levels_ptr", "offsets_ptr", "first_table_ptr"], "*i32"),
     **dict.fromkeys(["classes_ptr", "updates_ptr"], "*i16"),
     **dict.fromkeys(["occupancy_ptr", "touched_ptr", "strides_ptr"], "*u8"),
@@ -50,6 +52,9 @@ COUNTS, WRITES = {"WRITES": False, "out_ptr": None}, {"WRITES": True}
 AFFINE = {"AFFINE": True, "KNEE": False, "CAPPED": False, "limits_ptr": None, "strides_ptr": None}
 CONTRACTED = {"AFFINE": False, "KNEE": True, "CAPPED": True}
 PER_RAY = {"BLOCK": 32}
+# Files are rendered in waves, from integers.
+INTEGERS = {kind: {"MODE": "none", "table_ptr": kind} for kind in ("*i8", "*i16")}
+RENDERED = {"first_ptr": "*i64", "jitter_ptr": None, "strides_ptr": None, "limits_ptr": None}
 
 
 def channels(count):
@@ -73,8 +78,12 @@ VARIANTS = [
         for d, c in [(3, 1), (3, 2), (3, 4), (2, 1), (2, 2)]
     ),
     *(
+        ("interpolate", "_forward_kernel", 8, {**TABLE, **channels(c), "D": 3, **INTEGERS[kind]})
+        for c, kind in [(1, "*i8"), (2, "*i8"), (1, "*i16")]
+    ),
+    *(
         ("march", "_march_kernel", 1, {**STEPS, **shape, **task})
-        for shape in (AFFINE, CONTRACTED)
+        for shape in (AFFINE, CONTRACTED, {**CONTRACTED, **RENDERED})
         for task in (COUNTS, WRITES)
     ),
     ("composite", "_forward_kernel", 1, {**PER_RAY, **channels(3)}),
@@ -95,7 +104,12 @@ VARIANTS = [
 def compiled(kernel, constants, architecture, **options):
     """The binary, with arguments of the types that they have in training."""
 
+    types = {name: value for name, value in constants.items() if str(value).startswith("*")}
+    constants = {name: value for name, value in constants.items() if name not in types}
+
     def type_of(name):
+        if name in types:
+            return types[name]
         if name in constants:
             return "constexpr"
         return POINTERS.get(name, "*fp32") if name.endswith("_ptr") else number_type(name)
@@ -171,8 +185,40 @@ def test_absence_is_named(monkeypatch):
         get_backend("triton", "cuda")
 
 
-def test_it_has_to_be_asked_for():
-    assert get_backend("auto", torch.device("cuda")).name == "reference"
+def test_auto_takes_it_where_it_is_right(monkeypatch, caplog):
+    """Without a card: what `auto` does with one, and with none."""
+    chosen = get_backend("auto", "cuda")
+    assert chosen.name == ("triton" if torch.cuda.is_available() else "reference")
+    monkeypatch.setattr(selection, "_load", lambda name, device: SimpleNamespace(name=name))
+    found = []
+    for wrong in (False, True):
+        monkeypatch.setattr(selection, "_announced", set())
+        selection._check.cache_clear()
+        monkeypatch.setattr(
+            self_check, "check", lambda *_, wrong=wrong: wrong and _fail("wrong on this card")
+        )
+        found.append(get_backend("auto", "cuda").name)
+    selection._check.cache_clear()
+    assert found == ["triton", "reference"]
+    assert "cuda: triton" in caplog.text
+    assert "cuda: reference (wrong on this card)" in caplog.text
+
+
+def _fail(reason):
+    raise RuntimeError(reason)
+
+
+def test_auto_says_what_to_install(monkeypatch, caplog):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == "triton" else find_spec(name, *a),
+    )
+    monkeypatch.setattr(selection, "_announced", set())
+    assert get_backend("auto", "cuda").name == "reference"
+    (line,) = [record.message for record in caplog.records]
+    assert "cuda: reference (backend triton needs" in line and "pip install triton" in line
 
 
 def test_it_is_for_cuda():

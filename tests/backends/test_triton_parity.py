@@ -96,11 +96,12 @@ def test_interpolate_with_known_values(triton, device):
     torch.testing.assert_close(found, torch.autograd.grad(fresh, table, upstream)[0])
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
-def test_interpolate_integers(triton, device, reference, dtype):
+@pytest.mark.parametrize(("dtype", "num_channels"), [(torch.int8, 2), (torch.int16, 1)])
+def test_interpolate_integers(triton, device, reference, dtype, num_channels):
     grid = GRIDS[3]
     x = torch.rand(20, 3, device=device)
-    table = torch.randint(-9, 9, (grid.num_entries, 1), dtype=dtype, device=device)
+    shape = grid.num_entries, num_channels
+    table = torch.randint(-9, 9, shape, dtype=dtype, device=device)
     found = triton.interpolate(x, table, grid)
     expected = reference.interpolate(x, table, grid)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
@@ -349,6 +350,8 @@ def test_march_visible(
         "max_samples": max_samples,
         "jitter": torch.rand(4, device=device),
     }
+    if march != "affine":  # samples that stand for several growing steps
+        options["log2_strides"] = torch.randint(0, 3, cells.shape, dtype=torch.uint8).to(device)
     expected = reference.march_visible(*rays, cells, MARCHES[march], field, **options)
     for few in (slice(3, 4), slice(0, 4)):  # the second finds more than the first made it expect
         options_of_few = options | {"jitter": options["jitter"][few]}
@@ -361,6 +364,100 @@ def test_march_visible(
         torch.testing.assert_close(
             getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-4
         )
+
+
+def test_training_samples_are_padded_and_the_same(triton, device, reference, monkeypatch):
+    """Rays are the same in each step, so what the step before last had is what there is."""
+    monkeypatch.setattr(visible_samples, "ROUNDED_TO", 16)
+    field = tiny_field(device)
+    rays, cells = make_rays(4, device), (torch.rand(8, 8, 8) < 0.4).to(device)
+    arguments = *rays, cells, MARCHES["affine"], field
+    expected = reference.march_visible(*arguments, early_stop=0.1)
+    first = triton.sample_training_rays(*arguments, early_stop=0.1)
+    assert first.num_known_late is None and first.num_marched == expected.num_marched
+    found = triton.sample_training_rays(*arguments, early_stop=0.1)
+    count = len(expected.t_starts)
+    assert len(found.t_starts) > count == int(found.num_visible)
+    assert int(found.num_marched) == expected.num_marched
+    assert torch.equal(found.packed_info, expected.packed_info)
+    assert torch.equal(found.next_step, expected.next_step)
+    assert torch.equal(found.ray_indices[:count], expected.ray_indices)
+    for name in ("t_starts", "t_ends", "positions", "latents", "density_outputs"):
+        values = getattr(found, name)
+        torch.testing.assert_close(values[:count], getattr(expected, name), rtol=1e-4, atol=1e-4)
+        assert not values[count:].any(), name
+    assert not found.ray_indices[count:].any()
+    # Padding changes nothing of what is made of the samples.
+    sigmas = torch.rand(len(found.t_starts), device=device).requires_grad_()
+    rgbs = torch.rand(len(sigmas), 3, device=device).requires_grad_()
+    spans = found.t_starts, found.t_ends, found.packed_info
+    color, _, _ = triton.composite(sigmas, rgbs, *spans)
+    grads = torch.autograd.grad(color.sum(), (sigmas, rgbs))
+    exact = [v.detach()[:count].requires_grad_() for v in (sigmas, rgbs)]
+    spans = expected.t_starts, expected.t_ends, expected.packed_info
+    truth, _, _ = reference.composite(*exact, *spans)
+    torch.testing.assert_close(color, truth, rtol=1e-5, atol=1e-5)
+    for grad, of_exact in zip(grads, torch.autograd.grad(truth.sum(), exact), strict=True):
+        torch.testing.assert_close(grad[:count], of_exact, rtol=1e-4, atol=1e-5)
+        assert not grad[count:].any()
+
+
+def test_rays_without_room_do_not_count(triton, device, monkeypatch):
+    monkeypatch.setattr(visible_samples, "ROUNDED_TO", 1)
+    field, settings = tiny_field(device), MARCHES["affine"]
+    rays, cells = make_rays(4, device), torch.ones(8, 8, 8, dtype=torch.bool, device=device)
+    arguments = *rays, cells, settings, field
+    whole = triton.sample_training_rays(*arguments, early_stop=0.0)
+    for marched, visible in ((0.8, 1.0), (1.0, 0.8)):  # room for so much of what there is
+        triton._training._per_ray = [
+            marched / visible_samples._SLACK * int(whole.num_marched) / 4,
+            visible / visible_samples._VISIBLE_SLACK * len(whole.t_starts) / 4,
+        ]
+        found = triton.sample_training_rays(*arguments, early_stop=0.0)
+        triton._training._late.take()
+        kept = found.packed_info[:, 1]
+        is_whole = kept == whole.packed_info[:, 1]
+        assert 0 < kept.sum() < len(whole.t_starts) and is_whole.any()
+        assert (found.next_step[~is_whole] >= 0).all() and (found.next_step == -1).any()
+        assert int(found.packed_info[-1].sum()) <= len(found.t_starts)
+        assert int(found.num_marched) == whole.num_marched
+
+
+@pytest.mark.parametrize("name", ["affine", "contracted_knee"])
+def test_how_often_samples_differ_on_the_borders_of_cells(triton, device, reference, name):
+    """Rays that run along borders of cells, and step from one to the next: the one case in which
+    the sets of samples may differ, where a position is within rounding of a border."""
+    count, size = (6, 8) if IS_INTERPRETED else (4000, 8)
+    low, high = (torch.tensor(corner) for corner in BOX)
+    axis = torch.arange(count) % 3
+    on_border = torch.randint(0, size + 1, (count, 3)) / size  # of all three axes
+    directions = F.one_hot(axis, 3).float() * torch.where(torch.rand(count, 1) < 0.5, -1.0, 1.0)
+    origins = low + on_border * (high - low) - directions * 2.5
+    rays = origins.to(device), directions.to(device)
+    cells = (torch.rand(size, size, size) < 0.5).to(device)
+    settings = replace(MARCHES[name], near=0.5, step_size=0.0625)  # a fraction of a cell, exactly
+    samples = [backend.march(*rays, cells, settings) for backend in (triton, reference)]
+    differing = (samples[0].packed_info[:, 1] - samples[1].packed_info[:, 1]).abs().sum()
+    total = samples[1].packed_info[:, 1].sum()
+    assert total > 20 * count / 10
+    # Both compute in double precision without fused products, so they round alike: none differs.
+    # A card that rounds another way would differ in one sample of the two cells at a border.
+    assert int(differing) <= 0.01 * int(total)
+    if IS_INTERPRETED:
+        assert int(differing) == 0
+
+
+def test_it_passes_its_own_check_and_can_fail_it(triton, device, monkeypatch):
+    from shacira_nerfstudio.backends.triton import self_check
+
+    self_check.check(triton, torch.device(device))
+    quantize = triton.quantize
+    monkeypatch.setattr(triton, "quantize", lambda *a: quantize(*a) + 0.01)
+    with pytest.raises(RuntimeError, match="another noise on this card than `reference`"):
+        self_check.check(triton, torch.device(device))
+    monkeypatch.setattr(triton, "quantize", lambda *a: 1 // 0)
+    with pytest.raises(RuntimeError, match="fails on this card: ZeroDivisionError"):
+        self_check.check(triton, torch.device(device))
 
 
 def test_render(triton, device, reference):
@@ -380,14 +477,18 @@ def test_render(triton, device, reference):
         )
 
 
-def test_networks_in_bfloat16(triton, device):
-    short = triton.with_precision("bfloat16")
-    assert (short.name, short.precision, triton.precision) == ("triton", "bfloat16", "float32")
-    assert triton.with_precision("auto").precision in ("float32", "bfloat16")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_networks_in_short_numbers(triton, device, precision):
+    short = triton.with_precision(precision)
+    assert (short.name, short.precision, triton.precision) == ("triton", precision, "float32")
+    if IS_INTERPRETED:
+        assert triton.with_precision("auto").precision == "float32"
     weights = tiny_networks(12, device, hidden=16)
     latents, features = torch.randn(3000, 4, 3, device=device), torch.randn(5, 4, device=device)
     rays = torch.arange(3000, device=device) // 600
     upstream = torch.rand(3000, device=device), torch.rand(3000, 3, device=device)
+    # As small as those of a mean over a batch: in float16 most would be 0 unless they are scaled.
+    upstream = [1e-7 * gradient for gradient in upstream]
     results = []
     for backend in (short, triton):
         leaves = [v.clone().requires_grad_() for v in (latents, features)]
@@ -401,7 +502,8 @@ def test_networks_in_bfloat16(triton, device):
     for found, expected in zip(*results, strict=True):
         assert found.dtype == expected.dtype == torch.float32
         # bfloat16 has 8 bits, errors go through five layers, and turn units on and off.
-        assert (found - expected).norm() < 0.06 * expected.norm()
+        limit = 0.06 if precision == "bfloat16" else 0.03
+        assert (found - expected).norm() < limit * expected.norm()
 
 
 def train(backend, field, rays, cells, target, coded, *, steps):
@@ -422,12 +524,11 @@ def train(backend, field, rays, cells, target, coded, *, steps):
             weights=weights.map(lambda _, v: v.detach()),
             quantizer=TableQuantizer("noise", step),
         )
-        found = backend.march_visible(*rays, cells, MARCHES["affine"], now, early_stop=1e-3)
+        found = backend.sample_training_rays(*rays, cells, MARCHES["affine"], now, early_stop=1e-3)
         spans = found.t_starts, found.t_ends, found.packed_info
         reads = {"quantizer": now.quantizer, "values": found.latents, "gradient": sparse}
         latents = backend.interpolate(found.positions, table, field.grid, **reads)
-        indices = torch.repeat_interleave(found.packed_info[:, 1])
-        shaded = backend.shade(latents, found.density_outputs, features, indices, weights)
+        shaded = backend.shade(latents, found.density_outputs, features, found.ray_indices, weights)
         color, accumulation, _ = backend.composite(*shaded, *spans)
         rated = {"first": step % 2, "stride": 2, "gradient": sparse}
         bits = backend.coded_bits(table, *coded, field.grid, **rated)
@@ -445,13 +546,15 @@ def train(backend, field, rays, cells, target, coded, *, steps):
     return torch.stack(losses), table.detach(), weights
 
 
-def test_a_tiny_scene_trains_alike(triton, device, reference):
+def test_a_tiny_scene_trains_alike(triton, device, reference, monkeypatch):
+    """The second step does not wait for its samples, which are padded."""
+    monkeypatch.setattr(visible_samples, "ROUNDED_TO", 16)
     field = tiny_field(device)
     _, *coded = coded_problem(field.grid, 1, 9, device)
     rays, cells = make_rays(4, device), (torch.rand(8, 8, 8) < 0.2).to(device)
     problem = field, rays, cells, torch.rand(4, 3, device=device), coded
-    losses, table, weights = train(triton, *problem, steps=3)
-    truth = train(reference, *problem, steps=3)
+    losses, table, weights = train(triton, *problem, steps=2)
+    truth = train(reference, *problem, steps=2)
     torch.testing.assert_close(losses, truth[0], rtol=1e-4, atol=1e-5)
     for name, value in weights.named().items():
         torch.testing.assert_close(value, truth[2].named()[name], rtol=1e-3, atol=1e-3)
@@ -459,4 +562,4 @@ def test_a_tiny_scene_trains_alike(triton, device, reference):
     # differ by up to twice the rate.
     differs = (table - truth[1]).abs() > 1e-4
     assert differs.float().mean() < 0.01
-    assert (table - field.table).abs().max() > 0.02
+    assert (table - field.table).abs().max() > 0.015

@@ -276,3 +276,30 @@ def test_the_command_refuses_what_makes_no_sense(tmp_path, capsys):
     ):
         assert cli.main([*arguments, *wrong]) == 2
         assert complaint in capsys.readouterr().err
+
+
+# ── devices ──
+
+
+@pytest.mark.parametrize(
+    ("device", "only", "message"),
+    [
+        ("cpu", "plain_step", "expected rows that cpu has, got plain_step"),
+        ("mps", "march", "expected --device of cpu or cuda, got mps"),
+        ("cuda", "march", "expected --device cuda on a machine with a CUDA device, found none"),
+    ],
+)
+def test_devices_have_rows_of_their_own(tmp_path, device, only, message):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ValueError, match=message):
+        driver.run_throughput(tmp_path, tmp_path / "o.jsonl", device=device, only=[only])
+
+
+@pytest.mark.nerfstudio
+def test_steps_beside_those_of_plain_torch(runs):
+    """The row that is for a GPU, on a CPU."""
+    row = driver.ROWS["plain_step"](driver.Plan(None, runs, REPEATS)).as_dict()
+    assert_schema(row)
+    assert runs.plain.pipeline.model.scene.encoding.backend.name == "reference"
+    assert row["more"]["rival_samples_per_s"] > 0 and row["gpu"] is None

@@ -1,6 +1,7 @@
 """Compression of something that is no radiance field: a host of its own, on two axes."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from shacira_nerfstudio.codec import PackedScene, decode_scene, encode_scene
+from shacira_nerfstudio.compression import background_refresh
 from shacira_nerfstudio.compression.compressor import Compressor
 from shacira_nerfstudio.compression.options import (
     CompressionOptions,
@@ -209,7 +211,11 @@ def test_what_happens_at_a_fraction_happens_once_whatever_the_plan(make, plans, 
     picture = make({"rdo_strength": 0.5, "rdo_start": 0.8})
     compressor, seen, refreshed = picture.compressor, [], []
     monkeypatch.setattr(compressor, "_optimise", lambda: seen.append(step))
-    monkeypatch.setattr(compressor, "_refresh", lambda *, is_due: refreshed.append(is_due))
+    monkeypatch.setattr(
+        compressor,
+        "_refresh",
+        lambda *, is_due, is_urgent: refreshed.append(is_due or is_urgent),
+    )
     done = 0.0
     quantizers = []
     for step in range(60):
@@ -230,3 +236,54 @@ def test_what_happens_at_a_fraction_happens_once_whatever_the_plan(make, plans, 
         if pair[0] != pair[1]
     ]
     assert len(switches) == 1 and refreshed[switches[0]]
+
+
+@pytest.fixture
+def hosts(make):
+    """Two equal hosts: one refreshes at once, the other in a thread."""
+    made = []
+    for is_late in (False, True):
+        host = make()
+        if is_late:
+            host.compressor._pack_sides = host.pack
+        host.compressor.before_step(0)  # what is not there is made at once
+        assert host.encoding.rate_model.is_installed
+        with torch.no_grad():
+            host.encoding.latents.mul_(90)
+        made.append(host)
+    return made
+
+
+def test_a_thread_finds_what_the_step_would_have(hosts, monkeypatch):
+    gate, code_lengths = threading.Event(), background_refresh.code_lengths
+
+    def slowly(*arguments, **options):
+        if threading.current_thread() is not threading.main_thread():
+            assert gate.wait(10)
+        return code_lengths(*arguments, **options)
+
+    monkeypatch.setattr(background_refresh, "code_lengths", slowly)
+    at_once, late = hosts
+    before = late.encoding.rate_model.code_lengths.clone()
+    for host in hosts:
+        host.compressor._refresh(is_due=True, is_urgent=False)
+    assert torch.equal(late.encoding.rate_model.code_lengths, before)
+    with torch.no_grad():
+        late.encoding.latents.zero_()  # training goes on
+    late.compressor._refresh(is_due=True, is_urgent=False)  # while one runs: no other begins
+    gate.set()
+    late.compressor._background.install(waits=True)
+    models = [host.encoding.rate_model for host in hosts]
+    for name in ("code_lengths", "classes", "first_table"):
+        assert torch.equal(*(getattr(model, name) for model in models)), name
+    assert late.compressor.size_meter.side_bytes == at_once.compressor.size_meter.side_bytes
+
+
+def test_what_is_urgent_is_done_at_once_and_stays(hosts):
+    _, late = hosts
+    late.compressor._refresh(is_due=True, is_urgent=False)
+    late.encoding.set_quantizer(get_quantizer("straight_through"))
+    late.compressor._refresh(is_due=True, is_urgent=True)
+    assert late.encoding.rate_model.bins_per_unit == 1
+    late.compressor._background.install(waits=True)
+    assert late.encoding.rate_model.bins_per_unit == 1

@@ -297,3 +297,35 @@ def test_positions_on_the_border_are_those_of_the_last_cells():
     grid = OccupancyGrid(G)
     grid.observe(torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([0.5]))
     assert grid.weight.view(G, G, G)[-1, 0, -1] == 0.5 and grid.weight.count_nonzero() == 1
+
+
+@pytest.mark.parametrize("num_occupied", [5, 400])
+def test_a_sample_without_waiting_is_of_the_same_cells(num_occupied):
+    """As many of all seen cells; of the occupied all if there are few, else some."""
+    grid, count = OccupancyGrid(G), 128
+    seen = torch.rand(G, G, G) < 0.9
+    grid.mark_unseen(seen)
+    chosen = seen.flatten().nonzero()[:, 0][torch.randperm(int(seen.sum()))[:num_occupied]]
+    grid.occupied = torch.zeros(G**3, dtype=torch.bool).index_fill(0, chosen, True).view(G, G, G)
+    cells = grid._sample_without_waiting(count)
+    anywhere, occupied = cells[:-count], cells[-count:]
+    assert len(anywhere) == count * int(seen.sum()) // G**3
+    assert seen.flatten()[anywhere].all()
+    assert grid.occupied.flatten()[occupied].all()
+    if num_occupied <= count:
+        assert set(occupied.tolist()) == set(chosen.tolist())
+    else:
+        drawn = torch.cat([grid._sample_without_waiting(count)[-count:] for _ in range(60)])
+        assert set(drawn.tolist()) == set(chosen.tolist())
+    grid.occupied = torch.zeros_like(grid.occupied)
+    assert len(grid._sample_without_waiting(count)) == len(cells)
+
+
+def test_strides_are_kept_however_often_opacities_were_written():
+    grid = OccupancyGrid(4)
+    for _ in range(300):  # versions are numbers, and large ones are not the same object
+        grid.opacity.fill_(0.01)
+    strides = grid.log2_strides(8, 0.25)
+    assert grid.log2_strides(8, 0.25) is strides
+    grid.opacity.fill_(1.0)
+    assert grid.log2_strides(8, 0.25) is not strides

@@ -1,5 +1,6 @@
 """Which cells stay while nothing is learned yet, and how many rays fill a batch."""
 
+import dataclasses
 import math
 
 import pytest
@@ -26,7 +27,13 @@ def scene(make_field, backend, device):
 
 def options(**values):
     return SamplingOptions(
-        **{"occupancy_rise": 0.5, "target_num_samples": 1000, "max_stride": 16, **values}
+        **{
+            "occupancy_rise": 0.5,
+            "target_num_samples": 1000,
+            "max_num_rays": 1 << 16,
+            "max_stride": 16,
+            **values,
+        }
     )
 
 
@@ -74,3 +81,23 @@ def test_rays_follow_what_they_cost(scene, target):
     sampling.adapt_num_rays()
     wanted = min(64 * target / rendered.num_samples, 4 * 64) if target else 64
     assert sampling.num_rays == max(64, int((64 + wanted) / 2))
+
+
+def test_rays_follow_what_the_step_before_last_cost(scene):
+    """Where only a GPU knows what a step costs."""
+    sampling = AdaptiveSampling(options(target_num_samples=1000))
+    rays = (
+        torch.zeros(64, 3, device=scene.device),
+        torch.eye(3, device=scene.device)[:1].expand(64, 3),
+    )
+    rendered, _ = scene.train_rays(*rays)
+    found = []
+    for step in range(4):
+        numbers = torch.tensor([100 * (step + 1), 60 * (step + 1)], device=scene.device)
+        late = dataclasses.replace(rendered, num_samples=numbers[0], num_marched=numbers[1])
+        sampling.note_batch(50, late)
+        sampling.adapt_num_rays()
+        found.append((sampling.num_visible, sampling.num_rays))
+    # Of 50 rays with 100 samples 500 fill the batch, but at most four times as many as there are.
+    assert found == [(0, 50), (0, 50), (100, (50 + 200) // 2), (200, (50 + 200) // 2)]
+    assert isinstance(sampling.num_rays, int) and isinstance(sampling.metrics()["num_samples"], int)

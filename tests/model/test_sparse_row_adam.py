@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from shacira_nerfstudio.backends import SparseRowGradient
-from shacira_nerfstudio.model.sparse_row_adam import SparseRowAdam
+from shacira_nerfstudio.model import sparse_row_adam
+from shacira_nerfstudio.model.sparse_row_adam import NetworkAdam, SparseRowAdam
 
 
 def make(backend, rows=37, **options):
@@ -126,3 +127,28 @@ def test_a_beta_that_the_kernel_cannot_correct_is_refused(rival):
     give(parameter, torch.ones(37, 2))
     with pytest.raises(ValueError, match="betas"):
         optimizer.step()
+
+
+def test_a_checkpoint_of_networks_moves_between_devices(monkeypatch):
+    """Whether Adam is one kernel follows from where its parameters are, not from the checkpoint."""
+    gradient = torch.randn(3, 4)
+
+    def step(optimizer, parameter):
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        return parameter.detach().clone()
+
+    first, second = (torch.nn.Parameter(torch.ones(3, 4)) for _ in range(2))
+    monkeypatch.setattr(sparse_row_adam, "_are_on_cuda", lambda _: True)
+    fused = NetworkAdam([first], lr=0.1)
+    monkeypatch.setattr(sparse_row_adam, "_are_on_cuda", lambda _: False)
+    plain = NetworkAdam([second], lr=0.1)
+    assert fused.param_groups[0]["fused"] and not plain.param_groups[0]["fused"]
+    torch.testing.assert_close(step(fused, first), step(plain, second))
+    plain.load_state_dict(fused.state_dict())
+    assert not plain.param_groups[0]["fused"] and fused.state_dict()["param_groups"][0]["fused"]
+    torch.testing.assert_close(step(fused, first), step(plain, second))
+    truth = torch.nn.Parameter(torch.ones(3, 4))
+    adam = torch.optim.Adam([truth], lr=0.1)
+    step(adam, truth)
+    torch.testing.assert_close(step(adam, truth), second.detach())

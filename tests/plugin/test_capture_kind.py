@@ -22,6 +22,7 @@ from shacira_nerfstudio.plugin.capture_kind import (
 )
 from shacira_nerfstudio.plugin.config import shacira_method
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
+from shacira_nerfstudio.plugin.device_settings import ON_CUDA
 from shacira_nerfstudio.plugin.evaluate import open_run
 from shacira_nerfstudio.plugin.model_config import ShaciraModelConfig
 
@@ -219,3 +220,20 @@ def test_a_run_saves_what_was_chosen_for_it(tmp_path, capsys, angles, channels, 
 @pytest.mark.nerfstudio
 def test_the_method_leaves_the_number_of_steps_to_quality_and_capture():
     assert shacira_method.config.max_num_iterations == 0
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_gpu_takes_more_steps_and_larger_batches_of_the_same_model(kind):
+    for column, quality in enumerate(QUALITIES):
+        on_cpu, _ = chosen(PLACE, quality=quality, capture=kind)
+        on_gpu = ShaciraModelConfig(quality=quality, capture=kind)
+        choose_settings(on_gpu, PLACE, device_type="cuda")
+        differing = {
+            name for name, value in values_of(on_gpu).items() if values_of(on_cpu)[name] != value
+        }
+        assert differing == set(ON_CUDA) - {STEPS}
+        assert on_gpu.sampling.target_num_samples >= on_cpu.sampling.target_num_samples
+        steps = num_steps_of(on_gpu, device_type="cuda")
+        assert steps == ON_CUDA[STEPS][column] > num_steps_of(on_cpu)
+        # A run that goes on elsewhere keeps what was chosen.
+        assert choose_settings(on_gpu, PLACE, device_type="cpu").values == {}

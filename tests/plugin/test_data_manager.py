@@ -1,6 +1,8 @@
 """Images that are kept as bytes: every pixel is what it would have been."""
 
+import copy
 import itertools
+import pathlib
 import random
 
 import numpy as np
@@ -12,8 +14,13 @@ from PIL import Image
 from tiny_data_sets import managers, parsed, write_images
 
 from shacira_nerfstudio.plugin.config import shacira_method
-from shacira_nerfstudio.plugin.data_manager import EightBitDataset, ShaciraDataManager
-from shacira_nerfstudio.plugin.rtmv_dataparser import ShaciraDataset
+from shacira_nerfstudio.plugin.data_manager import (
+    EightBitDataset,
+    ShaciraDataManager,
+    recognize_rtmv,
+)
+from shacira_nerfstudio.plugin.rtmv_dataparser import RtmvDataParserConfig, ShaciraDataset
+from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
 
 COLORS = [None, (1.0, 1.0, 1.0), (0.0, 0.5, 1.0)]
 
@@ -104,7 +111,34 @@ def test_whole_images_stay_floats(tmp_path, monkeypatch):
 
 
 def test_the_config_file_names_the_data_manager():
-    config = shacira_method.config.pipeline.datamanager
+    config = copy.deepcopy(shacira_method.config.pipeline.datamanager)
     assert config._target is ShaciraDataManager
+    config.cache_dir = pathlib.Path("some/where")
     again = yaml.load(yaml.dump(config), Loader=yaml.Loader)
-    assert again._target is ShaciraDataManager
+    assert again._target is ShaciraDataManager and again.cache_dir == config.cache_dir
+
+
+def test_an_rtmv_folder_needs_no_data_parser_named(tmp_path, capsys):
+    write_demo_scene(tmp_path, num_views=6, size=8)
+    config = copy.deepcopy(shacira_method.config.pipeline.datamanager)
+    config.data = tmp_path
+    data = config.setup(device="cpu", test_mode="val")
+    assert isinstance(config.dataparser, RtmvDataParserConfig)
+    assert data.train_dataset[0]["image"].shape == (8, 8, 3)
+    assert "is an RTMV scene: taking rtmv-data" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "transforms.json").write_text("{}")  # then it is the default parser's
+    config = copy.deepcopy(shacira_method.config.pipeline.datamanager)
+    recognize_rtmv(config, tmp_path)
+    assert not isinstance(config.dataparser, RtmvDataParserConfig)
+
+
+def test_random_backgrounds_reach_the_model_with_alpha(tmp_path):
+    write_demo_scene(tmp_path, num_views=6, size=8)
+    for limit in (-1, 0):
+        config = copy.deepcopy(shacira_method.config.pipeline.datamanager)
+        config.dataparser = RtmvDataParserConfig(data=tmp_path, background="random")
+        config.cache_dir, config.cache_above_bytes = tmp_path / "cache", limit
+        data = config.setup(device="cpu", test_mode="val")
+        assert data.is_in_file is (limit == 0)
+        _, batch = data.next_train(0)
+        assert batch["image"].shape == (4096, 4)

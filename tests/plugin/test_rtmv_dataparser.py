@@ -66,6 +66,33 @@ def test_splits_follow_the_order(scene):
         outputs(scene, "all")
 
 
+SPLITS = {
+    "shares": ({"train_share": 0.5, "val_share": 0.1}, (range(15), range(15, 18), range(18, 30))),
+    "no val": ({"train_share": 0.9, "val_share": 0.0}, (range(27), range(27, 30), range(27, 30))),
+    "all train": ({"train_share": 1.0, "val_share": 0.0}, (range(30),) * 3),
+    "interval": (
+        {"eval_interval": 8},
+        ([k for k in range(30) if k % 8], range(0, 30, 8), range(0, 30, 8)),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SPLITS)
+def test_splits_by_option(scene, kind):
+    options, expected = SPLITS[kind]
+    for split, views in zip(("train", "val", "test"), expected, strict=True):
+        names = [int(path.stem) for path in outputs(scene, split, **options).image_filenames]
+        assert names == list(views)
+
+
+@pytest.mark.parametrize(
+    "options", [{"train_share": 0.0}, {"train_share": 0.9, "val_share": 0.2}, {"eval_interval": 1}]
+)
+def test_splits_that_are_none(scene, options):
+    with pytest.raises(ValueError, match=r"expected (shares of views|an interval of at least 2)"):
+        outputs(scene, **options)
+
+
 def test_scenes_without_val_views_validate_on_test(tmp_path):
     write_demo_scene(tmp_path, num_views=3, size=4)
     assert [path.stem for path in outputs(tmp_path, "val").image_filenames] == ["00002"]
@@ -127,6 +154,7 @@ def test_downscaling(scene):
     full = outputs(scene).cameras
     torch.testing.assert_close(found.cameras.cx * 5, full.cx)
     torch.testing.assert_close(found.cameras.fx * 5, full.fx)
+    assert full.width[0] == SIZE  # of its own accord nothing is halved
     assert outputs(scene, max_size=10).metadata["rtmv"]["downscale"] == 3
     assert outputs(scene, downscale_factor=2.0).metadata["rtmv"]["downscale"] == 2  # ns-render
     for factor in (0, 1.5):
@@ -143,6 +171,75 @@ def test_files_larger_than_their_downscaled_cameras_are_sound(scene, factor):
     assert ShaciraDataset(found).get_image_float32(0).shape[:2] == (SIZE // factor,) * 2
     found.metadata[FILE_SIZES][1] = (SIZE, SIZE + 1)  # as a meta.json that is not of that picture
     assert f"expected {SIZE}x{SIZE + 1} pixels" in read_pictures(found)[1][0]
+
+
+def pixel_of(camera, points):
+    """Columns, rows and distances of points as one of Nerfstudio's cameras sees them."""
+    pose = camera.camera_to_worlds.double().numpy()
+    x, y, z = ((points - pose[:, 3]) @ pose[:, :3]).T
+    column = float(camera.cx) + float(camera.fx) * x / -z
+    return column, float(camera.cy) - float(camera.fy) * y / -z, np.sqrt(x * x + y * y + z * z)
+
+
+@pytest.fixture(scope="module")
+def sharp_scene(tmp_path_factory):
+    return write_demo_scene(tmp_path_factory.mktemp("sharp"), num_views=4, size=96)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_point_lies_at_the_right_pixel_of_two_views(sharp_scene, factor):
+    """What one view shows, by Nerfstudio's rays and the file's depth, another one shows where its
+    camera says: at that pixel its own depth is the point's distance, and its colour the same."""
+    found = outputs(sharp_scene, train_share=1.0, val_share=0.0, downscale_factor=factor)
+    frames, dataset = rtmv.read_rtmv_scene(sharp_scene), ShaciraDataset(found)
+    source, target = 0, 3
+    origins, directions = rays_of(found.cameras, source)
+    depths = [
+        rtmv.read_rtmv_depth(frames[index]) * found.dataparser_scale for index in (source, target)
+    ]
+    middle = factor // 2  # of a block of pixels; one off the centre at even factors
+    depth = depths[0][middle::factor, middle::factor]
+    is_seen = np.isfinite(depth)
+    points = (origins + directions * depth[..., None])[is_seen].astype(np.float64)
+    column, row, distance = pixel_of(found.cameras[target], points)
+    places = np.floor(row).astype(int), np.floor(column).astype(int)
+    other = depths[1][middle::factor, middle::factor][places]
+    agrees = np.abs(other - distance) < 0.02 * factor
+    assert agrees.mean() > 0.4  # the others are hidden there, or at an edge
+    colours = [dataset[index]["image"].numpy() for index in (source, target)]
+    difference = np.abs(colours[0][is_seen] - colours[1][places]).mean(-1)
+    assert np.median(difference[agrees]) < 0.5 * np.median(difference[~agrees])
+
+
+@pytest.mark.parametrize("kind", ["png", "exr", "jpg"])
+def test_the_kind_of_images_by_option(scene, tmp_path, kind):
+    for path in scene.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+        (tmp_path / f"{path.stem}.exr").write_bytes((scene / f"{path.stem}.exr").read_bytes())
+        for suffix in ("png", "jpg"):
+            Image.new("RGB", (SIZE, SIZE), (200, 0, 0)).save(tmp_path / f"{path.stem}.{suffix}")
+    found = outputs(tmp_path, images=kind)
+    assert {path.suffix for path in found.image_filenames} == {f".{kind}"}
+    red = ShaciraDataset(found)[0]["image"][0, 0]
+    assert (red[1] < 0.1) == (kind != "exr")
+    assert {path.suffix for path in outputs(tmp_path).image_filenames} == {".exr"}
+    (tmp_path / "00001.png").unlink()
+    if kind == "png":
+        with pytest.raises(FileNotFoundError, match=r"expected 00001\.png beside"):
+            outputs(tmp_path, images=kind)
+
+
+def test_a_random_background_leaves_alpha(scene):
+    dataset = ShaciraDataset(outputs(scene, background="random", downscale_factor=2))
+    assert dataset.alpha_color is None
+    assert DatasetMetadata.of(dataset.metadata).is_bounded is True
+    image, on_white = dataset[0]["image"], ShaciraDataset(outputs(scene, downscale_factor=2))[0]
+    assert image.shape == (SIZE // 2, SIZE // 2, 4)
+    alpha = image[..., 3:].numpy()
+    assert alpha.min() == 0 and alpha.max() == 1
+    linear = rtmv.srgb_to_linear(image[..., :3].numpy()) * alpha + 1 - alpha
+    np.testing.assert_allclose(rtmv.linear_to_srgb(linear), on_white["image"], atol=2e-6)
+    assert dataset.get_data(0, "uint8")["image"].shape[-1] == 4
 
 
 def test_a_folder_that_is_no_scene(tmp_path):

@@ -327,6 +327,13 @@ def test_addresses_that_cannot_be_listened_on(tmp_path, data, capsys, arguments,
     assert reason in capsys.readouterr().err
 
 
+def test_a_device_that_is_not_there(tmp_path, data, capsys):
+    path = tmp_path / "scene.shacira"
+    path.write_bytes(data)
+    assert cli.main(["view", str(path), "--port", "0", "--device", "cuda:77"]) == 2
+    assert "expected a device that is there" in capsys.readouterr().err
+
+
 def test_damaged_and_missing_files_end_the_command(tmp_path, data, capsys):
     path = tmp_path / "scene.shacira"
     assert cli.main(["view", str(path)]) == 2

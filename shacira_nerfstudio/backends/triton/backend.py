@@ -25,7 +25,7 @@ from shacira_nerfstudio.backends.triton import (
     rates,
     render,
 )
-from shacira_nerfstudio.backends.triton.visible_samples import ExpectedSamples
+from shacira_nerfstudio.backends.triton.visible_samples import ExpectedSamples, TrainingSamples
 from shacira_nerfstudio.backends.types import (
     FieldArrays,
     MarchSettings,
@@ -47,15 +47,14 @@ class TritonBackend(Backend):
     def __init__(self, device: torch.device, *, precision: Precision = "float32") -> None:
         self._device = device
         self.precision: Precision = precision
-        self._expected = ExpectedSamples()
+        self._expected, self._training = ExpectedSamples(), TrainingSamples()
 
     def with_precision(self, precision: Precision | Literal["auto"]) -> TritonBackend:
         if precision == "auto":
-            is_made_for_it = (
-                self._device.type == "cuda"
-                and torch.cuda.get_device_capability(self._device)[0] >= 8
-            )
-            precision = "bfloat16" if is_made_for_it else "float32"
+            precision = "float32"
+            if self._device.type == "cuda":
+                major, _ = torch.cuda.get_device_capability(self._device)
+                precision = "bfloat16" if major >= 8 else "float16" if major == 7 else "float32"
         return TritonBackend(self._device, precision=precision)
 
     def interpolate(
@@ -107,7 +106,7 @@ class TritonBackend(Backend):
     def density_outputs(self, latents: Tensor, weights: NetworkWeights) -> Tensor:
         if self.precision == "float32":
             return super().density_outputs(latents, weights)
-        return networks.density_network(latents, weights)
+        return networks.density_network(latents, weights, self.precision)
 
     def shade(
         self,
@@ -117,13 +116,22 @@ class TritonBackend(Backend):
         ray_indices: Tensor,
         weights: NetworkWeights,
     ) -> tuple[Tensor, Tensor]:
-        of = networks if self.precision == "bfloat16" else plain_networks
+        short = self.precision if self.precision != "float32" else None
         if torch.is_grad_enabled():
-            density_outputs = of.density_network(latents, weights)
+            density_outputs = (
+                networks.density_network(latents, weights, short)
+                if short
+                else plain_networks.density_network(latents, weights)
+            )
         # Not ray_features[...], whose gradient sorts all indices.
         of_rays = ray_features.index_select(0, ray_indices)
         inputs = torch.cat([of_rays, density_outputs[:, 1:]], 1)
-        return plain_networks.density_of(density_outputs), of.color_network(inputs, weights)
+        colors = (
+            networks.color_network(inputs, weights, short)
+            if short
+            else plain_networks.color_network(inputs, weights)
+        )
+        return plain_networks.density_of(density_outputs), colors
 
     def march_visible(
         self,
@@ -150,6 +158,32 @@ class TritonBackend(Backend):
             log2_strides=log2_strides,
         )
         return self._expected.find_visible(self, rays, field, early_stop=early_stop)
+
+    def sample_training_rays(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: Tensor,
+        settings: MarchSettings,
+        field: FieldArrays,
+        *,
+        early_stop: float,
+        jitter: Tensor | None = None,
+        max_samples: int = 0,
+        limits: Tensor | None = None,
+        log2_strides: Tensor | None = None,
+    ) -> VisibleSamples:
+        rays = march.March(
+            origins,
+            directions,
+            occupancy,
+            settings,
+            jitter=jitter,
+            max_samples=max_samples,
+            limits=limits,
+            log2_strides=log2_strides,
+        )
+        return self._training.find_visible(self, rays, field, early_stop=early_stop)
 
     def render(
         self,

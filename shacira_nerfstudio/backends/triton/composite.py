@@ -125,7 +125,8 @@ class _Composite(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         sigmas, rgbs, t_starts, t_ends, info, out = ctx.saved_tensors
-        grads = torch.empty_like(sigmas), rgbs.new_empty(rgbs.shape)
+        # Samples that belong to no ray, see VisibleSamples, have a gradient of 0.
+        grads = torch.zeros_like(sigmas), rgbs.new_zeros(rgbs.shape)
         launch(
             _backward_kernel, (len(info),),
             sigmas, rgbs, t_starts, t_ends, info, out, upstream.contiguous(), *grads,

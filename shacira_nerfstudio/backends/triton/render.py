@@ -61,7 +61,7 @@ def render(
             of_last = rgbs[(found.packed_info.sum(1) - 1).clamp_min(0)]
             has_any = found.packed_info[:, 1:] > 0
             last[active] = torch.where(has_any, of_last, last[active])
-        total += found.num_marched
+        total += int(found.num_marched)
         on = ((rays.next_step >= 0) & (in_front >= early_stop)).nonzero()[:, 0]
         active, step, chunk = active[on], rays.next_step[on], chunk * 2
     return Rendering(sums[:, :3], transmittance, sums[:, 4], last, total)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +36,7 @@ ROWS: dict[str, Callable[[Plan], Row]] = {
     "networks": lambda plan: ops.networks(plan.setting),
     "rate": lambda plan: ops.rate(plan.setting),
     "train_step": lambda plan: training.train_step(plan.runs, plan.repeats),
+    "plain_step": lambda plan: training.plain_step(plan.runs, plan.repeats),
     "render": lambda plan: training.render(plan.runs, plan.repeats),
     **{
         name: lambda plan, name=name: coding.scene_row(name, plan.runs.file_bytes, plan.repeats)
@@ -44,6 +46,10 @@ ROWS: dict[str, Callable[[Plan], Row]] = {
     "large_table": lambda plan: processes.large_table(plan.runs),
 }
 """By name, in the order in which they run: those that need no scene first, new processes last."""
+CPU_ROWS = ("encode_scene", "decode_scene", "compile", "large_table")
+"""Rows of what a GPU has no part in, or that processes of their own measure on a CPU."""
+CUDA_ROWS = ("plain_step",)
+"""Rows that are for a GPU alone: on a CPU plain torch takes minutes for them."""
 _FIGURES = ("ours", "rival", "ratio", "ours s (min)", "rival s (min)")
 
 
@@ -56,6 +62,7 @@ def run_throughput(
     repeats: int = MIN_REPEATS,
     warmup_steps: int = 300,
     only: Sequence[str] = (),
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """See `shacira bench throughput --help`.
 
@@ -65,16 +72,39 @@ def run_throughput(
     unknown = sorted(set(only) - set(ROWS))
     if unknown:
         raise ValueError(f"expected rows of {', '.join(ROWS)}, got {', '.join(unknown)}")
+    absent = CPU_ROWS if check_device(device) == "cuda" else CUDA_ROWS
+    if not_there := sorted(set(only) & set(absent)):
+        raise ValueError(f"expected rows that {device} has, got {', '.join(not_there)}")
     if repeats < MIN_REPEATS:
         raise ValueError(f"expected --repeats of {MIN_REPEATS} or more, got {repeats}")
     if not data.is_dir():
         raise FileNotFoundError(f"expected a folder with a scene at {data}")
     with tempfile.TemporaryDirectory() as folder:
         runs = training.SceneRuns(
-            data, Path(folder), dataparser, warmup_steps=warmup_steps, scene_file=scene_file
+            data,
+            Path(folder),
+            dataparser,
+            warmup_steps=warmup_steps,
+            scene_file=scene_file,
+            device=device,
         )
-        plan = Plan(ops.Setting.create(repeats), runs, repeats)
-        return write_rows(plan, [name for name in ROWS if name in (only or ROWS)], output)
+        plan = Plan(ops.Setting.create(repeats, device=device), runs, repeats)
+        names = [name for name in ROWS if name in (only or ROWS) and name not in absent]
+        return write_rows(plan, names, output)
+
+
+def check_device(device: str) -> str:
+    """The type of a device, cpu or cuda.
+
+    Raises:
+        ValueError: it is neither, or not there.
+    """
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"expected --device of cpu or cuda, got {device}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError("expected --device cuda on a machine with a CUDA device, found none")
+    return kind
 
 
 def write_rows(plan: Plan, names: Sequence[str], output: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import importlib.util
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.field_components.encodings import HashEncoding
 from torch import Tensor, nn
 
+from shacira_nerfstudio.bench.scene_folders import guess_dataparser
 from shacira_nerfstudio.codec import encode_scene
 from shacira_nerfstudio.model.quantize import get_quantizer
 from shacira_nerfstudio.plugin import bitstream
@@ -45,21 +47,13 @@ def hash_encoding(
 # ── runs ──
 
 
-def guess_dataparser(data: Path) -> str:
-    """Name of the data parser that reads a folder, from the files that lie in it."""
-    names = {
-        "transforms_train.json": "blender-data",
-        "transforms.json": "nerfstudio-data",
-        "00000.json": "rtmv-data",
-    }
-    for file, name in names.items():
-        if (data / file).is_file():
-            return name
-    raise ValueError(f"expected one of {', '.join(names)} in {data}; state --dataparser")
-
-
 def our_trainer(
-    data: Path, output_dir: Path, *, options: Mapping[str, Any], dataparser: str | None = None
+    data: Path,
+    output_dir: Path,
+    *,
+    options: Mapping[str, Any],
+    dataparser: str | None = None,
+    device: str = "cpu",
 ) -> Trainer:
     """The method as registered, set up on a scene.
 
@@ -68,24 +62,36 @@ def our_trainer(
     """
     config = copy.deepcopy(shacira_method.config)
     _set(config.pipeline.model, options)
-    return _set_up(config, data, output_dir, dataparser)
+    return _set_up(config, data, output_dir, dataparser, device)
 
 
 def nerfacto_trainer(
-    data: Path, output_dir: Path, *, options: Mapping[str, Any], dataparser: str | None = None
+    data: Path,
+    output_dir: Path,
+    *,
+    options: Mapping[str, Any],
+    dataparser: str | None = None,
+    device: str = "cpu",
 ) -> Trainer:
-    """nerfacto with its defaults, in torch, on the data manager that ours has.
+    """nerfacto with its defaults, on the data manager that ours has; in torch, on a GPU with
+    tiny-cuda-nn where that is installed.
 
     Its own data manager samples pixels in a process beside the trainer, which would go on while
     ours is timed; against steps of seconds that sampling is nothing.
     """
     config = copy.deepcopy(all_methods["nerfacto"])
     config.pipeline.datamanager = copy.deepcopy(shacira_method.config.pipeline.datamanager)
-    config.pipeline.model.implementation = "torch"
+    config.pipeline.model.implementation = nerfacto_implementation(device)
     _set(config.pipeline.model, options)
     # It builds LPIPS, whose weights it would download, for evaluation only: none here.
     with mock.patch("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", _NoMetric):
-        return _set_up(config, data, output_dir, dataparser)
+        return _set_up(config, data, output_dir, dataparser, device)
+
+
+def nerfacto_implementation(device: str) -> str:
+    """What nerfacto's grids and networks run on: tcnn or torch."""
+    has_tcnn = importlib.util.find_spec("tinycudann") is not None
+    return "tcnn" if device.startswith("cuda") and has_tcnn else "torch"
 
 
 class _NoMetric(nn.Module):
@@ -104,7 +110,9 @@ def _set(config: Any, options: Mapping[str, Any]) -> None:
         setattr(node, name, value)
 
 
-def _set_up(config: TrainerConfig, data: Path, output_dir: Path, dataparser: str | None) -> Trainer:
+def _set_up(
+    config: TrainerConfig, data: Path, output_dir: Path, dataparser: str | None, device: str
+) -> Trainer:
     name = dataparser or guess_dataparser(data)
     if name not in all_dataparsers:
         raise ValueError(f"expected a data parser of {sorted(all_dataparsers)}, got {name!r}")
@@ -112,7 +120,8 @@ def _set_up(config: TrainerConfig, data: Path, output_dir: Path, dataparser: str
     manager.dataparser = copy.deepcopy(all_dataparsers[name])
     manager.dataparser.data = manager.data = config.data = data
     config.output_dir, config.experiment_name, config.timestamp = output_dir, "bench", "run"
-    config.vis, config.machine.device_type = "tensorboard", "cpu"
+    machine: Any = config.machine
+    config.vis, machine.device_type = "tensorboard", torch.device(device).type
     torch.manual_seed(config.machine.seed)
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup()
@@ -124,6 +133,7 @@ class StepRecord:
     """One training step, callbacks included."""
 
     seconds: float
+    """Of the host; a GPU may be behind."""
     num_rays: int
     num_samples: int
     """Samples that all networks of the field saw, with gradients."""
@@ -133,7 +143,7 @@ class StepRecord:
 
 def run_steps(trainer: Trainer, begin: int, count: int) -> list[StepRecord]:
     """Steps with their callbacks, as the host's own loop does them, without its log and saves."""
-    records = []
+    records, finite = [], []
     for step in range(begin, begin + count):
         start = time.perf_counter()
         trainer.step = step
@@ -144,10 +154,12 @@ def run_steps(trainer: Trainer, begin: int, count: int) -> list[StepRecord]:
         for callback in trainer.callbacks:
             callback.run_callback_at_location(step, location=Location.AFTER_TRAIN_ITERATION)
         seconds = time.perf_counter() - start
-        broken = [name for name, loss in losses.items() if not bool(torch.isfinite(loss))]
+        finite.append({name: torch.isfinite(loss.detach()) for name, loss in losses.items()})
+        records.append(StepRecord(seconds, *_counts(trainer, metrics)))
+    for step, losses in enumerate(finite, begin):  # afterwards: a GPU is not waited for in between
+        broken = [name for name, is_finite in losses.items() if not bool(is_finite)]
         if broken:
             raise RuntimeError(f"expected finite losses at step {step}, got others: {broken}")
-        records.append(StepRecord(seconds, *_counts(trainer, metrics)))
     return records
 
 
@@ -179,9 +191,9 @@ def twin(model: ShaciraModel, backend: str, file: bytes | None = None) -> Shacir
         scene_box=model.scene_box,
         num_train_data=model.num_train_data,
         metadata=model.kwargs.get("metadata"),
-        device="cpu",
+        device=str(model.device),
         grad_scaler=None,
-    )
+    ).to(model.device)
     if file is not None:
         other.load_state_dict(bitstream.as_state_dict(file))
     else:

@@ -72,15 +72,21 @@ class Setting:
     sizes: OpSizes
     num_threads: int
     """Threads of ours and of the rival."""
+    device: str = "cpu"
 
     @classmethod
     def create(
-        cls, repeats: int, sizes: OpSizes | None = None, num_threads: int | None = None
+        cls,
+        repeats: int,
+        sizes: OpSizes | None = None,
+        num_threads: int | None = None,
+        device: str = "cpu",
     ) -> Setting:
         """With as many threads as there are cores."""
         num_threads = num_threads or num_cores()
         torch.set_num_threads(num_threads)  # which the backend asks for
-        return cls(get_backend("auto", "cpu"), repeats, sizes or OpSizes(), num_threads)
+        backend = get_backend("auto", device)
+        return cls(backend, repeats, sizes or OpSizes(), num_threads, device)
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class Operation:
 
     def row(self, setting: Setting) -> Row:
         """Holds the results against those of `reference`, and times both."""
-        reference, backend = get_backend("reference", "cpu"), setting.backend
+        reference, backend = get_backend("reference", setting.device), setting.backend
         found, expected = self.run(backend), self.run(reference)
         check: dict[str, Any] = {}
         for name, result in found.items():
@@ -146,12 +152,13 @@ def interpolate(setting: Setting) -> Row:
     from shacira_nerfstudio.bench.throughput.nerfstudio_side import hash_encoding
 
     sizes = setting.sizes
-    grid, x = sizes.grid(), coherent_positions(sizes)
-    table = torch.randn(grid.num_entries, sizes.num_channels).requires_grad_()
+    grid, x = sizes.grid(), coherent_positions(sizes).to(setting.device)
+    table = torch.randn(grid.num_entries, sizes.num_channels, device=setting.device)
+    table.requires_grad_()
     upstream = torch.randn_like(setting.backend.interpolate(x, table, grid))  # laid out alike
     encoding = hash_encoding(
         sizes.num_levels, 16, sizes.max_res, sizes.log2_hashmap_size, sizes.num_channels
-    )
+    ).to(setting.device)
     upstream_rival = upstream.reshape(len(x), -1).contiguous()
 
     def run(backend: Backend) -> dict[str, Tensor]:
@@ -203,12 +210,12 @@ def march(setting: Setting) -> Row:
     sizes = setting.sizes
     step = 2 * math.sqrt(3) / sizes.steps_across_box
     settings = MarchSettings("affine", ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)), 0.05, 1000.0, step)
-    cells = _shell(sizes.occupancy_resolution)
-    rays = _orbit_rays(sizes.num_march_rays)
-    jitter = torch.rand(len(rays[0]), generator=torch.Generator().manual_seed(1))
+    cells = _shell(sizes.occupancy_resolution).to(setting.device)
+    origins, directions = (r.to(setting.device) for r in _orbit_rays(sizes.num_march_rays))
+    jitter = torch.rand(len(origins), generator=torch.Generator().manual_seed(1)).to(origins)
 
     def run(backend: Backend) -> dict[str, Tensor]:
-        samples = backend.march(*rays, cells, settings, jitter=jitter)
+        samples = backend.march(origins, directions, cells, settings, jitter=jitter)
         names = ("packed_info", "positions", "t_starts", "t_ends")
         return {name: getattr(samples, name) for name in names}
 
@@ -231,12 +238,12 @@ def march(setting: Setting) -> Row:
 
 def composite(setting: Setting) -> Row:
     """Compositing forward and backward."""
-    rays, count = setting.sizes.num_rays, setting.sizes.samples_per_ray
-    t_starts = (torch.rand(rays, 1) + torch.arange(count) * 0.02).view(-1)
-    sigmas = (torch.rand(rays * count) * 8).requires_grad_()
-    rgbs = torch.rand(rays * count, 3).requires_grad_()
+    rays, count, device = setting.sizes.num_rays, setting.sizes.samples_per_ray, setting.device
+    t_starts = (torch.rand(rays, 1) + torch.arange(count) * 0.02).view(-1).to(device)
+    sigmas = (torch.rand(rays * count) * 8).to(device).requires_grad_()
+    rgbs = torch.rand(rays * count, 3).to(device).requires_grad_()
     packed_info = torch.stack([torch.arange(rays) * count, torch.full((rays,), count)], 1)
-    upstream = torch.randn(rays, 3)
+    packed_info, upstream = packed_info.to(device), torch.randn(rays, 3).to(device)
 
     def run(backend: Backend) -> dict[str, Tensor]:
         rendered = backend.composite(sigmas, rgbs, t_starts, t_starts + 0.02, packed_info)
@@ -256,24 +263,29 @@ def composite(setting: Setting) -> Row:
     ).row(setting)
 
 
-def _layers(widths: list[int]) -> tuple[tuple[Tensor, Tensor], ...]:
+def _layers(widths: list[int], device: str) -> tuple[tuple[Tensor, Tensor], ...]:
     sizes = itertools.pairwise(widths)
     random = [(torch.randn(out, num) / num**0.5, torch.randn(out) * 0.1) for num, out in sizes]
-    return tuple((weight.requires_grad_(), bias.requires_grad_()) for weight, bias in random)
+    return tuple(
+        (weight.to(device).requires_grad_(), bias.to(device).requires_grad_())
+        for weight, bias in random
+    )
 
 
 def networks(setting: Setting) -> Row:
     """Both networks over packed samples, forward and backward."""
     sizes, count = setting.sizes, setting.sizes.num_samples
     num_inputs = sizes.num_levels * sizes.num_channels
-    density = _layers([num_inputs, HIDDEN_DIM, 1 + GEO_FEAT_DIM])
-    weights = NetworkWeights(density, _layers([RAY_FEATURES + GEO_FEAT_DIM, HIDDEN_DIM, 3]))
+    device = setting.device
+    density = _layers([num_inputs, HIDDEN_DIM, 1 + GEO_FEAT_DIM], device)
+    color = _layers([RAY_FEATURES + GEO_FEAT_DIM, HIDDEN_DIM, 3], device)
+    weights = NetworkWeights(density, color)
     # In the layout of the kernels [L, d, S], as interpolation hands them over.
-    latents = torch.randn(sizes.num_levels, sizes.num_channels, count).permute(2, 0, 1)
+    latents = torch.randn(sizes.num_levels, sizes.num_channels, count).to(device).permute(2, 0, 1)
     latents.requires_grad_()
-    ray_features = torch.randn(sizes.num_rays, RAY_FEATURES)
-    ray_indices = torch.arange(sizes.num_rays).repeat_interleave(sizes.samples_per_ray)
-    upstream = torch.randn(count), torch.randn(count, 3)
+    ray_features = torch.randn(sizes.num_rays, RAY_FEATURES).to(device)
+    ray_indices = torch.arange(sizes.num_rays).repeat_interleave(sizes.samples_per_ray).to(device)
+    upstream = torch.randn(count).to(device), torch.randn(count, 3).to(device)
     inputs = {"latents": latents, **weights.named()}
 
     def run(backend: Backend) -> dict[str, Tensor]:
@@ -299,10 +311,11 @@ def rate(setting: Setting) -> Row:
     """The rate term with its gradient, on one row in ``rate_stride``."""
     sizes, grid, stride = setting.sizes, setting.sizes.grid(), setting.sizes.rate_stride
     shape, num_tables, num_bins = (grid.num_entries, sizes.num_channels), 16, 127
-    latents = (torch.randn(shape) + 0.3).requires_grad_()
-    lengths = torch.rand(num_tables * grid.num_levels, num_bins) * 16
-    classes = torch.randint(num_tables, shape, dtype=torch.int16)
-    first_table = torch.arange(grid.num_levels) * num_tables
+    device = setting.device
+    latents = (torch.randn(shape) + 0.3).to(device).requires_grad_()
+    lengths = torch.rand(num_tables * grid.num_levels, num_bins).to(device) * 16
+    classes = torch.randint(num_tables, shape, dtype=torch.int16).to(device)
+    first_table = torch.arange(grid.num_levels, dtype=torch.int32).to(device) * num_tables
 
     def run(backend: Backend) -> dict[str, Tensor]:
         bits = backend.coded_bits(

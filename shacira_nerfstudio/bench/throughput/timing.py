@@ -89,12 +89,20 @@ def _timed_call(side: Side) -> tuple[float, Any]:
     gc.collect()
     gc.disable()
     try:
+        synchronize()
         begin = time.perf_counter()
         result = side.run()
+        synchronize()
         return time.perf_counter() - begin, result
     finally:
         gc.enable()
         torch.set_num_threads(before)
+
+
+def synchronize() -> None:
+    """Waits until a GPU has done all that it was asked for, if any was asked for anything."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 @dataclass(frozen=True)
@@ -239,5 +247,6 @@ def _provenance() -> dict[str, Any]:
         "date": environment.date(),
         "commit": environment.commit(),
         "machine": environment.machine(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_initialized() else None,
         "versions": environment.versions(),
     }

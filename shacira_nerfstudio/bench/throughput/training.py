@@ -92,15 +92,28 @@ class SceneRuns:
     """A file to render; by default what the model has learned by then is packed and decoded."""
     num_threads: int = field(default_factory=num_cores)
     """Threads of ours and of the rival."""
+    device: str = "cpu"
 
     @cached_property
     def ours(self) -> Any:
         """Our trainer, after the warm-up."""
+        torch.set_num_threads(self.num_threads)
+        return self._trained("ours", {})
+
+    @cached_property
+    def plain(self) -> Any:
+        """The same with `reference`, plain torch."""
+        return self._trained("plain", {"backend": "reference"})
+
+    def _trained(self, name: str, options: dict[str, Any]) -> Any:
         from shacira_nerfstudio.bench.throughput.nerfstudio_side import our_trainer, run_steps
 
-        torch.set_num_threads(self.num_threads)
         trainer = our_trainer(
-            self.data, self.folder / "ours", dataparser=self.dataparser, options=self.options
+            self.data,
+            self.folder / name,
+            dataparser=self.dataparser,
+            options={**self.options, **options},
+            device=self.device,
         )
         run_steps(trainer, 0, self.warmup_steps)
         return trainer
@@ -125,6 +138,7 @@ class SceneRuns:
             self.folder / "nerfacto",
             dataparser=self.dataparser,
             options=self.rival_options,
+            device=self.device,
         )
 
     @cached_property
@@ -159,7 +173,7 @@ class SceneRuns:
         from shacira_nerfstudio.bench.throughput.nerfstudio_side import camera_rays
 
         bundle = camera_rays(camera)
-        rays = bundle[torch.linspace(0, len(bundle) - 1, VIEW_CHECK_RAYS).long()]
+        rays = bundle[torch.linspace(0, len(bundle) - 1, VIEW_CHECK_RAYS).long()].to(model.device)
         found, expected = (which(rays) for which in (model, truth))
         check: dict[str, Any] = {}
         for name in ("rgb", "accumulation"):
@@ -180,12 +194,12 @@ def train_step(runs: SceneRuns, repeats: int) -> Row:
     first, block = host.fastest_steps(runs.rival)
     theirs = Steps(runs.rival, first, block)
     what = f"{BLOCK} steps of shacira from step {mine.next} on"
-    threads = runs.num_threads
+    threads, kind = runs.num_threads, host.nerfacto_implementation(runs.device)
     return rate_row(
         "train_step",
         "rays/s",
         Side(mine.run, what, OURS_TORCH_THREADS, threads, None),
-        Side(theirs.run, "nerfacto, torch, its defaults", threads, threads, None),
+        Side(theirs.run, f"nerfacto, {kind}, its defaults", threads, threads, None),
         repeats=repeats,
         check=check,
         sizes={
@@ -204,6 +218,29 @@ def train_step(runs: SceneRuns, repeats: int) -> Row:
     )
 
 
+def plain_step(runs: SceneRuns, repeats: int) -> Row:
+    """Whole training steps beside those of the same method in plain torch on the same device."""
+    mine = Steps(runs.ours, runs.ours.step + 1, BLOCK)
+    theirs = Steps(runs.plain, runs.warmup_steps, BLOCK)
+    check, threads = runs.check_step(), runs.num_threads
+    what = f"{BLOCK} steps of shacira from step {mine.next} on"
+    return rate_row(
+        "plain_step",
+        "rays/s",
+        Side(mine.run, what, OURS_TORCH_THREADS, threads, None),
+        Side(theirs.run, "the same with `reference`, plain torch", threads, threads, None),
+        repeats=repeats,
+        check=check,
+        sizes=asdict(runs.model.config.sampling),
+        backend=runs.model.scene.encoding.backend.name,
+        more=lambda timed: {
+            f"{side}_{name}": value
+            for side, steps in (("ours", mine), ("rival", theirs))
+            for name, value in steps.figures(timed[side]).items()
+        },
+    )
+
+
 def _render_views(model: Any, cameras: Any, max_rays: int | None) -> Callable[[], int]:
     """Renders one view after the other; each call returns its rays."""
     from shacira_nerfstudio.bench.throughput.nerfstudio_side import view
@@ -211,7 +248,8 @@ def _render_views(model: Any, cameras: Any, max_rays: int | None) -> Callable[[]
     numbers = itertools.cycle(range(len(cameras)))
 
     def run() -> int:
-        color = model.get_outputs_for_camera(view(cameras, next(numbers), max_rays))["rgb"]
+        camera = view(cameras, next(numbers), max_rays).to(model.device)
+        color = model.get_outputs_for_camera(camera)["rgb"]
         return color.shape[0] * color.shape[1]
 
     return run
@@ -229,12 +267,12 @@ def render(runs: SceneRuns, repeats: int) -> Row:
     symbols: Any = model.scene.encoding.symbols
     mine = _render_views(model, cameras, None)
     theirs = _render_views(rival_model, cameras, RIVAL_RAYS)
-    threads = runs.num_threads
+    threads, kind = runs.num_threads, host.nerfacto_implementation(runs.device)
     return rate_row(
         "render",
         "rays/s",
         Side(mine, "ShaciraModel on the decoded file", threads, threads, None),
-        Side(theirs, "nerfacto, torch", threads, threads, None),
+        Side(theirs, f"nerfacto, {kind}", threads, threads, None),
         repeats=repeats,
         check=check,
         sizes={

@@ -79,10 +79,13 @@ class SceneFile:
 
     Args:
         on_change: Called by that thread after :attr:`status` or :attr:`scene` has changed.
+        device: Where it is rendered.
     """
 
-    def __init__(self, path: Path, on_change: Callable[[SceneFile], None]) -> None:
-        self.path, self.name = path, shown_name(path)
+    def __init__(
+        self, path: Path, on_change: Callable[[SceneFile], None], *, device: str = "cpu"
+    ) -> None:
+        self.path, self.name, self._device = path, shown_name(path), device
         self.status = FileStatus()
         self.scene: ShownScene | None = None
         """The levels that are there; None before the first one."""
@@ -146,7 +149,7 @@ class SceneFile:
         if self._stopped.is_set() or packed is None:
             return
         _check_kind(packed.kind)
-        self.scene = ShownScene(packed, lambda: self._on_change(self))
+        self.scene = ShownScene(packed, lambda: self._on_change(self), device=self._device)
         self._published = time.monotonic()
         self._set_status(
             num_levels=packed.num_coded_levels,

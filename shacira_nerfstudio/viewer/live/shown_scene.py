@@ -24,13 +24,16 @@ class ShownScene:
 
     Args:
         when_counted: Called after the bits of its entries have been counted.
+        device: Where it is rendered.
 
     Raises:
         SceneFormatError: as :func:`unpack_scene`.
     """
 
-    def __init__(self, packed: PackedScene, when_counted: Callable[[], None]) -> None:
-        self._packed, self._when_counted = packed, when_counted
+    def __init__(
+        self, packed: PackedScene, when_counted: Callable[[], None], *, device: str = "cpu"
+    ) -> None:
+        self._packed, self._when_counted, self._device = packed, when_counted, device
         self._lock = threading.Lock()
         self._by_level: dict[int, RadianceScene] = {}
         self._entry_bits: Tensor | None = None
@@ -68,7 +71,8 @@ class ShownScene:
         with self._lock:
             if num_levels not in self._by_level:
                 # Backends keep what they made of the latest table and occupancy: one for each.
-                scene = unpack_scene(self._packed, get_backend("auto", "cpu"))
+                backend = get_backend("auto", self._device)
+                scene = unpack_scene(self._packed, backend, device=self._device)
                 scene.encoding.max_level = num_levels
                 for other in self._by_level.values():
                     scene.encoding.symbols = other.encoding.symbols
@@ -102,17 +106,22 @@ class ShownScene:
 
         Bits are 0 as long as they are being counted.
         """
+        import torch
+
         from shacira_nerfstudio.model.bits import ray_bits
 
         scene = self.at_level(num_levels)
+        origins, directions = origins.to(scene.device), directions.to(scene.device)
         if output == "colour":
-            return scene.render_colors(origins, directions).numpy()
+            return scene.render_colors(origins, directions).cpu().numpy()
         if output == "bits":
             bits = self.entry_bits()
             if bits is None:
                 return np.zeros((len(origins), 1), np.float32)
-            return ray_bits(scene, origins, directions, bits)[:, None].numpy()
+            return (
+                ray_bits(scene, origins, directions, bits.to(scene.device))[:, None].cpu().numpy()
+            )
         rays = scene.render_rays(origins, directions)
         if output == "accumulation":
-            return rays.accumulation[:, None].numpy()
-        return np.stack([rays.depth.numpy(), rays.accumulation.numpy()], axis=1)
+            return rays.accumulation[:, None].cpu().numpy()
+        return torch.stack([rays.depth, rays.accumulation], 1).cpu().numpy()
