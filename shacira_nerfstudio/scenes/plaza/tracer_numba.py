@@ -17,6 +17,8 @@ _jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 BOX, BALL, CYLINDER = 0, 1, 2
 PLAIN, CHECKER, STRIPES, DOTS, MARBLE, BRICKS, WOOD, TILES = range(8)
 FAR = 1e30
+TILE = 32
+"""Pixels on the side of a square whose rays look at the same solids."""
 
 
 @_jit
@@ -48,10 +50,16 @@ def _enter(kind, ux, uy, uz, vx, vy, vz):
 
 
 @_jit
-def nearest(o, d, kinds, centers, turns, sizes, bounds):
-    """Distance to the first solid, and its number; FAR and -1 if there is none."""
+def nearest(o, d, solids, chosen, count):
+    """Distance to the first of the chosen solids, and its number; FAR and -1 if there is none.
+
+    Args:
+        chosen: Numbers of solids, of which the first ``count`` are looked at.
+    """
+    kinds, centers, turns, sizes, bounds, _ = solids
     best, label = FAR, -1
-    for s in range(len(kinds)):
+    for place in range(count):
+        s = chosen[place]
         x, y, z = o[0] - centers[s, 0], o[1] - centers[s, 1], o[2] - centers[s, 2]
         b = x * d[0] + y * d[1] + z * d[2]
         c = x * x + y * y + z * z - bounds[s] * bounds[s]
@@ -70,6 +78,26 @@ def nearest(o, d, kinds, centers, turns, sizes, bounds):
         if 0.0 < t < best:
             best, label = t, s
     return best, label
+
+
+@_jit
+def _choose(o, axis, spread, solids, chosen):
+    """How many solids a cone of rays may meet, of which the numbers are written to ``chosen``.
+
+    Args:
+        spread: Half angle in radians.
+    """
+    _, centers, _, _, bounds, _ = solids
+    count = 0
+    for s in range(len(bounds)):
+        x, y, z = centers[s, 0] - o[0], centers[s, 1] - o[1], centers[s, 2] - o[2]
+        distance = math.sqrt(x * x + y * y + z * z)
+        cosine = (x * axis[0] + y * axis[1] + z * axis[2]) / distance
+        reach = spread + math.asin(min(bounds[s] / distance, 1.0))
+        if reach >= math.pi or cosine >= math.cos(reach):
+            chosen[count] = s
+            count += 1
+    return count
 
 
 @_jit
@@ -147,8 +175,9 @@ def environment(d, lamps, out):
 
 
 @_jit
-def _surface(p, s, kinds, centers, turns, sizes, n, q, local):
+def _surface(p, s, solids, n, q, local):
     """Own coordinates q of a point on a solid and its outward normal n; overwrites ``local``."""
+    kinds, centers, turns, sizes, _, _ = solids
     turn, size = turns[s], sizes[s]
     local[:] = 0.0
     for k in range(3):
@@ -173,8 +202,9 @@ def _surface(p, s, kinds, centers, turns, sizes, n, q, local):
 
 
 @_jit
-def _open_sky(p, n, own, centers, volumes):
+def _open_sky(p, n, own, solids):
     """Share of the sky above a point that no other solid hides; each hides like a ball."""
+    _, centers, _, _, _, volumes = solids
     share = 1.0
     for s in range(1, len(centers)):
         x, y, z = centers[s, 0] - p[0], centers[s, 1] - p[1], centers[s, 2] - p[2]
@@ -188,9 +218,14 @@ def _open_sky(p, n, own, centers, volumes):
 
 
 @_jit
-def _diffuse(p, n, q, s, solids, looks, light, start, color):
-    """Light that a matt surface sends anywhere, written to ``color``; ``start`` is overwritten."""
-    kinds, centers, turns, sizes, bounds, volumes = solids
+def _diffuse(p, n, q, s, share, solids, looks, light, everything, start, color):
+    """Light that a matt surface sends anywhere, written to ``color``; ``start`` is overwritten.
+
+    Args:
+        share: Of the sky that is open.
+        everything: Numbers of all solids.
+    """
+    sizes = solids[3]
     paints, colors, scales, _ = looks
     sun, sun_color, harmonics = light
     amount = _texture(
@@ -203,9 +238,8 @@ def _diffuse(p, n, q, s, solids, looks, light, start, color):
     if facing > 0.0:
         for k in range(3):
             start[k] = p[k] + 1e-4 * n[k]
-        if nearest(start, sun, kinds, centers, turns, sizes, bounds)[1] >= 0:
+        if nearest(start, sun, solids, everything, len(everything))[1] >= 0:
             facing = 0.0
-    share = _open_sky(p, n, s, centers, volumes)
     for k in range(3):
         sky = harmonics[0, k] + harmonics[1, k] * n[0]
         sky += harmonics[2, k] * n[1] + harmonics[3, k] * n[2]
@@ -214,32 +248,25 @@ def _diffuse(p, n, q, s, solids, looks, light, start, color):
 
 
 @_jit
-def _shade(o, d, t, s, solids, looks, light, lamps, work, color):
-    """Colour of the point at which a ray meets a solid: matt, and mirroring where it is glossy;
-    ``work`` [7, 3] is overwritten."""
-    kinds, centers, turns, sizes, bounds, _ = solids
+def _mirror(d, s, share, solids, looks, light, lamps, everything, work, color):
+    """Adds what a glossy surface at work[0] with normal work[1] shows of its surroundings."""
     gloss = looks[3][s]
     p, n, q, start = work[0], work[1], work[2], work[3]
     local, r, other = work[4], work[5], work[6]
-    for k in range(3):
-        p[k] = o[k] + t * d[k]
-    _surface(p, s, kinds, centers, turns, sizes, n, q, local)
-    _diffuse(p, n, q, s, solids, looks, light, start, color)
-    if gloss == 0.0:
-        return
     cosine = -(d[0] * n[0] + d[1] * n[1] + d[2] * n[2])
     mirror = gloss * (0.06 + 0.94 * (1.0 - min(max(cosine, 0.0), 1.0)) ** 5)
     for k in range(3):
         r[k] = d[k] + 2.0 * cosine * n[k]
         start[k] = p[k] + 1e-4 * n[k]
-    t, label = nearest(start, r, kinds, centers, turns, sizes, bounds)
+    t, label = nearest(start, r, solids, everything, len(everything))
     if label < 0:
         environment(r, lamps, other)
     else:
         for k in range(3):
             p[k] = start[k] + t * r[k]
-        _surface(p, label, kinds, centers, turns, sizes, n, q, local)
-        _diffuse(p, n, q, label, solids, looks, light, start, other)
+        _surface(p, label, solids, n, q, local)
+        # What is mirrored stands near, under about the same sky.
+        _diffuse(p, n, q, label, share, solids, looks, light, everything, start, other)
     for k in range(3):
         color[k] += mirror * (other[k] - color[k])
 
@@ -255,33 +282,47 @@ def _aim(pose, focal, size, x, y, d):
 
 @_jit
 def render(pose, focal, size, solids, looks, suns, sun_color, harmonics, lamps):
-    """Straight RGBA and depth [size, size, 4] as RTMV stores them, and the solid at each pixel's
-    centre, -1 for none. Each of the four subpixels has a sun of its own, which makes shadows soft.
+    """Straight RGBA [size, size, 4]; distance and number of the solid at each pixel's centre,
+    [size, size], FAR and -1 for none.
+
+    Each of the four subpixels has a sun of its own, which makes shadows soft.
     """
     rgba = np.zeros((size, size, 4), np.float32)
     depth = np.empty((size, size), np.float64)
     labels = np.empty((size, size), np.int32)
-    kinds, centers, turns, sizes, bounds, _ = solids
-    o, d, color, total = pose[:3, 3].copy(), np.empty(3), np.empty(3), np.empty(3)
-    work = np.empty((7, 3))
-    for row in range(size):
-        for column in range(size):
-            count = 0
-            total[:] = 0.0
-            for sub in range(4):
-                x, y = column + 0.25 + 0.5 * (sub % 2), row + 0.25 + 0.5 * (sub // 2)
-                _aim(pose, focal, size, x, y, d)
-                t, s = nearest(o, d, kinds, centers, turns, sizes, bounds)
-                if s >= 0:
+    everything = np.arange(len(solids[0]))
+    chosen = np.zeros_like(everything)
+    o, d, color, work = pose[:3, 3].copy(), np.empty(3), np.empty(3), np.empty((7, 3))
+    p, n, q = work[0], work[1], work[2]
+    spread = 0.75 * TILE / focal
+    for tile in range(((size + TILE - 1) // TILE) ** 2):
+        top, left = divmod(tile, (size + TILE - 1) // TILE)
+        _aim(pose, focal, size, (left + 0.5) * TILE, (top + 0.5) * TILE, d)
+        num_chosen = _choose(o, d, spread, solids, chosen)
+        for row in range(top * TILE, min((top + 1) * TILE, size)):
+            for column in range(left * TILE, min((left + 1) * TILE, size)):
+                _aim(pose, focal, size, column + 0.5, row + 0.5, d)
+                depth[row, column], labels[row, column] = nearest(o, d, solids, chosen, num_chosen)
+                count, known, share = 0, -1, 1.0
+                for sub in range(4):
+                    x, y = column + 0.25 + 0.5 * (sub % 2), row + 0.25 + 0.5 * (sub // 2)
+                    _aim(pose, focal, size, x, y, d)
+                    t, s = nearest(o, d, solids, chosen, num_chosen)
+                    if s < 0:
+                        continue
+                    for k in range(3):
+                        p[k] = o[k] + t * d[k]
+                    _surface(p, s, solids, n, q, work[4])
+                    if s != known:  # it hardly changes within a pixel
+                        share, known = _open_sky(p, n, s, solids), s
                     light = (suns[sub], sun_color, harmonics)
-                    _shade(o, d, t, s, solids, looks, light, lamps, work, color)
+                    _diffuse(p, n, q, s, share, solids, looks, light, everything, work[3], color)
+                    if looks[3][s] > 0.0:
+                        _mirror(d, s, share, solids, looks, light, lamps, everything, work, color)
                     count += 1
                     for k in range(3):
-                        total[k] += color[k]
-            for k in range(3):
-                rgba[row, column, k] = total[k] / max(count, 1)
-            rgba[row, column, 3] = count / 4
-            _aim(pose, focal, size, column + 0.5, row + 0.5, d)
-            t, s = nearest(o, d, kinds, centers, turns, sizes, bounds)
-            depth[row, column], labels[row, column] = t, s
+                        rgba[row, column, k] += color[k]
+                for k in range(3):
+                    rgba[row, column, k] /= max(count, 1)
+                rgba[row, column, 3] = count / 4
     return rgba, depth, labels
