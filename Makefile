@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/shacira demo --output-dir demo_output
 
 test: $(VENV)/.installed-dev lint
-	SHACIRA_TEST_BACKENDS=reference,cpu_numba $(BIN)/python -m pytest -n 2 --dist loadfile
+	SHACIRA_TEST_BACKENDS=reference,cpu_numba $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

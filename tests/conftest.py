@@ -1,6 +1,7 @@
 """Grids and fields that every test can afford, and the backends under test."""
 
 import os
+import pathlib
 
 import hypothesis
 import pytest
@@ -23,6 +24,43 @@ GRIDS = {
     "3d": GridSpec(3, tuple((n,) * 3 for n in (3, 5, 8, 9, 20)), (32, 128, 512, 512, 512)),
     "2d": GridSpec(2, tuple((n,) * 2 for n in (3, 5, 16, 17, 40)), (16, 32, 256, 256, 256)),
 }
+
+
+# Files that are taken first, so that no worker of `make test` is left alone with one of them at the
+# end. What compiles most begins beside what compiles nothing: kernels of a fresh checkout are kept on
+# disk, and who comes later only reads them, but two workers would compile the same at once.
+FIRST = (
+    "backends/test_defaults.py",
+    "plugin/test_export_command.py",
+    "backends/test_triton_interpreter.py",
+    "model/test_volrend.py",
+    "viewer/test_page_render.py",
+    "model/test_scene.py",
+    "viewer/test_host_viewer.py",
+    "compression/test_compressor.py",
+    "plugin/test_export_folder.py",
+    "plugin/test_rate_steering.py",
+    "bench/test_sweep.py",
+    "viewer/test_view_server.py",
+    "plugin/test_viewer_panel.py",
+    "viewer/test_view_browser.py",
+    "bench/test_throughput.py",
+    "plugin/test_model_step.py",
+    "viewer/test_page_decoder.py",
+    "codec/test_independent_decoder.py",
+    "test_import_floors.py",
+    "backends/test_march.py",
+    "backends/test_march_visible.py",
+    "test_wheel.py",
+)
+TESTS = pathlib.Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items):
+    """Puts :data:`FIRST` first; the order of all others, and of tests in a file, stays."""
+    place = {TESTS / name: number for number, name in enumerate(FIRST)}
+    assert all(path.exists() for path in place), "a file of FIRST has gone"
+    items.sort(key=lambda item: place.get(item.path, len(FIRST)))
 
 
 @pytest.fixture(autouse=True)

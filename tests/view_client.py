@@ -13,6 +13,9 @@ from websockets.sync.client import connect
 
 from shacira_nerfstudio.viewer.view import view
 
+LIMIT_S = 120.0
+"""Of whatever is waited for: only what never comes takes it, however busy the machine is."""
+
 
 @contextlib.contextmanager
 def serving(folder, contents):
@@ -29,7 +32,7 @@ def serving(folder, contents):
         yield port
     finally:
         ended.set()
-        thread.join(20)
+        thread.join(LIMIT_S)
         assert not thread.is_alive()
 
 
@@ -40,7 +43,8 @@ def free_port():
 
 
 def wait_until_listening(port):
-    for _ in range(200):
+    end = time.monotonic() + LIMIT_S
+    while time.monotonic() < end:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
@@ -53,7 +57,12 @@ class ViewClient:
 
     def __init__(self, port, *, origin=None, position=(0.0, 0.0, 0.0)):
         self._socket = connect(
-            f"ws://127.0.0.1:{port}", max_size=None, origin=origin, compression=None
+            f"ws://127.0.0.1:{port}",
+            max_size=None,
+            origin=origin,
+            compression=None,
+            open_timeout=LIMIT_S,
+            ping_interval=None,  # a busy machine is not a dead one
         )
         self.gui, self.images, self.camera = {}, [], {}
         self.look(position=position)
@@ -86,7 +95,7 @@ class ViewClient:
     def _send(self, kind, content):
         self._socket.send(msgspec.msgpack.encode({"type": kind, **content}))
 
-    def receive(self, until, seconds=30.0):
+    def receive(self, until, seconds=LIMIT_S):
         """Takes messages until a condition holds."""
         end = time.monotonic() + seconds
         while not until():

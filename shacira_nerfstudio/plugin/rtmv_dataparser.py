@@ -28,6 +28,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shacira_nerfstudio.plugin import quick_start
 from shacira_nerfstudio.plugin.dataset_metadata import DatasetMetadata
 from shacira_nerfstudio.plugin.input_check import FILE_SIZES, camera_sizes
 from shacira_nerfstudio.scenes import rtmv
@@ -255,3 +256,6 @@ rtmv_dataparser = DataParserSpecification(
     config=RtmvDataParserConfig(),
     description="RTMV scenes: ray-traced views with linear EXR images and depth.",
 )
+
+# Here, because nothing of ours is loaded sooner.
+quick_start.remember_frozen_modules()

@@ -7,6 +7,8 @@ import dataclasses
 import io
 import json
 import math
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -231,9 +233,31 @@ def test_first_uses_and_memory(runs, monkeypatch):
         processes.compile_time(runs)
 
 
-def test_a_failing_process_says_why():
-    with pytest.raises(RuntimeError, match=r"(?s)status 1.*KeyError: 'absent'"):
-        processes.run_worker("absent", {})
+def test_a_failing_process_says_why(tmp_path, monkeypatch):
+    """With a worker that does not take seconds to load what it does not use."""
+    (tmp_path / "failing_worker.py").write_text("import sys\nraise KeyError(sys.argv[1])\n")
+    monkeypatch.setattr(processes, "WORKER", "failing_worker")
+    with pytest.raises(RuntimeError, match=r"(?s)absent failed with status 1.*KeyError: 'absent'"):
+        processes.run_worker("absent", {}, environment={"PYTHONPATH": str(tmp_path)})
+
+
+@pytest.mark.nerfstudio
+def test_the_worker_finds_the_task_and_its_arguments(monkeypatch):
+    from shacira_nerfstudio.bench.throughput import nerfstudio_side
+
+    asked = []
+
+    def fail(data, output, **options):
+        asked.append((data, options["options"]))
+        raise KeyError("said by the trainer")
+
+    monkeypatch.setattr(nerfstudio_side, "our_trainer", fail)
+    arguments = {"data": "x", "dataparser": None, "warmup_steps": 1, "num_steps": 1, "options": {}}
+    monkeypatch.setattr(sys, "argv", [processes.WORKER, "train_memory", json.dumps(arguments)])
+    monkeypatch.delitem(sys.modules, processes.WORKER, raising=False)
+    with pytest.raises(KeyError, match="said by the trainer"):
+        runpy.run_module(processes.WORKER, run_name="__main__")
+    assert asked == [(Path("x"), {})]
 
 
 # ── turns ──

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 from synthetic_ball import make_ball
-from view_client import ViewClient, serving
+from view_client import LIMIT_S, ViewClient, serving
 from websockets.exceptions import InvalidStatus
 
 from shacira_nerfstudio.backends import get_backend
@@ -117,9 +117,8 @@ def test_a_client_that_goes_ends_its_work(serve, client_of, end, caplog):
     assert len(sessions()) == others + 1
     client.look(position=(0, 0.1, 3.0))
     getattr(client, end)()
-    for _ in range(100):
-        if len(sessions()) == others:
-            break
+    give_up = time.monotonic() + LIMIT_S
+    while len(sessions()) != others and time.monotonic() < give_up:
         time.sleep(0.05)
     assert len(sessions()) == others
     assert "drawing failed" not in caplog.text
@@ -233,7 +232,7 @@ def test_stored_cameras_are_shown_and_can_be_clicked(serve, client_of):
 
 
 def ask(port, path, **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
     connection.putrequest("GET", path, skip_host="Host" in headers)
     for name, value in headers.items():
         connection.putheader(name, value)
@@ -255,7 +254,7 @@ def test_nothing_but_the_page_is_served(serve):
 
 def test_the_page_may_not_ask_other_machines(serve):
     port = serve()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
     connection.request("GET", "/")
     policy = connection.getresponse().headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'self'") and "http" not in policy
@@ -361,11 +360,15 @@ def test_ctrl_c_ends_the_command(tmp_path, data):
         # Tests that run in the background of a script have it ignored, and so would the command.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
-    assert process.stdout is not None
-    port = int(process.stdout.readline().split("127.0.0.1:")[1].split()[0])
-    client = ViewClient(port)
-    client.receive(lambda: bool(client.images), seconds=60)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().split("127.0.0.1:")[1].split()[0])
+        client = ViewClient(port)
+        client.receive(lambda: bool(client.images))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=LIMIT_S)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 0 and "Traceback" not in err
     assert "stopped" in out
