@@ -50,6 +50,7 @@ NUMBA = tuple(
     for path in sorted((ROOT / "codec").rglob("*_numba.py"))
 )
 TORCH_BENCHES = ("bench.throughput", "bench.rate_distortion", "bench.rival_coders")
+TORCH_BENCHES += ("bench.pictures",)
 HOSTS = ("plugin", "pictures", "viewer")
 HOME = {  # any other third-party package -> the only modules that may import it
     "numpy": ("",),
@@ -68,8 +69,11 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "websockets": ("viewer.live.server",),
     "tyro": ("cli", "plugin.export_command", "plugin.evaluate_file"),
     "OpenEXR": ("scenes",),
-    "PIL": ("scenes", "plugin", "viewer", "cli"),
-    "imageio_ffmpeg": ("viewer.render_video",),
+    "PIL": ("scenes", "plugin", "viewer", "cli", "pictures", "bench.pictures"),
+    "imageio_ffmpeg": ("viewer.render_video", "pictures.files.video_files"),
+    "pytorch_msssim": ("bench.pictures.metrics",),
+    "cv2": ("pictures.files.image_files",),
+    "tifffile": ("pictures.files.image_files",),
     "rich": ("plugin", "bench.throughput", "cli.demo"),
     "yaml": ("plugin",),
 }
@@ -78,6 +82,7 @@ HEAVY = ("torch", "numba", "nerfstudio")
 ABSENT = {  # importing the module, after those above it, must not load the packages
     **dict.fromkeys(["codec", "scenes.rtmv", "scenes.demo_scene", "cli.main"], HEAVY),
     **dict.fromkeys(["bench.sweep", "plugin.export_command", "viewer.view"], HEAVY),
+    **dict.fromkeys(["pictures.decoder", "pictures.pillow_plugin"], HEAVY),
     **dict.fromkeys(["backends", "model.scene", "compression.pack"], HEAVY[1:]),
 }
 
