@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 
 from shacira_nerfstudio.codec import PackedScene, QuantizedTensor
 from shacira_nerfstudio.compression.pack import MAX_SYMBOL, quantize_weight
-from shacira_nerfstudio.model.image_field import ImageField
+from shacira_nerfstudio.grid import GridSpec
+from shacira_nerfstudio.model.image_field import FIRST_LAYER, ImageField
 
 
 @torch.no_grad()
@@ -51,4 +53,24 @@ def pack_image(
         symbols=symbols,
         weights=dict(weights),
         meta=dict(meta or {}),
+    )
+
+
+def without_empty_levels(scene: PackedScene) -> PackedScene:
+    """The same pixels without the finest levels that hold nothing but 0, nor the weights that read
+    them: a small file may not have a large table."""
+    grid, dim = scene.grid, scene.latent_dim
+    held = [level for level in range(grid.num_levels) if scene.level_symbols(level).any()]
+    count = held[-1] + 1 if held else 1
+    first = scene.weights[FIRST_LAYER]
+    weights = {
+        **scene.weights,
+        FIRST_LAYER: QuantizedTensor(first.values[:, : count * dim].copy(), first.steps),
+    }
+    return dataclasses.replace(
+        scene,
+        grid=GridSpec(grid.num_dims, grid.resolutions[:count], grid.table_sizes[:count]),
+        symbols=scene.symbols[: grid.offsets[count]],
+        weights=weights,
+        prefix_psnr=scene.prefix_psnr and scene.prefix_psnr[:count],
     )

@@ -18,6 +18,11 @@ from torch import Tensor
 from shacira_nerfstudio.pictures.layout import PixelLayout
 
 TILE_SIDE = 16
+KEPT_PIXELS = 1 << 23
+"""Up to so many pixels are kept as floats, tile after tile: 170 MB."""
+Batch = tuple[Tensor, Tensor, Tensor | None]
+"""Positions [S, D] in the unit cube, channels [S, C] in [0, 1], and weights [S, C] of their errors,
+None where all are 1."""
 
 
 class PixelBatches:
@@ -37,23 +42,34 @@ class PixelBatches:
         self._tile = np.arange(height)[:, None], np.arange(width)[None, :]
         self._counts = (layout.frames, -(-layout.height // height), -(-layout.width // width))
         self._per_batch = max(1, round(num_pixels / (height * width)))
-        self._all: tuple[Tensor, Tensor, Tensor | None] | None = None
-        if layout.num_pixels <= num_pixels:
-            self._all = self.tiles(np.arange(int(np.prod(self._counts))))
+        self._num_tiles = int(np.prod(self._counts))
+        self._all: Batch | None = None
+        self._kept: tuple[np.ndarray, np.ndarray] | None = None
+        if layout.num_pixels <= KEPT_PIXELS:
+            everything = self.tiles(np.arange(self._num_tiles))
+            if layout.num_pixels <= num_pixels:
+                self._all = everything
+            self._kept = tuple(  # pyright: ignore[reportAttributeAccessIssue]
+                v.t().numpy().reshape(v.shape[1], self._num_tiles, -1) for v in everything[:2]
+            )
 
-    def next(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Positions [S, D] in the unit cube, channels [S, C] in [0, 1], and weights [S, C] of
-        their errors, None where all are 1."""
+    def next(self) -> Batch:
+        """All pixels, or those of the next tiles."""
         if self._all is not None:
             return self._all
         while len(self._queue) < self._per_batch:
-            order = self._rng.permutation(int(np.prod(self._counts)))
+            order = self._rng.permutation(self._num_tiles)
             self._queue = np.concatenate([self._queue, order])
         chosen, self._queue = self._queue[: self._per_batch], self._queue[self._per_batch :]
         return self.tiles(chosen)
 
-    def tiles(self, numbers: np.ndarray) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The same of some tiles."""
+    def tiles(self, numbers: np.ndarray) -> Batch:
+        """Pixels of some tiles."""
+        if self._kept is not None:
+            positions, colors = (
+                torch.from_numpy(v[:, numbers].reshape(len(v), -1)).t() for v in self._kept
+            )
+            return positions, colors, _weights(colors) if self._layout.has_alpha else None
         layout, (rows, columns) = self._layout, self._tile
         t, y, x = np.unravel_index(numbers, self._counts)
         # The last tiles of a side overlap those before.
@@ -69,9 +85,9 @@ class PixelBatches:
         colors = torch.from_numpy(values.astype(np.float32).T / layout.largest).t()
         return positions, colors, _weights(colors) if layout.has_alpha else None
 
-    def sample(self, num_pixels: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    def sample(self, num_pixels: int) -> Batch:
         """Evenly spread tiles of about so many pixels, always the same."""
-        total = int(np.prod(self._counts))
+        total = self._num_tiles
         count = min(total, max(1, num_pixels // (self._tile[0].size * self._tile[1].size)))
         return self.tiles(np.linspace(0, total - 1, count).round().astype(np.int64))
 

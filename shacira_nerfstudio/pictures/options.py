@@ -44,9 +44,9 @@ class Effort:
 
 
 EFFORTS: dict[Quality, Effort] = {
-    "draft": Effort(800, 1 << 16, 16),
-    "normal": Effort(4000, 1 << 16, 24),
-    "max": Effort(20000, 1 << 17, 32),
+    "draft": Effort(1000, 1 << 16, 16),
+    "normal": Effort(5000, 1 << 16, 24),
+    "max": Effort(30000, 1 << 16, 32),
 }
 
 
@@ -113,7 +113,7 @@ class PictureOptions:
                 model="learned" if is_paper else "code_lengths",
                 entropy_model_layers=2 if is_paper else 1,
                 shared_entropy_model=is_paper,
-                sample_fraction=1.0 if is_paper else 0.25,
+                sample_fraction=1.0 if is_paper else 0.125,
                 refresh_steps=200,
             ),
             schedule=ScheduleOptions(warmup_steps=50),

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shacira_nerfstudio import __version__
 from shacira_nerfstudio.backends import get_backend
 from shacira_nerfstudio.codec import PackedScene, QuantizedTensor
 from shacira_nerfstudio.compression.compressor import Compressor
-from shacira_nerfstudio.compression.pack_image import pack_image
+from shacira_nerfstudio.compression.pack_image import pack_image, without_empty_levels
 from shacira_nerfstudio.compression.weight_bits import Weights, choose_weights
 from shacira_nerfstudio.model.image_field import ImageField, ImageFieldShape
 from shacira_nerfstudio.model.sparse_row_adam import SparseRowAdam
@@ -95,7 +94,8 @@ class PictureTraining:
         # Before the last word on a target, which is met by latents alone.
         self._weights = self._chosen_weights()
         self.compressor.finish()
-        return dataclasses.replace(self.pack(), prefix_psnr=self._prefix_psnr())
+        packed = dataclasses.replace(self.pack(), prefix_psnr=self._prefix_psnr())
+        return without_empty_levels(packed)
 
     def train(self, report: Report = silent) -> None:
         """All steps."""
@@ -116,10 +116,11 @@ class PictureTraining:
         positions, colors, weights = self.batches.next()
         errors = (self.field(positions) - colors).square()
         loss = errors.mean() if weights is None else (errors * weights).mean()
-        bits = compressor.latent_bits()
-        if bits is not None:
-            loss = loss + compressor.rate_loss(bits)
         loss.backward()
+        # The rate of what this part of the picture is made of.
+        bits = compressor.latent_bits(from_touched=True)
+        if bits is not None and bits.requires_grad:
+            compressor.rate_loss(bits).backward()
         for optimizer in self._optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
@@ -133,7 +134,6 @@ class PictureTraining:
             self.field,
             kind=self.layout.kind,
             architecture=self.layout.architecture(),
-            meta={"tool": f"shacira_nerfstudio {__version__}"},
             weights=self._weights,
         )
 

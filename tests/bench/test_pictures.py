@@ -1,12 +1,7 @@
 """Rows of pictures: measured once, averaged, and put beside the published curve."""
 
-import pathlib
-import sys
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "pictures"))
 from synthetic_pictures import picture
 
 from shacira_nerfstudio.bench.pictures import run

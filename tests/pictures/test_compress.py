@@ -1,10 +1,14 @@
 """Pictures and videos through the whole of it: train, encode, decode, measure."""
 
+import dataclasses
+
+import make
 import numpy as np
 import pytest
 from synthetic_pictures import frames, picture
 
 from shacira_nerfstudio.codec import decode_scene, verify
+from shacira_nerfstudio.compression.pack_image import without_empty_levels
 from shacira_nerfstudio.pictures.compress import compress_pixels
 from shacira_nerfstudio.pictures.decoder import PixelDecoder
 from shacira_nerfstudio.pictures.layout import PixelLayout
@@ -84,6 +88,18 @@ def test_a_video_comes_back():
     shown = np.stack([decoder.pixels(frame=frame) for frame in range(6)])
     error = np.square((shown.astype(float) - pixels) / 255).mean()
     assert found.psnr == pytest.approx(psnr_of(error))
+
+
+def test_levels_that_hold_nothing_are_left_out():
+    pixels = np.full((36, 48, 3), 77, np.uint8)
+    found = compress(pixels, steps=60, rate_lambda=0.1)
+    assert found.psnr > 45 and len(found.data) < 500
+    symbols = make.tiny_picture().symbols.copy()
+    symbols[make.tiny_picture().grid.offsets[2] :] = 0
+    scene = dataclasses.replace(make.tiny_picture(), symbols=symbols, prefix_psnr=(1, 2, 3))
+    shorter = without_empty_levels(scene)
+    assert shorter.grid.num_levels == 2 and shorter.prefix_psnr == (1, 2)
+    assert np.array_equal(PixelDecoder(shorter).pixels(), PixelDecoder(scene).pixels())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2)])

@@ -108,7 +108,9 @@ def _of_file(path: Path) -> _Source:
 def _frames_of(path: Path, size: tuple[int, int] | None) -> Iterator[np.ndarray]:
     import imageio_ffmpeg
 
-    reader = imageio_ffmpeg.read_frames(str(path), pix_fmt="rgb24", output_params=["-vsync", "0"])
+    reader = imageio_ffmpeg.read_frames(
+        str(path), pix_fmt="rgb24", output_params=["-fps_mode", "passthrough"]
+    )
     next(reader)
     for data in reader:
         flat = np.frombuffer(data, np.uint8)
