@@ -51,6 +51,7 @@ NUMBA = tuple(
     for path in sorted((ROOT / room).rglob("*_numba.py"))
 )
 TORCH_BENCHES = ("bench.throughput", "bench.rate_distortion", "bench.rival_coders")
+TORCH_BENCHES += ("bench.pictures",)
 HOSTS = ("plugin", "pictures", "viewer")
 HOME = {  # any other third-party package -> the only modules that may import it
     "numpy": ("",),
@@ -69,9 +70,12 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "websockets": ("viewer.live.server",),
     "tyro": ("cli", "plugin.export_command", "plugin.evaluate_file"),
     "OpenEXR": ("scenes",),
-    "PIL": ("scenes", "plugin", "viewer", "cli"),
-    "imageio_ffmpeg": ("viewer.render_video",),
+    "PIL": ("scenes", "plugin", "viewer", "cli", "pictures", "bench.pictures"),
+    "imageio_ffmpeg": ("viewer.render_video", "pictures.files.video_files"),
     "playwright": ("bench.viewers.browser",),
+    "pytorch_msssim": ("bench.pictures.metrics",),
+    "cv2": ("pictures.files.image_files",),
+    "tifffile": ("pictures.files.image_files",),
     "rich": ("plugin", "bench.throughput", "cli.demo"),
     "yaml": ("plugin",),
 }
@@ -81,6 +85,7 @@ ABSENT = {  # importing the module, after those above it, must not load the pack
     **dict.fromkeys(["codec", "scenes.rtmv", "scenes.demo_scene", "cli.main"], HEAVY),
     **dict.fromkeys(["scenes.plaza.writer", "scenes.pixel_cache"], HEAVY),
     **dict.fromkeys(["bench.sweep", "plugin.export_command", "viewer.view"], HEAVY),
+    **dict.fromkeys(["pictures.decoder", "pictures.pillow_plugin"], HEAVY),
     **dict.fromkeys(["backends", "model.scene", "compression.pack"], HEAVY[1:]),
 }
 

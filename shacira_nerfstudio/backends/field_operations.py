@@ -17,7 +17,7 @@ from torch import Tensor
 
 from shacira_nerfstudio.backends import networks, sparse_rows
 from shacira_nerfstudio.backends.sparse_rows import IDENTITY, SparseRowGradient, TableQuantizer
-from shacira_nerfstudio.backends.types import MarchSettings, NetworkWeights, Samples
+from shacira_nerfstudio.backends.types import Layer, MarchSettings, NetworkWeights, Samples
 from shacira_nerfstudio.grid import GridSpec
 
 
@@ -142,3 +142,16 @@ class FieldOperations(ABC):
             density_outputs = networks.density_network(latents, weights)
         inputs = torch.cat([ray_features[ray_indices], density_outputs[:, 1:]], 1)
         return networks.density_of(density_outputs), networks.color_network(inputs, weights)
+
+    def pixel_network(
+        self, latents: Float[Tensor, "S L d"], layers: tuple[Layer, ...]
+    ) -> Float[Tensor, "S C"]:
+        """Channels of the pixels of a picture or a video: rectified linear units between layers,
+        nothing behind the last one.
+
+        Differentiable in ``latents`` and ``layers``.
+
+        Args:
+            layers: Two or more.
+        """
+        return networks.pixel_network(latents, layers)

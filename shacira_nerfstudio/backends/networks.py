@@ -1,4 +1,4 @@
-"""The two networks of a field, in plain torch."""
+"""The two networks of a radiance field, and the one of a picture, in plain torch."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ def density_network(
 def color_network(inputs: Float[Tensor, "S A"], weights: NetworkWeights) -> Float[Tensor, "S 3"]:
     """Colour in [0, 1] from ray features and geometry."""
     return _layers(inputs, weights.color).sigmoid()
+
+
+def pixel_network(
+    latents: Float[Tensor, "S L d"], layers: tuple[Layer, ...]
+) -> Float[Tensor, "S C"]:
+    """Channels of pixels, not clipped, from interpolated latents."""
+    return _layers(latents.reshape(len(latents), latents.shape[1] * latents.shape[2]), layers)
 
 
 def _layers(x: Tensor, layers: tuple[Layer, ...]) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -212,6 +213,65 @@ class Viewers:
         return 1 if any(row["missed"] for row in rows) else 0
 
 
+@dataclass
+class Images:
+    """Measure pictures: files of this package, decoded, beside ordinary codecs and a plain
+    Instant-NGP on the same pixels, one JSON line per picture, method and setting.
+
+    What is in the output already is not measured again. Ends with a table of means.
+    """
+
+    data: Path
+    """Folder of pictures, RGB of 8 bits."""
+    output: Path
+    """File of JSON lines."""
+    methods: tuple[str, ...] = ("ours", "rivals")
+    """Of ours, paper (the paper's choices), ngp (plain Instant-NGP in half floats), rivals (what
+    Pillow writes)."""
+    quality: Literal["draft", "normal", "max"] = "normal"
+    """Of ours: how long training takes."""
+    rate_lambdas: tuple[float, ...] = (1.5e-3, 6e-4, 2.5e-4, 1e-4)
+    """Of ours: weights of the rate, one point of the curve each."""
+    paper_log2_tables: tuple[int, ...] = (10, 11, 12)
+    """Of the paper's choices, and of a plain Instant-NGP: sizes of tables, one point each."""
+    num_steps: int = 0
+    """Steps of training; 0 means what the quality takes."""
+    limit: int = 0
+    """At most so many pictures; 0 means all."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.bench.pictures import run
+        from shacira_nerfstudio.bench.pictures.summary import summary_text
+        from shacira_nerfstudio.pictures.options import PictureOptions
+
+        check_output_file(self.output)
+        unknown = set(self.methods) - {"ours", "paper", "ngp", "rivals"}
+        if unknown or not self.methods:
+            raise ValueError(f"expected methods of ours, paper, ngp, rivals, got {self.methods}")
+        common = {"quality": self.quality, "num_steps": self.num_steps}
+        jobs = list(run.rivals()) if "rivals" in self.methods else []
+        for weight in self.rate_lambdas if "ours" in self.methods else ():
+            options = PictureOptions(rate_lambda=weight, **common)  # pyright: ignore
+            jobs.append(run.ours(f"ours, {self.quality}", f"{weight:g}", options))
+        for log2_table in self.paper_log2_tables:
+            sizes = {"paper_log2_table": log2_table, **common}
+            if "paper" in self.methods:
+                options = PictureOptions(choices="paper", **sizes)  # pyright: ignore
+                jobs.append(run.ours("the paper's choices", str(log2_table), options))
+            if "ngp" in self.methods:
+                options = PictureOptions(choices="ngp", paper_levels=16, **sizes)  # pyright: ignore
+                jobs.append(run.plain_ngp(str(log2_table), options))
+        rows = run.run_images(
+            self.data, self.output, methods=jobs, limit=self.limit, progress=_to_stderr
+        )
+        print(summary_text(rows))
+        return 0
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 _COMMANDS: dict[str, Any] = {
     "cuda": Cuda,
     "throughput": Throughput,
@@ -219,6 +279,7 @@ _COMMANDS: dict[str, Any] = {
     "report": Report,
     "codec": Codec,
     "viewers": Viewers,
+    "images": Images,
 }
 _Benchmark: Any = command_union(_COMMANDS)
 

@@ -285,7 +285,21 @@ def _info_text(info: dict[str, Any]) -> str:
         lines.append(f"{missing} of {info['num_levels']} levels are missing: {reason}")
     cameras = info["num_cameras"] or "no"
     lines.append(f"{cameras} cameras, digest {info['digest']}")
-    if not info["num_cameras"]:
+    if info["kind"] != "radiance_field":
+        lines[-1] = f"{_pixel_text(info)}, digest {info['digest']}"
+    elif not info["num_cameras"]:
         lines.append("without cameras `shacira render` and an import without --data have no view")
     lines += [printable(f"{key}: {value}") for key, value in sorted(info["meta"].items())]
     return "\n".join(lines)
+
+
+def _pixel_text(info: dict[str, Any]) -> str:
+    """What a picture or a video has of pixels, as far as its head says so."""
+    sizes = {name: info["architecture"].get(name) for name in ("width", "height", "channels")}
+    width, height, channels = sizes.values()
+    if not all(isinstance(size, int) and size > 0 for size in sizes.values()):
+        return "pixels of no known size"
+    frames = info["architecture"].get("frames", 1)
+    rate = 8 * info["bytes"] / (width * height * max(frames, 1))
+    of_frames = f"{frames} frames of " if info["kind"] == "video" else ""
+    return f"{of_frames}{width}x{height} pixels, {channels} channels, {rate:.4f} bits per pixel"

@@ -165,13 +165,22 @@ class Compressor:
 
     # ── the loss, and what is logged ──
 
-    def latent_bits(self) -> Float[Tensor, ""] | None:
-        """Estimated bits of all latents, differentiable; None in a step without a rate."""
+    def latent_bits(self, *, from_touched: bool = False) -> Float[Tensor, ""] | None:
+        """Estimated bits of all latents, differentiable; None in a step without a rate.
+
+        Args:
+            from_touched: Estimate them from the rows that have a gradient by now, where the rate
+                model can do that.
+        """
         encoding = self.encoding
         # A step that leaves fine levels out leaves the rate out, too: it would pull them towards 0
         # with nothing to hold against it.
         if not encoding.is_quantized or encoding.trained_levels < encoding.grid.num_levels:
             return None
+        is_trained = encoding.training and encoding.latents.requires_grad
+        touched = encoding.bits_of_touched() if from_touched and is_trained else None
+        if touched is not None:
+            return touched
         rate = self.options.rate
         fraction = min(rate.sample_fraction, rate.max_entries / encoding.grid.num_entries)
         # Under mixed precision the differences of the density would vanish in half floats.

@@ -12,7 +12,7 @@ from shacira_nerfstudio.backends import IDENTITY, Backend, SparseRowGradient, Ta
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.latent_decoder import LatentDecoder
 from shacira_nerfstudio.model.quantize import LatentQuantizer, get_quantizer, noise_seed
-from shacira_nerfstudio.model.rate_models import RateModel
+from shacira_nerfstudio.model.rate_models import CodeLengths, RateModel
 
 _MAX_SYMBOL = 32767
 """Largest magnitude of an int16."""
@@ -198,4 +198,19 @@ class LatentHashEncoding(nn.Module):
         gradient = self._gradient() if is_trained else None
         return stride * self.rate_model.bits(
             self.latents, self.grid, self.backend, first=first, stride=stride, gradient=gradient
+        )
+
+    def bits_of_touched(self) -> Float[Tensor, ""] | None:
+        """The same from the rows whose gradient is there by now, see
+        :meth:`CodeLengths.bits_of_touched`; None without code lengths, or without a gradient."""
+        model = self.rate_model
+        if not isinstance(model, CodeLengths) or not model.is_installed:
+            return None
+        gradient = self._gradient()
+        if gradient is None and self.latents.grad is None:
+            return None
+        found = gradient or SparseRowGradient.of(self.latents.grad)  # pyright: ignore
+        touched = found.touched_rows()
+        return model.bits_of_touched(
+            self.latents, self.grid, self.backend, touched, gradient=gradient
         )

@@ -71,6 +71,17 @@ def shade(backend, device, grid):
     return gradients(both, latents.to(device), features.to(device), weights, upstream)
 
 
+def pixel_network(backend, device, grid):
+    latents, *_ = make_inputs(SHAPES["odd"], 300)
+    sizes = [latents.shape[1] * latents.shape[2], 6, 5, 3]
+    shapes = [s for k, n in itertools.pairwise(sizes) for s in ((n, k), (n,))]
+    leaves = [torch.randn(shape).to(device).requires_grad_() for shape in shapes]
+    latents = latents.detach().to(device).requires_grad_()
+    out = backend.pixel_network(latents, tuple(zip(leaves[::2], leaves[1::2], strict=True)))
+    upstream = torch.randn(out.shape).to(device) / len(out)
+    return [out, *torch.autograd.grad(out, [latents, *leaves], upstream)]
+
+
 def logistic_bits(backend, device, grid):
     leaves = [v.to(device).requires_grad_() for v in logistic_problem(grid, grid.num_levels)]
     leaves[0].data.clamp_(-6, 6)  # beyond, probabilities have few digits
@@ -150,6 +161,7 @@ EXAMPLES = {
         quantize,
         density_outputs,
         shade,
+        pixel_network,
         logistic_bits,
         coded_bits,
         update_rows,

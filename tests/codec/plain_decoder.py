@@ -439,3 +439,61 @@ def decode(data):
         "meta": json.loads(parts.get("meta", b"{}")),
         "prefix_psnr": struct.unpack(f"<{len(sizes)}H", psnr) if psnr else None,
     }
+
+
+def along(begin, end, count, length, vertices):
+    """Section 10: lower vertex and fraction of each pixel along an axis."""
+    result = []
+    for i in range(count):
+        p, m = 2 * begin * count + (2 * i + 1) * (end - begin), 2 * count * length
+        result.append(divmod(2 * p * (vertices - 1) + m, 2 * m))
+    return [(v, rest * 4096 // (4 * count * length)) for v, rest in result]
+
+
+def pixels(data, spans):
+    """Section 10: by coordinates (x, y) or (x, y, t) of a part, the channels of its pixels.
+
+    Args:
+        spans: Begin, end and number of pixels along each axis.
+    """
+    found = decode(data)
+    architecture, dims = found["head"]["architecture"], len(spans)
+    lengths = [architecture[name] for name in ("width", "height", "frames")[:dims]]
+    result = {}
+    for place in itertools.product(*(range(count) for _, _, count in spans)):
+        x, first = [], 0
+        for n, t in found["levels"]:
+            level = Level(n, t, None, 1, [])
+            corner = [
+                along(*span, length, vertices)[i]
+                for span, length, vertices, i in zip(spans, lengths, n, place, strict=True)
+            ]
+            sums = [0] * len(found["symbols"][0])
+            for bits in itertools.product((0, 1), repeat=dims):
+                weight, vertex = 1, []
+                for bit, (v, f) in zip(bits, corner, strict=True):
+                    weight *= f if bit else 4096 - f
+                    vertex.append(v + bit)
+                row = found["symbols"][first + level.entry(vertex)]
+                sums = [total + weight * q for total, q in zip(sums, row, strict=True)]
+            unit = 4096 ** (dims - 1)
+            x += [(2 * total + unit) // (2 * unit) for total in sums]
+            first += t
+        result[place] = channels(found, x)
+    return result
+
+
+def channels(found, x):
+    weights, largest = found["weights"], 2 ** found["head"]["architecture"]["bits"] - 1
+    for index in range(len(weights) // 2):
+        weight, bias = (weights[f"mlp.{index}.{part}"] for part in ("weight", "bias"))
+        rows, columns = weight["shape"]
+        y = []
+        for j in range(rows):
+            row = weight["values"][j * columns : (j + 1) * columns]
+            step = weight["steps"][j if len(weight["steps"]) > 1 else 0]
+            shift = bias["steps"][j if len(bias["steps"]) > 1 else 0]
+            total = sum(k * v for k, v in zip(row, x, strict=True))
+            y.append(float(total) * step + bias["values"][j] * shift * 4096)
+        x = [min(max(math.floor(v + 0.5), 0), 2**30) for v in y]
+    return [min(max(math.floor(v * largest * 2.0**-12 + 0.5), 0), largest) for v in y]

@@ -4,6 +4,7 @@ Everything comes from the integers below, no training and no random generator, s
 made again anywhere. Golden files of released versions never change; none is released yet.
 """
 
+import itertools
 import json
 import pathlib
 
@@ -137,7 +138,47 @@ def tiny_video():
     )
 
 
-SCENES = {NAME: tiny_scene, f"{NAME}_image": tiny_image, f"{NAME}_video": tiny_video}
+def tiny_network(num_inputs, num_channels):
+    """Three layers that make something of tiny symbols."""
+    weights, widths = {}, (num_inputs, 6, 5, num_channels)
+    for index, (columns, rows) in enumerate(itertools.pairwise(widths)):
+        values = numbers(rows * columns, 10 + index) % 61 - 30
+        steps = (numbers(rows, 20 + index) % 5 + 3).astype(np.float32) / 97
+        weights[f"mlp.{index}.weight"] = QuantizedTensor(
+            values.astype(np.int16).reshape(rows, columns), steps / columns
+        )
+        weights[f"mlp.{index}.bias"] = QuantizedTensor(
+            (numbers(rows, 30 + index) % 41 + 10).astype(np.int16), np.array([0.01], np.float32)
+        )
+    return weights
+
+
+def tiny_picture():
+    """A picture that can be shown, with alpha."""
+    grid = GridSpec.create(
+        num_dims=2, num_levels=3, base_res=(4, 3), max_res=(16, 11), log2_hashmap_size=7
+    )
+    architecture = {"bits": 8, "channels": 4, "height": 10, "width": 15}
+    symbols = tiny_symbols(grid, None)
+    return PackedScene("image", architecture, grid, symbols, weights=tiny_network(6, 4))
+
+
+def tiny_frames():
+    """A video that can be shown, grey, of 16 bits."""
+    grid = GridSpec.create(num_levels=3, base_res=(4, 3, 2), max_res=(9, 7, 5), log2_hashmap_size=7)
+    architecture = {"bits": 16, "channels": 1, "height": 6, "width": 8, "frames": 4}
+    architecture |= {"rate_num": 30000, "rate_den": 1001}
+    symbols = tiny_symbols(grid, None)
+    return PackedScene("video", architecture, grid, symbols, weights=tiny_network(6, 1))
+
+
+SCENES = {
+    NAME: tiny_scene,
+    f"{NAME}_image": tiny_image,
+    f"{NAME}_video": tiny_video,
+    f"{NAME}_picture": tiny_picture,
+    f"{NAME}_frames": tiny_frames,
+}
 
 
 def as_json(scene):

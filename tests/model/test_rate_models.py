@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.encoding import LatentHashEncoding
 from shacira_nerfstudio.model.entropy_model import FactorizedEntropyModel
 from shacira_nerfstudio.model.latent_decoder import LatentDecoder
@@ -165,3 +166,28 @@ def test_the_encoding_uses_it_and_never_rounds_to_zero(make_field):
     assert encoding.latents.grad is not None
     encoding.set_quantizer(get_quantizer("straight_through"))
     assert not encoding.rounded().any()
+
+
+def test_touched_rows_estimate_all_bits(backend):
+    grid = GridSpec(2, ((3, 4), (9, 13), (17, 25)), (16, 120, 432))
+    torch.manual_seed(0)
+    latents = (torch.randn(grid.num_entries, 1) * 2).requires_grad_()
+    model = CodeLengths(Learned(FactorizedEntropyModel(3, 1)))
+    lengths = torch.rand(3, 2 * 63 + 1) + torch.arange(-63, 64).abs()
+    model.install(
+        lengths, torch.zeros(grid.num_entries, 1, dtype=torch.int16), torch.arange(3).int()
+    )
+    everything = torch.ones(grid.num_entries, dtype=torch.bool)
+    total = model.bits(latents, grid, backend)
+    found = model.bits_of_touched(latents, grid, backend, everything)
+    assert float(found.detach()) == pytest.approx(float(total.detach()), rel=1e-5)
+    some = torch.rand(grid.num_entries) < 0.4
+    bits = model.bits_of_touched(latents, grid, backend, some)
+    (gradient,) = torch.autograd.grad(bits, latents)
+    (whole,) = torch.autograd.grad(total, latents)
+    assert not gradient[~some].any()
+    for begin, end in itertools.pairwise(grid.offsets):
+        share = float(some[begin:end].float().mean())
+        rows = some[begin:end]
+        torch.testing.assert_close(share * gradient[begin:end][rows], whole[begin:end][rows])
+    assert float(bits.detach()) == pytest.approx(float(total.detach()), rel=0.2)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from shacira_nerfstudio.backends.base import Backend
-from shacira_nerfstudio.backends.cpu_numba.networks import shade
+from shacira_nerfstudio.backends.cpu_numba.networks import pixel_network, shade
 from shacira_nerfstudio.backends.cpu_numba.networks.bfloat16_kernels import HAS_BFLOAT16
 from shacira_nerfstudio.backends.cpu_numba.rays.composite import Composite
 from shacira_nerfstudio.backends.cpu_numba.rays.march import (
@@ -39,6 +39,7 @@ from shacira_nerfstudio.backends.sparse_rows import (
 )
 from shacira_nerfstudio.backends.types import (
     FieldArrays,
+    Layer,
     MarchSettings,
     NetworkWeights,
     Precision,
@@ -144,6 +145,10 @@ class CpuNumbaBackend(Backend):
             tuple(named),
             *named.values(),
         )
+
+    def pixel_network(self, latents: Tensor, layers: tuple[Layer, ...]) -> Tensor:
+        tensors = [tensor for layer in layers for tensor in layer]
+        return pixel_network.PixelNetwork.apply(latents, self.num_threads, *tensors)  # pyright: ignore
 
     @torch.no_grad()
     def march_visible(

@@ -69,7 +69,7 @@ class PackedNetworks:
         return out
 
 
-def _rows(latents: Tensor) -> np.ndarray:
+def latent_rows(latents: Tensor) -> np.ndarray:
     """[S, L, d] as float32 [L d, S]: a view if it comes from the interpolation kernels."""
     count, num_levels, channels = latents.shape
     flat = latents.detach().permute(1, 2, 0).reshape(num_levels * channels, count)
@@ -80,7 +80,7 @@ def density_outputs(
     latents: Tensor, weights: NetworkWeights, num_threads: int, *, bfloat16: bool = False
 ) -> Tensor:
     """See :meth:`Backend.density_outputs`."""
-    packed, z = PackedNetworks(weights, bfloat16=bfloat16), _rows(latents)
+    packed, z = PackedNetworks(weights, bfloat16=bfloat16), latent_rows(latents)
     outputs = np.empty((packed.num_density_outputs, z.shape[1]), np.float32)
     kernel: Any = kernels.density_forward
     run(
@@ -101,7 +101,7 @@ class Shade(torch.autograd.Function):
         ctx.packed = PackedNetworks(ctx.weights, bfloat16=bfloat16)
         ctx.num_threads = num_threads
         ctx.shape, ctx.dtype = latents.shape, latents.dtype
-        ctx.z, ctx.outputs = _rows(latents), as_array(outputs.t())
+        ctx.z, ctx.outputs = latent_rows(latents), as_array(outputs.t())
         ctx.features, ctx.rays = as_array(ray_features), as_array(rays, torch.int64)
         count = len(latents)
         ctx.sigma, ctx.rgb = np.empty(count, np.float32), np.empty((count, 3), np.float32)

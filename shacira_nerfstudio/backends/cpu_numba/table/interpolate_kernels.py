@@ -4,8 +4,9 @@ Restates :meth:`GridSpec.vertex_index` and is tested against it. A tile of sampl
 through three loops: where its corners are, what stands there, and what that makes. The first and
 the last are arithmetic on arrays, which the compiler vectorises; in the middle there is nothing but
 loads (or stores). One kernel serves two and three dimensions: with two, the third axis has the
-single vertex 0, and corners with z = 1 are those with z = 0 again, with weight 0. Each axis of a
-level has a resolution of its own: nx, ny and nz vertices, where nz has no effect in two dimensions.
+single vertex 0, and corners with z = 1, which nobody reads, are those with z = 0 again. Each axis
+of a level has a resolution of its own: nx, ny and nz vertices, where nz has no effect in two
+dimensions.
 """
 
 from __future__ import annotations
@@ -104,8 +105,8 @@ def _corners(x, s, count, nx, ny, nz, size, fractions, corners):
 
 
 @numba.njit(**FUSED)
-def _load(table, begin, width, entries, values):
-    """values [8 TILE] get what stands in a flat table, as it stands there.
+def _load(table, begin, width, count, entries, values):
+    """values [:count] get what stands in a flat table, as it stands there.
 
     Args:
         begin: Where the channel's numbers begin.
@@ -113,27 +114,27 @@ def _load(table, begin, width, entries, values):
     """
     at = _u64(begin)
     if width == 1:  # the usual one: a multiplication per corner takes as long as the rest
-        for i in range(_u64(8 * TILE)):
+        for i in range(_u64(count)):
             values[i] = table[_u64(at + _u64(entries[i]))]
     else:
-        for i in range(_u64(8 * TILE)):
+        for i in range(_u64(count)):
             values[i] = table[_u64(at + _u64(_u64(entries[i]) * _u64(width)))]
 
 
 @numba.njit(**FUSED)
-def _read(table, begin, width, mode, seed, entries, stored, values):
-    """values [8 TILE] of the corners of a tile; ``stored``, of the table's type, is to work in."""
+def _read(table, begin, width, mode, seed, count, entries, stored, values):
+    """values [:count] of the corners of a tile; ``stored``, of the table's type, is to work in."""
     if table.itemsize == values.itemsize:
-        _load(table, begin, width, entries, values)
+        _load(table, begin, width, count, entries, values)
     else:  # loads alone, then conversions alone, which the compiler vectorises
-        _load(table, begin, width, entries, stored)
-        for i in range(_u64(8 * TILE)):
+        _load(table, begin, width, count, entries, stored)
+        for i in range(_u64(count)):
             values[i] = np.float32(stored[i])
     if mode == ROUND:
-        for i in range(_u64(8 * TILE)):
+        for i in range(_u64(count)):
             values[i] = np.rint(values[i])
     elif mode == NOISE:
-        for i in range(_u64(8 * TILE)):
+        for i in range(_u64(count)):
             index = _u32(_u32(begin) + _u32(_u32(entries[i]) * _u32(width)))
             values[i] += noise_at(index, seed)
 
@@ -149,6 +150,16 @@ def _mix(v, f, out, s, count):
         v11 = v[_T6 + i] + fx * (v[_T7 + i] - v[_T6 + i])
         near, far = v00 + fy * (v10 - v00), v01 + fy * (v11 - v01)
         out[_u64(s) + i] = near + fz * (far - near)
+
+
+@numba.njit(**FUSED)
+def _mix_flat(v, f, out, s, count):
+    """As :func:`_mix`, of two axes: bilinear means of the values [4 TILE]."""
+    for i in range(_u64(count)):
+        fx, fy = f[i], f[_T1 + i]
+        low = v[i] + fx * (v[_T1 + i] - v[i])
+        high = v[_T2 + i] + fx * (v[_T3 + i] - v[_T2 + i])
+        out[_u64(s) + i] = low + fy * (high - low)
 
 
 @numba.njit(**FUSED)
@@ -169,12 +180,17 @@ def interpolate_forward(
     # Past the last sample, corners are whatever they were before, but always entries.
     corners, values = np.zeros(8 * TILE, np.int32), np.empty(8 * TILE, np.float32)
     fractions, stored = np.empty(3 * TILE, np.float32), np.empty(8 * TILE, table.dtype)
+    flat = x.shape[0] == 2
+    reads = (4 if flat else 8) * TILE
     for s in range(begin, end, TILE):
         count = min(TILE, end - s)
         _corners(x, s, count, nx, ny, nz, size, fractions, corners)
         for c in range(width):
-            _read(table, first * width + c, width, mode, seed, corners, stored, values)
-            _mix(values, fractions, out[c], s, count)
+            _read(table, first * width + c, width, mode, seed, reads, corners, stored, values)
+            if flat:
+                _mix_flat(values, fractions, out[c], s, count)
+            else:
+                _mix(values, fractions, out[c], s, count)
 
 
 @numba.njit(**FUSED)

@@ -1,0 +1,1 @@
+"""Pictures: rate and distortion beside ordinary codecs and published curves."""
