@@ -39,3 +39,20 @@ def test_a_run_on_a_gpu_makes_a_file_that_the_cpu_renders_alike(scene, tmp_path)
     on_cpu = other.get_outputs_for_camera(camera.to("cpu"))["rgb"]
     # Sums in another order, and a sample more or less where a ray grazes a cell.
     assert (on_gpu - on_cpu).abs().mean() < 1e-3
+
+
+@pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "cuda")], ids="-".join)
+def test_a_checkpoint_moves_between_devices(scene, tmp_path, devices):
+    checkpoints = None
+    for number, device in enumerate(devices):
+        config = make_config(scene, tmp_path / device)
+        config.machine.device_type, config.load_dir = device, checkpoints
+        trainer = make_trainer(config)
+        assert trainer._start_step == 20 * number
+        history = steps(trainer, 20 * number, 20 * (number + 1))
+        assert all(bool(loss.isfinite()) for losses, _, _ in history for loss in losses.values())
+        trainer.save_checkpoint(20 * (number + 1) - 1)
+        checkpoints = trainer.checkpoint_dir
+    for optimizer in trainer.optimizers.optimizers.values():
+        for state in optimizer.state.values():
+            assert all(v.device.type in (devices[1], "cpu") for v in state.values())
