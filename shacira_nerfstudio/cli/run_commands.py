@@ -247,7 +247,11 @@ class DemoScene:
     """That render the plaza; as many as there are cores by default."""
 
     def main(self) -> int:
-        options = {"num_views": self.num_views, "size": self.size, "seed": self.seed}
+        options: dict[str, Any] = {
+            "num_views": self.num_views,
+            "size": self.size,
+            "seed": self.seed,
+        }
         if self.scene == "toys":
             from shacira_nerfstudio.scenes.demo_scene import write_demo_scene
 

@@ -46,7 +46,8 @@ _DECODING_BYTES = 1 << 30
 _BYTES_PER_PIXEL = 96
 """While a linear image is decoded and made sRGB: four floats and some copies of them."""
 
-Image = NDArray[np.uint8] | NDArray[np.uint16]
+Image = NDArray[Any]
+"""Of uint8 or uint16."""
 Read = Callable[[int], tuple[Image, NDArray[np.bool_] | None]]
 """Decodes one image: pixels [H, W, C], and its mask [H, W] if there are any."""
 

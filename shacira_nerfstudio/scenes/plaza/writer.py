@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -158,7 +159,7 @@ def _rendered(views: list[View], num_processes: int | None) -> Iterable[None]:
     context = multiprocessing.get_context("spawn")
     render_view(views[0])  # compiles once, for all
     yield None
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent) as pool:
         jobs = [pool.submit(render_view, view) for view in views[1:]]
         try:
             for job in jobs:
@@ -166,6 +167,19 @@ def _rendered(views: list[View], num_processes: int | None) -> Iterable[None]:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """A process that renders ends when the one that asked for it was killed; it would wait for ever
+    for the next view."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _num_cores() -> int:
