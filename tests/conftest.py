@@ -26,9 +26,9 @@ GRIDS = {
 }
 
 
-# Files that are taken first, so that no worker of `make test` is left alone with one of them at the
-# end. What compiles most begins beside what compiles nothing: kernels of a fresh checkout are kept on
-# disk, and who comes later only reads them, but two workers would compile the same at once.
+# Files that are taken first, so that no worker of `make test` is left alone with one of them at
+# the end. What compiles most begins beside what compiles nothing: kernels of a fresh checkout are
+# kept on disk, and who comes later only reads them, but two workers would compile the same at once.
 FIRST = (
     "backends/test_defaults.py",
     "plugin/test_export_command.py",

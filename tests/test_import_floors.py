@@ -242,9 +242,13 @@ def test_circles_are_found():
     assert circles({**exports, "model.a": "", "model.b": f"from {PACKAGE}.model.a import f"}) == []
 
 
+@pytest.fixture(scope="module")
+def known():
+    return imports(SOURCES)
+
+
 @pytest.mark.parametrize("package", HOME)
-def test_permissions_are_used(package):
-    known = imports(SOURCES)
+def test_permissions_are_used(known, package):
     for room in HOME[package]:
         targets = {name for here in known if within(here, [room]) for name in known[here]}
         if targets:  # not every room of the plan is built yet
