@@ -38,7 +38,9 @@ def mean_rows(rows: Sequence[Row]) -> list[Row]:
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["method"], row["setting"]), []).append(row)
-    images = {group[0]["method"]: {row["image"] for row in group} for group in groups.values()}
+    images: dict[str, set[str]] = {}
+    for row in rows:
+        images.setdefault(row["method"], set()).add(row["image"])
     means = []
     for (method, setting), group in groups.items():
         found = {row["image"] for row in group}
