@@ -189,8 +189,7 @@ def test_results_that_are_no_rows_are_refused(plan, tmp_path, ran):
 
 @pytest.fixture
 def here(monkeypatch):
-    """Steps of a sweep in this process, and few rays to compare what an export may leave out."""
-    from shacira_nerfstudio.plugin import probe_rays
+    """Steps of a sweep in this process."""
 
     def run(command, log):
         assert command[:2] == [sys.executable, "-m"]
@@ -201,7 +200,6 @@ def here(monkeypatch):
         log.touch()
         return 0, None
 
-    monkeypatch.setattr(probe_rays, "NUM_EXPORT_RAYS", 512)
     monkeypatch.setattr(sweep, "_run", run)
     monkeypatch.setattr(
         sweep, "ProcessPoolExecutor", lambda count, mp_context: ThreadPoolExecutor(count)
