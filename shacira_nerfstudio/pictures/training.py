@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from shacira_nerfstudio.backends import get_backend
-from shacira_nerfstudio.codec import PackedScene, QuantizedTensor
+from shacira_nerfstudio.codec import PackedScene, QuantizedTensor, encode_scene
 from shacira_nerfstudio.compression.compressor import Compressor
 from shacira_nerfstudio.compression.pack_image import pack_image, without_empty_levels
 from shacira_nerfstudio.compression.weight_bits import Weights, choose_weights
@@ -34,6 +34,8 @@ PROBE_PIXELS = 1 << 17
 """Pixels on which quality is measured while training, and by which bits of weights are chosen."""
 MAX_LOSS_DB = 0.05
 """What fewer bits of network weights may cost."""
+_MAX_CUTS = 3
+"""Rounds in which a file is brought below a size."""
 _FEW = 4
 """Every so many-th of them is enough to compare one tensor's bits."""
 
@@ -78,6 +80,7 @@ class PictureTraining:
         with torch.no_grad():  # from the mean of the picture
             self.field.mlp[-1].bias.copy_(self._probe[1].mean(0))  # pyright: ignore
         self._weights: Mapping[str, QuantizedTensor] | None = None
+        self._prefixes: tuple[int, ...] | None = None
         self.compressor = Compressor(compression, self.field, self.pack)
         rates = PAPER_LEARNING_RATES if is_paper else LEARNING_RATES
         self._optimizers = {
@@ -93,9 +96,15 @@ class PictureTraining:
         self.train(report)
         # Before the last word on a target, which is met by latents alone.
         self._weights = self._chosen_weights()
-        self.compressor.finish()
-        packed = dataclasses.replace(self.pack(), prefix_psnr=self._prefix_psnr())
-        return without_empty_levels(packed)
+        self._prefixes, target = self._prefix_psnr(), self.options.target_bytes(self.layout)
+        for _ in range(_MAX_CUTS):
+            self.compressor.finish()
+            self._prefixes = self._prefix_psnr()
+            packed = without_empty_levels(self.pack())
+            # The qualities of what has just been cut may take a byte more than those before.
+            if not target or len(encode_scene(packed)) <= target:
+                break
+        return packed
 
     def train(self, report: Report = silent) -> None:
         """All steps."""
@@ -130,12 +139,13 @@ class PictureTraining:
 
     def pack(self) -> PackedScene:
         """What the file would hold now."""
-        return pack_image(
+        packed = pack_image(
             self.field,
             kind=self.layout.kind,
             architecture=self.layout.architecture(),
             weights=self._weights,
         )
+        return dataclasses.replace(packed, prefix_psnr=self._prefixes)
 
     def _colors(self) -> Tensor:
         positions, _, weights = self.batches.next()
@@ -180,6 +190,7 @@ class PictureTraining:
             shown = torch.zeros_like(latents)
             shown[:, : level + 1] = latents[:, : level + 1]
             found.append(round(100 * psnr_of(self._loss(self._weights, shown, self._probe))))
+        field.train()
         return tuple(found)
 
     def _loss(self, weights: Weights, latents: Tensor, probe: Any) -> float:

@@ -50,10 +50,12 @@ def test_a_larger_weight_gives_a_smaller_file(done):
     assert smaller.psnr < done.psnr
 
 
-@pytest.mark.xfail(reason="fails on a picture this small, where the network is most of the file")
 def test_a_target_size_is_met():
-    found = compress(picture(), target_size_kb=1.0)
-    assert 900 <= len(found.data) <= 1000
+    # Noise enough for the network to be a small part of the file.
+    noise = np.random.default_rng(0).integers(-40, 40, (60, 80, 3))
+    pixels = np.clip(picture(80, 60).astype(int) + noise, 0, 255).astype(np.uint8)
+    found = compress(pixels, steps=200, target_size_kb=2.5)
+    assert 2450 <= len(found.data) <= 2500
     layout = PixelLayout(48, 36)
     of_bpp = PictureOptions(target_bpp=8 * 1800 / (48 * 36)).compression(layout)
     assert of_bpp.target_size_kb == pytest.approx(1.8)
@@ -67,8 +69,8 @@ def test_a_target_quality_is_met():
 @pytest.mark.parametrize(("channels", "bits"), [(1, 8), (1, 16), (2, 8), (4, 8), (3, 16)])
 def test_other_formats(channels, bits):
     pixels = picture(20, 17, channels, bits)
-    found = compress(pixels, steps=60)
-    assert found.psnr > 16
+    found = compress(pixels, steps=120)
+    assert found.psnr > 20
     shown = PixelDecoder(decode_scene(found.data)).pixels()
     assert shown.dtype == pixels.dtype and shown.shape == pixels.shape
 
@@ -96,7 +98,7 @@ def test_a_video_comes_back():
 def test_levels_that_hold_nothing_are_left_out():
     pixels = np.full((36, 48, 3), 77, np.uint8)
     found = compress(pixels, steps=60, rate_lambda=0.1)
-    assert found.psnr > 45 and len(found.data) < 500
+    assert found.psnr > 45 and decode_scene(found.data).grid.num_levels == 1
     symbols = make.tiny_picture().symbols.copy()
     symbols[make.tiny_picture().grid.offsets[2] :] = 0
     scene = dataclasses.replace(make.tiny_picture(), symbols=symbols, prefix_psnr=(1, 2, 3))

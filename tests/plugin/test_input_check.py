@@ -267,9 +267,11 @@ def test_a_data_manager_names_the_camera_and_not_all_of_them(tmp_path):
 
 
 def test_a_capture_too_small_to_hold_views_out(tmp_path):
-    write_transforms(tmp_path)
+    content = write_transforms(tmp_path)
     for index in range(3):
+        content["frames"][index]["transform_matrix"][0][3] = float(index)
         Image.fromarray(noise((6, 8))).save(tmp_path / f"{index}.png")
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
     config = copy.deepcopy(shacira_method.config.pipeline.datamanager)
     config.data = tmp_path
     with pytest.raises(InputError, match="held out for evaluation, found none beside 3"):

@@ -144,4 +144,4 @@ def test_a_preset_and_a_quality_may_be_given_or_not(monkeypatch):
     assert run_train(["--quality", "max", *data], monkeypatch)[2:] == [*quality, *data]
     assert run_train(["--quality=max"], monkeypatch)[2:] == ["--pipeline.model.quality=max"]
     found = run_train(["shacira-mid", *data], monkeypatch)[2:]
-    assert found == ["--pipeline.model.rate-lambda", "0.001", *data]
+    assert found == ["--pipeline.model.quality", "normal", *data]

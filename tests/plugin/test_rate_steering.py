@@ -187,5 +187,6 @@ def test_quality_is_measured_on_the_same_rays_and_leaves_training_alone(plain):
 def test_targets_that_make_no_sense_are_refused(changes, complaint):
     with pytest.raises(ValueError, match=complaint):
         options = ShaciraModelConfig()
-        set_options(options, {"sampling.visibility_start": 1.0, **changes})
+        settled = {"sampling.visibility_start": 1.0, "rate_lambda": 1e-3}
+        set_options(options, {**settled, **changes})
         options.compression_options()

@@ -77,7 +77,7 @@ def check(found, data, **options):
 
 
 def test_golden_files(decode):
-    names = [name for name in GOLDEN if "image" not in name]
+    names = [name for name in GOLDEN if name in ("v1_tiny", "v1_tiny_video")]
     files = [GOLDEN[name] for name in names]
     results = decode(files, any_kind=True)
     for found, data in zip(results, files, strict=True):

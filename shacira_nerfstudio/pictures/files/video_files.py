@@ -164,9 +164,9 @@ def write_video(
         writer = imageio_ffmpeg.write_frames(
             str(part),
             size,
-            fps=rate,
+            fps=rate,  # pyright: ignore[reportArgumentType]
             codec="rawvideo" if is_raw else "libx264",
-            quality=None,
+            quality=None,  # pyright: ignore[reportArgumentType]
             macro_block_size=1,
             pix_fmt_out="yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p",
             output_params=params,
