@@ -27,7 +27,7 @@ DRAG_SECONDS, LEAD_SECONDS = 6.0, 1.5
 the viewer learns how many pixels it can afford."""
 _PACKAGE = __name__.partition(".")[0]
 _STEP_SECONDS = 0.03
-_PATIENCE = 300.0
+_PATIENCE = 100.0
 """Seconds, after which there is something wrong."""
 _QUIET_SECONDS = 1.5
 ORBIT = ("--orbit", "--frames", "100", "--width", "400", "--height", "400")
@@ -106,7 +106,9 @@ def _text(row: dict[str, Any]) -> str:
 
 def measure_view(file: Path) -> Figures:
     """The viewer's command, a browser that is already open, a mouse that turns the scene."""
-    with chromium() as browser, tab(browser, width=SIDE, height=SIDE, note=NOTE_PICTURES) as page:
+    # In a narrow window viser folds its panel away, and with it what is read here.
+    window = {"width": 2 * SIDE, "height": 2 * SIDE}
+    with chromium() as browser, tab(browser, **window, note=NOTE_PICTURES) as page:
         page.goto("about:blank")
         start = time.time()
         with _command("view", str(file), "--port", "0") as process:
