@@ -65,7 +65,8 @@ def test_a_failure_loses_nothing_and_what_is_done_is_not_done_again(run):
 
 
 def test_what_takes_too_long_is_ended_with_its_children(run):
-    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    sleep = "import time; time.sleep(60)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleep!r}])"
     slow = Stage(0.5, lambda session: {"said": session.run("slow", python(child))})
     begin = time.monotonic()
     failed, rows, _ = run({"slow": slow, "next": Stage(9, lambda session: {})})
