@@ -107,8 +107,8 @@ def _text(row: dict[str, Any]) -> str:
 def measure_view(file: Path) -> Figures:
     """The viewer's command, a browser that is already open, a mouse that turns the scene."""
     # In a narrow window viser folds its panel away, and with it what is read here.
-    window = {"width": 2 * SIDE, "height": 2 * SIDE}
-    with chromium() as browser, tab(browser, **window, note=NOTE_PICTURES) as page:
+    side = 2 * SIDE
+    with chromium() as browser, tab(browser, width=side, height=side, note=NOTE_PICTURES) as page:
         page.goto("about:blank")
         start = time.time()
         with _command("view", str(file), "--port", "0") as process:
