@@ -203,7 +203,10 @@ def test_viewer_of_an_exported_folder(exported, chromium, tmp_path):
             assert psnr(shown, own) > 25
             assert psnr(shown, own) > psnr(shown, other) + 3
         page.set_number("Levels", 4)
-        assert psnr(page.picture(), whole) > 35  # the same picture, as JPEG
+        for _ in range(5):  # a slow machine shows the same picture in few pixels first
+            if psnr(again := page.picture(), whole) > 35:
+                break
+        assert psnr(again, whole) > 35  # the same picture, as JPEG
         page.drag()
         assert psnr(page.picture(), whole) < 25
         page.press("Export now")
