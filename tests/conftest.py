@@ -93,7 +93,7 @@ def row_writer(request):
     """Each of them that writes gradients by rows."""
     backend = load(request.param)
     if not backend.supports_sparse_gradient:
-        pytest.skip("gradients by autograd alone")
+        pytest.skip("the backend has no gradient by rows: autograd makes it")
     return backend
 
 

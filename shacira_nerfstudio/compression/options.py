@@ -13,6 +13,8 @@ from shacira_nerfstudio.model.quantize import get_quantizer
 from shacira_nerfstudio.option_ranges import Auto, out_of_range, refuse
 
 BYTES_PER_KB = 1000
+LEARNING_RATES = {"latents": 0.1, "latent_decoder": 5e-3, "entropy_model": 3e-2, "fields": 5e-3}
+"""Of each group of parameters, before the schedule; those of latents in steps of the quantiser."""
 
 
 @dataclass

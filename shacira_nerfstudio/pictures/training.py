@@ -17,6 +17,7 @@ from torch import Tensor
 from shacira_nerfstudio.backends import get_backend
 from shacira_nerfstudio.codec import PackedScene, QuantizedTensor, encode_scene
 from shacira_nerfstudio.compression.compressor import Compressor
+from shacira_nerfstudio.compression.options import LEARNING_RATES
 from shacira_nerfstudio.compression.pack_image import pack_image, without_empty_levels
 from shacira_nerfstudio.compression.weight_bits import Weights, choose_weights
 from shacira_nerfstudio.model.image_field import ImageField, ImageFieldShape
@@ -25,7 +26,6 @@ from shacira_nerfstudio.pictures.batches import PixelBatches
 from shacira_nerfstudio.pictures.layout import PixelLayout
 from shacira_nerfstudio.pictures.options import PictureOptions
 
-LEARNING_RATES = {"latents": 0.1, "latent_decoder": 5e-3, "entropy_model": 3e-2, "fields": 5e-3}
 PAPER_LEARNING_RATES = {
     **{"latents": 0.02, "latent_decoder": 0.01, "entropy_model": 1e-2},
     "fields": 1e-3,

@@ -23,6 +23,29 @@ Kind = Literal["object", "place", "forward"]
 
 QUALITIES = ("draft", "normal", "max")
 # Quality:                            draft, normal, max
+# Contracted space is wide; with one integer per entry it stays foggy. In the time that normal
+# takes, levels finer than these remain empty (bear: 8 of 830 kB), and only cost time.
+_PLACE: dict[str, tuple[Any, Any, Any]] = {
+    STEPS: (1000, 3200, 12000),
+    "contraction": ("contracted", "contracted", "contracted"),
+    "rate_lambda": (6e-4, 6e-4, 6e-4),
+    "grid.num_levels": (10, 10, 16),
+    "grid.latent_dim": (2, 2, 2),
+    "grid.log2_hashmap_size": (17, 18, 20),
+    "grid.max_res": (1024, 1024, 2048),
+    "networks.num_color_layers": (1, 1, 2),
+    "sampling.steps_across_box": (512, 512, 512),
+    "sampling.render_steps_across_box": (0, 0, 0),
+    "sampling.target_num_samples": (98304, 98304, 131072),
+    "sampling.max_num_rays": (65536, 65536, 65536),
+    "sampling.occupancy_rise": (0.25, 0.25, 0.25),
+    "sampling.visibility_start": (0.3, 0.3, 0.3),
+    "sampling.early_stop": (5e-3, 5e-3, 1e-3),
+    "sampling.max_stride": (16, 16, 16),
+    "networks.initial_log_density": (-5.0, -5.0, -5.0),
+    "distortion_loss_mult": (0.006, 0.006, 0.006),
+}
+
 SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
     # Laid out for 5, 15 and 90 minutes on two cores, by the length of a step at 800x800.
     "object": {
@@ -45,48 +68,9 @@ SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
         "networks.initial_log_density": (-1.0, -1.0, -1.0),
         "distortion_loss_mult": (0.0, 0.0, 0.0),
     },
-    # Contracted space is wide; with one integer per entry it stays foggy. In the time that normal
-    # takes, levels finer than these remain empty (bear: 8 of 830 kB), and only cost time.
-    "place": {
-        STEPS: (1000, 3200, 12000),
-        "contraction": ("contracted", "contracted", "contracted"),
-        "rate_lambda": (6e-4, 6e-4, 6e-4),
-        "grid.num_levels": (10, 10, 16),
-        "grid.latent_dim": (2, 2, 2),
-        "grid.log2_hashmap_size": (17, 18, 20),
-        "grid.max_res": (1024, 1024, 2048),
-        "networks.num_color_layers": (1, 1, 2),
-        "sampling.steps_across_box": (512, 512, 512),
-        "sampling.render_steps_across_box": (0, 0, 0),
-        "sampling.target_num_samples": (98304, 98304, 131072),
-        "sampling.max_num_rays": (65536, 65536, 65536),
-        "sampling.occupancy_rise": (0.25, 0.25, 0.25),
-        "sampling.visibility_start": (0.3, 0.3, 0.3),
-        "sampling.early_stop": (5e-3, 5e-3, 1e-3),
-        "sampling.max_stride": (16, 16, 16),
-        "networks.initial_log_density": (-5.0, -5.0, -5.0),
-        "distortion_loss_mult": (0.006, 0.006, 0.006),
-    },
-    "forward": {
-        STEPS: (1000, 3200, 12000),
-        "contraction": ("contracted", "contracted", "contracted"),
-        "rate_lambda": (6e-4, 6e-4, 6e-4),
-        "grid.num_levels": (10, 10, 16),
-        "grid.latent_dim": (2, 2, 2),
-        "grid.log2_hashmap_size": (17, 18, 20),
-        "grid.max_res": (1024, 1024, 2048),
-        "networks.num_color_layers": (1, 1, 2),
-        "sampling.steps_across_box": (512, 512, 512),
-        "sampling.render_steps_across_box": (0, 0, 0),
-        "sampling.target_num_samples": (98304, 98304, 131072),
-        "sampling.max_num_rays": (65536, 65536, 65536),
-        "sampling.occupancy_rise": (0.25, 0.25, 0.25),
-        "sampling.visibility_start": (0.3, 0.3, 0.3),
-        "sampling.early_stop": (5e-3, 5e-3, 1e-3),
-        "sampling.max_stride": (16, 16, 16),
-        "networks.initial_log_density": (-5.0, -5.0, -5.0),
-        "distortion_loss_mult": (0.006, 0.006, 0.006),
-    },
+    "place": _PLACE,
+    # Never tuned by itself.
+    "forward": _PLACE,
 }
 
 

@@ -19,6 +19,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from shacira_nerfstudio.compression.options import LEARNING_RATES
 from shacira_nerfstudio.model.sparse_row_adam import NetworkAdam, SparseRowAdam
 from shacira_nerfstudio.plugin.console_line import TrainingLines
 from shacira_nerfstudio.plugin.data_manager import ShaciraDataManagerConfig
@@ -39,7 +40,7 @@ class SparseRowAdamOptimizerConfig(OptimizerConfig):
     """Adam for the latents: each step updates the rows that it touched."""
 
     _target: type = field(default_factory=lambda: SparseRowAdam)
-    lr: float = 0.1
+    lr: float = LEARNING_RATES["latents"]
     """Learning rate, in steps of the quantiser. Latents grow at this pace out of the noise that
     stands for rounding: one that is far too small costs more than a decibel."""
     eps: float = 1e-15
@@ -88,9 +89,7 @@ shacira_method = MethodSpecification(
         ),
         optimizers={
             "latents": {"optimizer": SparseRowAdamOptimizerConfig(), "scheduler": None},
-            "latent_decoder": _adam(5e-3),
-            "entropy_model": _adam(3e-2),
-            "fields": _adam(5e-3),
+            **{name: _adam(lr) for name, lr in LEARNING_RATES.items() if name != "latents"},
         },
         logging=LoggingConfig(local_writer=LocalWriterConfig(_target=TrainingLines, enable=True)),
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15),

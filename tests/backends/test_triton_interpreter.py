@@ -14,7 +14,9 @@ pytest.importorskip("triton", reason="pip install triton")
 PARITY = pathlib.Path(__file__).with_name("test_triton_parity.py")
 
 
-@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="would call itself")
+@pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1", reason="runs in the process that it starts"
+)
 def test_parity_in_the_interpreter():
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(PARITY)],

@@ -315,7 +315,7 @@ def test_the_command_refuses_what_makes_no_sense(tmp_path, capsys):
 )
 def test_devices_have_rows_of_their_own(tmp_path, device, only, message):
     if device == "cuda" and torch.cuda.is_available():
-        pytest.skip("there is one")
+        pytest.skip("the error is that of a machine without a CUDA device; here is one")
     with pytest.raises(ValueError, match=message):
         driver.run_throughput(tmp_path, tmp_path / "o.jsonl", device=device, only=[only])
 

@@ -14,8 +14,8 @@ from shacira_nerfstudio.backends.cpu_numba.table.interpolate import TableRows
 from shacira_nerfstudio.backends.cpu_numba.threads import blocks, run
 from shacira_nerfstudio.backends.types import VisibleSamples
 
-FIRST_CHUNK = 8
-"""Samples per ray of the first batch; later ones double it."""
+CHUNK = 8
+"""Samples per ray of a batch: more would be looked at behind surfaces, in vain."""
 
 
 def march_visible(
@@ -43,7 +43,7 @@ def march_visible(
         lambda begin, end: kernel(
             *rays, *space, table.rows.ravel(), channels, levels, table.mode, table.seed,
             grid.num_levels, num_outputs, networks.params, networks.halves,
-            networks.density_layers, FIRST_CHUNK, max_samples, max_optical_depth, begin, end,
+            networks.density_layers, CHUNK, max_samples, max_optical_depth, begin, end,
         ),
         blocks(num_rays, RAY_BLOCK),
         num_threads,

@@ -79,7 +79,7 @@ def _keep(kept, total, sources, count, t_starts, t_ends, x, z, outputs):
 def march_visible(
     origins, directions, u_mins, t_maxs, num_steps, jitter, gaps, strides, filled, contracted, low,
     extent, step_size, knee, table, width, levels, mode, seed, num_levels, num_outputs, params,
-    halves, layers, first_chunk, max_samples, limit, begin, end,
+    halves, layers, most_of_a_ray, max_samples, limit, begin, end,
 ):  # fmt: skip
     """Samples of rays begin:end. See :meth:`Backend.march_visible` and `march_kernels.march`.
 
@@ -87,6 +87,7 @@ def march_visible(
         table: float32, int8 or int16 [E d], row after row.
         width: d.
         levels: int64 [levels that are read, 6], see `interpolate_kernels.look_up`.
+        most_of_a_ray: Samples of one ray in a batch.
         limit: Optical depth that ends a ray.
 
     Returns:
@@ -112,7 +113,7 @@ def march_visible(
     max_empty = MAX_EMPTY_LOOKUPS if is_straight else np.int64(1) << 62
     most = max_samples if max_samples > 0 else np.int64(1) << 62
     flat, total, marched = gaps.reshape(gaps.size), INT_ZERO, 0
-    chunk = min(first_chunk, BATCH_SAMPLES)
+    chunk = min(most_of_a_ray, BATCH_SAMPLES)
     next_step = np.full(num_rays, -1, np.int64)
     while num_active:
         if is_straight:
