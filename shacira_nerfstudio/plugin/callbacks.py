@@ -27,6 +27,7 @@ from shacira_nerfstudio.compression.probe import ProbeRays, probe_psnr
 from shacira_nerfstudio.compression.time_budget import TimeBudget
 from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
+from shacira_nerfstudio.option_ranges import settled
 from shacira_nerfstudio.output_files import write_file
 from shacira_nerfstudio.plugin.capture_kind import Choice, num_steps_of
 from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
@@ -156,8 +157,11 @@ class TrainingCallbacks:
     def _set_learning_rates(self, factor: float) -> None:
         if self._optimizers is None:
             return
+        model = self._model
         for name, optimizer in self._optimizers.optimizers.items():
             self.learning_rates[name] = self._base_lr[name] * factor
+            if name == "latents" and model.scene.encoding.is_quantized:
+                self.learning_rates[name] *= settled(model.config.latents_lr_mult)
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rates[name]
 

@@ -110,6 +110,10 @@ class ShaciraModelConfig(ModelConfig):
     distortion_loss_mult: float | Auto = "auto"
     """Weight of the distortion loss of mip-NeRF 360 against fog; 0 means none, and auto follows the
     capture."""
+    latents_lr_mult: float | Auto = "auto"
+    """Factor on the learning rate of latents that are quantised. Larger lets them grow faster out
+    of the noise that stands for rounding, which photographs of a place gain from; auto follows the
+    capture."""
     backend: str = "auto"
     """Implementation of the hot operations, reference, cpu_numba (CPU) or triton (CUDA); auto picks
     the fastest that loads and says which."""
@@ -132,6 +136,7 @@ class ShaciraModelConfig(ModelConfig):
         groups = ("grid", "networks", "quantizer", "rate", "sampling", "schedule")
         ranges = {"rate_lambda": "[0, inf)", "target_size_kb": "[0, inf)"}
         ranges |= {"target_psnr": "[0, inf)", "distortion_loss_mult": "[0, inf)"}
+        ranges |= {"latents_lr_mult": "(0, inf)"}
         ranges |= {"eval_num_rays_per_chunk": "[1, inf)", "max_minutes": "[0, inf)"}
         problems = out_of_range(self, ranges)
         for name in groups:

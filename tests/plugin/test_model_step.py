@@ -148,6 +148,22 @@ def test_appearance_codes_and_baseline_train(scene, tmp_path):
         assert torch.equal(appearance, model.scene.appearance) == (options != codes)
 
 
+@pytest.mark.parametrize("mode", ["noise", "none"])
+def test_latents_that_are_quantised_learn_faster_where_the_capture_asks_for_it(
+    scene, tmp_path, mode
+):
+    options = {"latents_lr_mult": 2.0, "quantizer.mode": mode, "rate_lambda": 0.0}
+    trainer = make_trainer(make_config(scene, tmp_path, options))
+    (_, _, (*_, rates)), *_ = steps(trainer, 0, 1)
+    base = {name: entry["optimizer"].lr for name, entry in trainer.config.optimizers.items()}
+    others = rates["fields"] / base["fields"]
+    assert others > 0
+    expected = others * (2 if mode == "noise" else 1)
+    assert rates["latents"] / base["latents"] == pytest.approx(expected)
+    group = trainer.optimizers.optimizers["latents"].param_groups[0]
+    assert group["lr"] == rates["latents"]
+
+
 def test_level_dropout_trains_prefixes_and_leaves_their_rate_out(scene, tmp_path):
     trainer = make_trainer(make_config(scene, tmp_path, {"rate.level_dropout": 0.5}))
     model = trainer.pipeline.model
