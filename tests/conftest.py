@@ -6,6 +6,7 @@ import pathlib
 import hypothesis
 import pytest
 import torch
+from compile_once import share_compilation
 
 from shacira_nerfstudio.backends import get_backend
 from shacira_nerfstudio.grid import GridSpec
@@ -14,6 +15,9 @@ from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField
 # The same examples in every run, no files left behind, and no clock: machines may be busy.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("repeatable")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    share_compilation()
 
 # A name may say where the backend runs: reference@cuda.
 BACKENDS = os.environ.get("SHACIRA_TEST_BACKENDS", "reference,cpu_numba").split(",")

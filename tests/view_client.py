@@ -121,6 +121,11 @@ class ViewClient:
         elif kind in ("CameraFrustumMessage", "RemoveSceneNodeMessage"):
             self.gui[f"{kind} {message['name']}"] = message
 
+    def shows(self, width):
+        """Whether the latest picture is so wide and whole: parts of it come while it is refined."""
+        is_there = bool(self.images) and self.images[-1].shape[1] == width
+        return is_there and self.says("pixels in")
+
     def texts(self):
         """What the panel says."""
         return [m.get("markdown", m.get("content", "")) for m in self.gui.values()]

@@ -14,6 +14,10 @@ if GOLDEN not in sys.path:
     sys.path.insert(0, GOLDEN)
 
 
+PATIENCE_S = 180
+"""For whatever a browser is waited for: only what never comes takes it, however busy the machine."""
+
+
 @pytest.fixture(scope="session")
 def chromium():
     """A running browser with an empty profile of its own."""
@@ -26,7 +30,9 @@ def chromium():
 
     with sync_playwright() as playwright:
         # Playwright makes a new user data folder for each launch and removes it.
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=path, args=FLAGS, timeout=1000 * PATIENCE_S
+        )
         yield browser
         browser.close()
 
@@ -39,6 +45,7 @@ def open_page(chromium):
     ``page.complaints.clear()`` forgives it.
     """
     context = chromium.new_context(offline=True)
+    context.set_default_timeout(1000 * PATIENCE_S)
     pages = []
 
     def open_page(path, *, width=320, height=240):
@@ -72,10 +79,8 @@ def open_page(chromium):
 def decoded():
     """Waits for the end of a page's decoder: ``decoded(page)`` is its digest, or fails."""
 
-    def decoded(page, *, timeout_s=60):
-        page.wait_for_selector(
-            "html[data-digest], html[data-error]", state="attached", timeout=1000 * timeout_s
-        )
+    def decoded(page):
+        page.wait_for_selector("html[data-digest], html[data-error]", state="attached")
         found = page.evaluate("() => ({...document.documentElement.dataset})")
         assert "error" not in found, found["error"]
         return found["digest"]
