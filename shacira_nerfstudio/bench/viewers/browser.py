@@ -33,14 +33,15 @@ for (const name of ["texImage2D", "texSubImage2D"]) {
     const image = values[values.length - 1];
     if (image instanceof HTMLImageElement && image.src.startsWith("blob:")) {
       const found = { width: image.naturalWidth, height: image.naturalHeight };
-      requestAnimationFrame(() => window.pictures.push({ at: Date.now() / 1000, ...found }));
+      requestAnimationFrame(() => requestAnimationFrame(
+        () => window.pictures.push({ at: Date.now() / 1000, ...found })));
     }
     return upload.apply(this, values);
   };
 }
 """
-"""Notes when a picture that the server has sent reaches the screen: one frame after it became a
-texture."""
+"""Notes when a picture that the server has sent reaches the screen: the frame after the one that was
+drawn with it, which is the one after it became a texture."""
 
 NOTE_PAGE = """
 window.noted = { frames: [] };

@@ -36,6 +36,7 @@ class PaintFunction(Protocol):
         scale: Scale | None = None,
         before: np.ndarray | None = None,
         show_part: Callable[[np.ndarray], None] | None = None,
+        is_rough: bool = False,
     ) -> Picture | None: ...
 
 
@@ -116,10 +117,10 @@ class FrameLoop:
     def _draw(self, version: int, request: Request) -> None:
         aspect, most = request.pose.aspect, request.max_side
         moving = self._resolution.moving_size(aspect, most)
-        picture = self._paint(request, moving, is_wanted=self._is_running)
+        sizes = refinement_sizes(moving, aspect, most)
+        picture = self._paint(request, moving, is_wanted=self._is_running, is_rough=bool(sizes))
         if picture is None:
             return
-        sizes = refinement_sizes(moving, aspect, most)
         if sizes:
             self._screen.show_frame(picture.image)
         elif self._rests(version):

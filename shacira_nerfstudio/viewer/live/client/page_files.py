@@ -1,0 +1,37 @@
+"""Files of viser's page that are not sent as they are.
+
+Its start page asks Google to count its visitors, and is given a script of ours, which see. The light
+of its surroundings, 1.5 MB that everything in the browser waits for, falls on nothing here: a grey
+pixel does.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+START_PAGES = ("/", "/index.html")
+_TRACKER = re.compile(rb"<!-- Google tag.*?-->|<script(?![^>]*type=)[^>]*>.*?</script>", re.DOTALL)
+_GREY = bytes((128, 128, 128, 128))
+LIGHT = b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 1 +X 1\n" + _GREY
+"""A picture of one pixel in the format of Radiance."""
+
+
+def is_light(path: str) -> bool:
+    """Whether a request, without its query, is for the light of the surroundings."""
+    return path.startswith("/hdri/") and path.endswith(".hdr")
+
+
+def start_page(page: bytes) -> bytes:
+    """viser's start page with our script before its own, and without others'.
+
+    Raises:
+        RuntimeError: it is no page that we know.
+    """
+    script = resources.files(__package__ or "").joinpath("draw_what_is_new.js").read_bytes()
+    page, count = re.subn(
+        rb"<head>", lambda _: b"<head><script>" + script + b"</script>", _TRACKER.sub(b"", page)
+    )
+    if count != 1:
+        raise RuntimeError(f"expected one <head> in viser's start page, found {count}")
+    return page
