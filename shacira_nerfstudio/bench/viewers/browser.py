@@ -40,8 +40,8 @@ for (const name of ["texImage2D", "texSubImage2D"]) {
   };
 }
 """
-"""Notes when a picture that the server has sent reaches the screen: the frame after the one that was
-drawn with it, which is the one after it became a texture."""
+"""Notes when a picture that the server has sent is on the screen: two frames after it became a
+texture, as the first of them is drawn with it."""
 
 NOTE_PAGE = """
 window.noted = { frames: [] };

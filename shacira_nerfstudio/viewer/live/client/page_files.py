@@ -1,8 +1,8 @@
 """Files of viser's page that are not sent as they are.
 
-Its start page asks Google to count its visitors, and is given a script of ours, which see. The light
-of its surroundings, 1.5 MB that everything in the browser waits for, falls on nothing here: a grey
-pixel does.
+Its start page asks Google to count its visitors; it gets a script of ours instead. The light of its
+surroundings, 1.5 MB that everything in the browser waits for, falls on nothing here: a grey pixel
+does.
 """
 
 from __future__ import annotations
