@@ -1,7 +1,7 @@
 """Files of viser's page that are not sent as they are.
 
 Its start page asks Google to count its visitors; it gets a script of ours instead. The light of its
-surroundings, 1.5 MB that everything in the browser waits for, falls on nothing here: a grey pixel
+surroundings, 1.5 MB that everything in the browser waits for, falls on nothing here: a little grey
 does.
 """
 
@@ -12,9 +12,11 @@ from importlib import resources
 
 START_PAGES = ("/", "/index.html")
 _TRACKER = re.compile(rb"<!-- Google tag.*?-->|<script(?![^>]*type=)[^>]*>.*?</script>", re.DOTALL)
-_GREY = bytes((128, 128, 128, 128))
-LIGHT = b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 1 +X 1\n" + _GREY
-"""A picture of one pixel in the format of Radiance."""
+_WIDTH = 64
+"""Pixels; from fewer three.js makes textures of none."""
+LIGHT = b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y %d +X %d\n" % (_WIDTH // 2, _WIDTH)
+LIGHT += bytes((128, 128, 128, 128)) * (_WIDTH * _WIDTH // 2)
+"""A grey picture in the format of Radiance."""
 
 
 def is_light(path: str) -> bool:
