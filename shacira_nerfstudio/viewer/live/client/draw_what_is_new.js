@@ -6,8 +6,8 @@
 // something, and now and then.
 {
   const RESTING_MS = 250;
-  const MOVING_MS = 66; // stored cameras move with the picture, which comes no more often
-  const AFTER_INPUT_MS = 1000; // the camera swings on for a moment
+  const MOVING_MS = 120; // what moves over the picture moves with it, no more often than it comes
+  const AFTER_INPUT_MS = 400; // the camera swings on for a moment
   const INPUTS = ["pointerdown", "pointermove", "pointerup", "wheel", "keydown", "keyup", "resize"];
 
   let isWanted = true, isIdle = false;
