@@ -238,6 +238,8 @@ def measure_html(file: Path) -> Figures:
                 error = page.evaluate("() => document.documentElement.dataset.error")
             if error:
                 raise RuntimeError(f"expected a page that is whole, got: {error}")
+            with within(_PATIENCE, "the first picture of a page"):
+                page.wait_for_function("() => window.noted.first", timeout=0)
             is_sharp = _becomes_sharp(page)
             with within(DRAG_SECONDS + _PATIENCE, "a page that turns"):
                 noted = page.evaluate("() => window.noted")
