@@ -35,7 +35,9 @@ class Stage:
         self._waiting, self._permits = queue.Queue(), threading.Semaphore(0)
         self.loop = FrameLoop(self.paint, self, AdaptiveResolution())
 
-    def paint(self, request, size, *, is_wanted, scale=None, before=None, show_part=None):
+    def paint(
+        self, request, size, *, is_wanted, scale=None, before=None, show_part=None, is_rough=False
+    ):
         if self.fails:
             raise self.fails
         for _ in range(self.num_bands):

@@ -68,11 +68,13 @@ class Painter:
         scale: Scale | None = None,
         before: np.ndarray | None = None,
         show_part: Callable[[np.ndarray], None] | None = None,
+        is_rough: bool = False,
     ) -> Picture | None:
         """A picture; None once it is not wanted any more.
 
         Args:
             scale: Of brightness; by default the picture's own.
+            is_rough: Whether it is one of a moving camera.
             before: A picture of the same view with fewer pixels.
             show_part: Gets what is there after some time, the rest being that of ``before``.
         """
@@ -84,11 +86,12 @@ class Painter:
             np.zeros((height, part.stop - part.start, _CHANNELS[request.output]), np.float32)
             for part in columns
         ]
-        rows = self._resolution.tile_rows(width)
+        rows = self._resolution.tile_rows(size)
         for begin in range(0, height, rows):
             if not is_wanted():
                 return None
-            self._fill(request, camera.rays(begin, begin + rows), columns, values, begin)
+            band = camera.rays(begin, begin + rows)
+            self._fill(request, band, columns, values, begin, is_rough=is_rough)
             now, end = time.perf_counter(), begin + rows
             if show_part and before is not None and scale and end < height:
                 if now - shown > _PART_SECONDS:
@@ -106,6 +109,8 @@ class Painter:
         columns: list[slice],
         values: list[np.ndarray],
         begin: int,
+        *,
+        is_rough: bool,
     ) -> None:
         """Reads the rays of some rows, each file's in its columns."""
         start, width = time.perf_counter(), columns[-1].stop
@@ -115,7 +120,7 @@ class Painter:
             if scene is None or part.start == part.stop:
                 continue  # still to come: black
             some = [r[:, part].reshape(-1, 3).contiguous() for r in (origins, directions)]
-            read = scene.read(request.output, request.num_levels, *some)
+            read = scene.read(request.output, request.num_levels, *some, is_rough=is_rough)
             found[begin : begin + len(origins)] = read.reshape(len(origins), -1, read.shape[1])
         self._resolution.note(origins.shape[0] * width, time.perf_counter() - start)
 
