@@ -1,5 +1,6 @@
 """A headless Chromium for tests of marker `browser`, and what any machine needs to run one."""
 
+import contextlib
 import importlib.util
 import pathlib
 import sys
@@ -37,13 +38,9 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture
-def open_page(chromium):
-    """Opens a page from disk in a fresh tab: ``open_page(path, width=, height=)``.
-
-    Whatever the page logs as an error, throws or asks the network for fails the test when it ends;
-    ``page.complaints.clear()`` forgives it.
-    """
+@contextlib.contextmanager
+def opening_pages(chromium):
+    """What :func:`open_page` is."""
     context = chromium.new_context(offline=True)
     context.set_default_timeout(1000 * PATIENCE_S)
     pages = []
@@ -76,6 +73,24 @@ def open_page(chromium):
 
 
 @pytest.fixture
+def open_page(chromium):
+    """Opens a page from disk in a fresh tab: ``open_page(path, width=, height=)``.
+
+    Whatever the page logs as an error, throws or asks the network for fails the test when it ends;
+    ``page.complaints.clear()`` forgives it.
+    """
+    with opening_pages(chromium) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def open_lasting_page(chromium):
+    """As :func:`open_page`, for tests that share a page: the last of them fails."""
+    with opening_pages(chromium) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="session")
 def decoded():
     """Waits for the end of a page's decoder: ``decoded(page)`` is its digest, or fails."""
 
