@@ -16,7 +16,7 @@ if GOLDEN not in sys.path:
 
 
 PATIENCE_S = 180
-"""For whatever a browser is waited for: only what never comes takes it, however busy the machine."""
+"""For whatever a browser is waited for: only what never comes takes it, on any busy machine."""
 
 
 @pytest.fixture(scope="session")

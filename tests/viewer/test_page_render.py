@@ -245,7 +245,8 @@ def test_drag_wheel_and_slider_end_in_the_sharp_picture(show, reference):
     page.mouse.move(260, 140, steps=4)
     page.mouse.up()
     page.evaluate(
-        "document.querySelector('#view').addEventListener('wheel', () => { window.isTurned = true; })"
+        "() => document.querySelector('#view')"
+        ".addEventListener('wheel', () => { window.isTurned = true; })"
     )
     page.mouse.wheel(0, -120)  # does not wait for the page to take it
     page.wait_for_function("window.isTurned")
