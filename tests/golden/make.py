@@ -17,8 +17,7 @@ from shacira_nerfstudio.codec import (
     RenderSettings,
     encode_scene,
 )
-from shacira_nerfstudio.codec.latents.features import level_features
-from shacira_nerfstudio.codec.latents.level_slabs import TouchedSlabs
+from shacira_nerfstudio.codec.latents.features import reached_entries
 from shacira_nerfstudio.codec.sections.cameras import rounded_cameras
 from shacira_nerfstudio.grid import GridSpec
 
@@ -61,8 +60,7 @@ def tiny_symbols(grid, occupancy):
             first[1::2] = first[::2] + first[1::2] // 3
         second = first // 2 + draws[begin:end, 1] % 2
         # Nothing is compiled: many tests want these scenes as soon as they are collected.
-        features = level_features(TouchedSlabs(grid, level, occupancy), None, fast=False)
-        reached = features.touched_cells > 0
+        reached = reached_entries(grid, level, occupancy, fast=False)
         symbols[begin:end] = np.where(reached[:, None], np.stack([first, second], axis=1), 0)
     return symbols
 
