@@ -64,7 +64,7 @@ def window(chromium, port):
 
 @pytest.fixture
 def port(tmp_path, packed, shown):
-    with serving(tmp_path, [encode_scene(packed)]) as port:
+    with serving(tmp_path, [encode_scene(packed)], first_side="512") as port:
         yield port
 
 
@@ -146,4 +146,4 @@ def test_a_second_window_and_one_that_is_killed_do_no_harm(page, chromium, port)
 def test_a_resized_window_gets_pictures_of_its_shape(page):
     wait_for_picture(page, lambda: page.set_viewport_size({"width": 500, "height": 700}))
     text = page.evaluate("() => document.body.innerText")
-    assert "731 x 1024 pixels" in text
+    assert "366 x 512 pixels" in text
