@@ -2,8 +2,9 @@
 
 Its start page asks Google to count its visitors; it gets a script of ours instead. The light of its
 surroundings, 1.5 MB that everything in the browser waits for, falls on nothing here: a little grey
-does. And its program takes pixels away, four of five along each side, where a window is not drawn 38
-times a second, for which there is no need here: pictures would be blurred while they are refined.
+does. And its program takes pixels away, four of five along each side, from a window that is not
+drawn 38 times a second, for which there is no need here: pictures would be blurred while they are
+refined.
 """
 
 from __future__ import annotations
