@@ -19,7 +19,7 @@ from shacira_nerfstudio.viewer.live.resolution import AdaptiveResolution, Size
 from shacira_nerfstudio.viewer.live.scene_files import SceneFile
 from shacira_nerfstudio.viewer.live.tones import Output, Scale, pixels
 
-_PART_SECONDS = 0.6
+_PART_SECONDS = 1.0
 """Between two looks at a picture that takes longer."""
 _BANDS_AT_A_TIME = 2
 """What is to be done before and after the rays of a band keeps one core busy; those of another band

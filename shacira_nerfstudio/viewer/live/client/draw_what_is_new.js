@@ -30,15 +30,22 @@
     callback(time);
   });
 
-  // Software takes several times as long for smooth edges, and a picture has none.
+  // Software takes several times as long for smooth edges, and for pictures in all smaller sizes.
+  const getContext = HTMLCanvasElement.prototype.getContext;
   const isSoftware = () => {
     const attributes = { failIfMajorPerformanceCaveat: true };
     return getContext.call(document.createElement("canvas"), "webgl2", attributes) === null;
   };
-  const getContext = HTMLCanvasElement.prototype.getContext;
   HTMLCanvasElement.prototype.getContext = function (kind, attributes) {
-    const isSmooth = kind === "webgl2" && attributes?.antialias && !isSoftware();
-    return getContext.call(this, kind, attributes && { ...attributes, antialias: isSmooth });
+    if (kind !== "webgl2" || !attributes?.antialias || !isSoftware()) return getContext.call(this, kind, attributes);
+    const gl = getContext.call(this, kind, { ...attributes, antialias: false });
+    const { texParameteri } = gl;
+    gl.texParameteri = (target, name, value) => {
+      const isSmall = name === gl.TEXTURE_MIN_FILTER && value === gl.LINEAR_MIPMAP_LINEAR;
+      texParameteri.call(gl, target, name, isSmall ? gl.LINEAR : value);
+    };
+    gl.generateMipmap = () => {};
+    return gl;
   };
 
   const context = WebGL2RenderingContext.prototype;
