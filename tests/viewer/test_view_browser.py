@@ -17,8 +17,13 @@ from shacira_nerfstudio.viewer.live.shown_scene import ShownScene
 
 pytestmark = pytest.mark.browser
 IN_PLACE = "() => document.body.innerText.includes('pixels in')"
-COUNT_IMAGES = """
-window.numImages = 0;
+COUNT = """
+window.numImages = window.numDrawn = 0;
+const { clear } = WebGL2RenderingContext.prototype;
+WebGL2RenderingContext.prototype.clear = function (...values) {
+  window.numDrawn++;
+  return clear.apply(this, values);
+};
 const create = URL.createObjectURL;
 URL.createObjectURL = (blob) => {
   window.numImages += blob.type.startsWith("image/");
@@ -51,7 +56,7 @@ def window(chromium, port):
     """A window on the viewer; what it throws, or asks of other machines, fails the test."""
     context = chromium.new_context(viewport={"width": 640, "height": 480})
     page, complaints = context.new_page(), []
-    page.add_init_script(COUNT_IMAGES)
+    page.add_init_script(COUNT)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("response", lambda response: complaints.append(response.url))
     page.goto(f"http://127.0.0.1:{port}")
@@ -141,6 +146,20 @@ def test_a_second_window_and_one_that_is_killed_do_no_harm(page, chromium, port)
         crash.send("Page.crash", timeout=1)
     assert psnr(screenshot(page), before / 255) > 40
     wait_for_picture(page, lambda: drag(page))
+
+
+def test_the_page_draws_only_what_is_new(page):
+    numbers = page.evaluate("""() => new Promise((done) => {
+      const start = performance.now(), before = window.numDrawn;
+      let left = 60;
+      const tick = () => {
+        if (left--) requestAnimationFrame(tick);
+        else done([window.numDrawn - before, performance.now() - start]);
+      };
+      requestAnimationFrame(tick);
+    })""")
+    num_drawn, milliseconds = numbers
+    assert num_drawn <= milliseconds / 500 + 2  # of 60
 
 
 def test_a_resized_window_gets_pictures_of_its_shape(page):
