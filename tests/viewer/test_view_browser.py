@@ -18,8 +18,13 @@ from shacira_nerfstudio.viewer.live.shown_scene import ShownScene
 
 pytestmark = pytest.mark.browser
 IN_PLACE = "() => document.body.innerText.includes('pixels in')"
-COUNT_IMAGES = """
-window.numImages = 0;
+COUNT = """
+window.numImages = window.numDrawn = 0;
+const { clear } = WebGL2RenderingContext.prototype;
+WebGL2RenderingContext.prototype.clear = function (...values) {
+  window.numDrawn++;
+  return clear.apply(this, values);
+};
 const create = URL.createObjectURL;
 URL.createObjectURL = (blob) => {
   window.numImages += blob.type.startsWith("image/");
@@ -54,7 +59,7 @@ def window(chromium, port):
     context = chromium.new_context(viewport={"width": 640, "height": 480})
     context.set_default_timeout(1000 * LIMIT_S)
     page, complaints = context.new_page(), []
-    page.add_init_script(COUNT_IMAGES)
+    page.add_init_script(COUNT)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("response", lambda response: complaints.append(response.url))
     page.goto(f"http://127.0.0.1:{port}")
@@ -67,7 +72,8 @@ def window(chromium, port):
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory, packed, shown):
-    with serving(tmp_path_factory.mktemp("view"), [encode_scene(packed)]) as port:
+    folder = tmp_path_factory.mktemp("view")
+    with serving(folder, [encode_scene(packed)], first_side="512") as port:
         yield port
 
 
@@ -166,6 +172,21 @@ def test_a_second_window_and_one_that_is_killed_do_no_harm(page, chromium, port)
     wait_for_picture(page, lambda: drag(page))
 
 
+def test_the_page_draws_only_what_is_new(page):
+    picture(page)
+    numbers = page.evaluate("""() => new Promise((done) => {
+      const start = performance.now(), before = window.numDrawn;
+      let left = 60;
+      const tick = () => {
+        if (left--) requestAnimationFrame(tick);
+        else done([window.numDrawn - before, performance.now() - start]);
+      };
+      requestAnimationFrame(tick);
+    })""")
+    num_drawn, milliseconds = numbers
+    assert num_drawn <= milliseconds / 500 + 2  # of 60
+
+
 def test_a_resized_window_gets_pictures_of_its_shape(page):
     wait_for_picture(page, lambda: page.set_viewport_size({"width": 500, "height": 700}))
-    page.wait_for_function("() => document.body.innerText.includes('731 x 1024 pixels')")
+    page.wait_for_function("() => document.body.innerText.includes('366 x 512 pixels')")

@@ -1,13 +1,19 @@
 """What of viser's page is answered in another way than viser has it."""
 
 import http.client
+import re
 
 import pytest
 from synthetic_ball import make_ball
 from view_client import LIMIT_S, serving
 
 from shacira_nerfstudio.codec import encode_scene
-from shacira_nerfstudio.viewer.live.client.page_files import LIGHT, is_light, start_page
+from shacira_nerfstudio.viewer.live.client.page_files import (
+    LIGHT,
+    is_light,
+    is_program,
+    start_page,
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +47,14 @@ def test_the_light_of_the_surroundings_is_small(get):
     reply, found = get("/hdri/potsdamer_platz_1k.hdr")
     assert reply.status == 200 and found == LIGHT and len(found) < 10_000
     assert not is_light("/assets/x.hdr") and not is_light("/hdri/x.png")
+
+
+def test_the_program_leaves_the_number_of_pixels_alone(get):
+    _, page = get("/")
+    path = re.search(rb"/assets/index-[\w-]+\.js", page)[0].decode()
+    reply, program = get(path)
+    assert reply.status == 200 and b"devicePixelRatio" in program and is_program(path)
+    assert not re.search(rb"devicePixelRatio\*\([^)]", program)
 
 
 def test_a_start_page_of_another_kind_is_refused():

@@ -112,9 +112,7 @@ def _text(row: dict[str, Any]) -> str:
 def measure_view(file: Path) -> Figures:
     """The viewer's command, a browser that is already open, a mouse that turns the scene."""
     options = {"width": WINDOW, "height": WINDOW, "note": NOTE_PICTURES}
-    with _browser() as browser, tab(browser, **options) as page:
-        with within(_PATIENCE, "an empty page"):
-            page.goto("about:blank")
+    with _page(**options) as page:
         start = time.time()
         with _command("view", str(file), "--port", "0") as process:
             assert process.stdout is not None
@@ -124,7 +122,7 @@ def measure_view(file: Path) -> Figures:
                 raise RuntimeError(f"expected the viewer's address, got {line!r}")
             listening = time.time() - start
             with within(_PATIENCE, "the viewer's page"):
-                page.goto(line.split()[0], wait_until="commit")
+                page.goto(line.split()[0], wait_until="commit", timeout=0)
             with within(_PATIENCE, "the viewer's first picture"):
                 page.wait_for_function("() => window.pictures.length > 0", timeout=0)
                 first = page.evaluate("() => window.pictures[0].at") - start
@@ -142,12 +140,16 @@ def measure_view(file: Path) -> Figures:
 
 
 @contextmanager
-def _browser() -> Iterator[Any]:
-    """A running browser, which is ended with the block, however it hangs."""
-    with contextlib.ExitStack() as stack:
+def _page(**options: Any) -> Iterator[Any]:
+    """A tab of a browser of its own, see :func:`tab`, which is ended even if it hangs."""
+    stack = contextlib.ExitStack()
+    try:
         with within(_PATIENCE, "a browser"):
             browser = stack.enter_context(chromium())
-        yield browser
+            page = stack.enter_context(tab(browser, **options))
+            page.goto("about:blank", timeout=0)
+        yield page
+    finally:
         with within(_PATIENCE, "the end of the browser"):
             stack.close()
 
@@ -231,7 +233,7 @@ def measure_html(file: Path) -> Figures:
             raise RuntimeError(f"expected a page, got exit status {process.returncode}")
         num_bytes = path.stat().st_size
         options = {"width": SIDE, "height": SIDE, "note": NOTE_PAGE, "offline": True}
-        with _browser() as browser, tab(browser, **options) as page:
+        with _page(**options) as page:
             with within(_PATIENCE, "a page that has decoded its file"):
                 page.goto(path.as_uri(), timeout=0)
                 page.wait_for_function("() => window.noted.decoded", timeout=0)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 
-FRAME_SECONDS = 0.09
+FRAME_SECONDS = 0.1
 """For the rays of a frame while the camera moves; the rest of an eighth of a second is for coding
 and sending it."""
-TILE_SECONDS = 0.09
-"""For the rays between two looks whether the camera has moved on."""
+TILE_SECONDS = 0.05
+"""For the rays between two looks whether the camera has moved on; two bands of them are drawn at a
+time."""
 _FIRST_RATE = 40_000.0
 """Rays a second that are expected of a scene nobody has measured."""
 _MIN_SIDE, _MIN_TILE = 24, 1024

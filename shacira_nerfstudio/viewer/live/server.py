@@ -28,7 +28,9 @@ from shacira_nerfstudio.viewer.live.client.page_files import (
     LIGHT,
     START_PAGES,
     is_light,
+    is_program,
     start_page,
+    steady_program,
 )
 
 Reply = tuple[http.HTTPStatus, dict[str, str], bytes]
@@ -157,15 +159,15 @@ class _Guard:
         path = path.partition("?")[0]
         if is_light(path):
             return http.HTTPStatus.OK, {"Content-Type": "image/vnd.radiance"}, LIGHT
-        is_start = path in START_PAGES
-        if is_start or is_loopback(self._host):
+        change = start_page if path in START_PAGES else steady_program if is_program(path) else None
+        if change or is_loopback(self._host):
             headers = headers.copy()
             headers.pop("Accept-Encoding", None)
         reply = await process_request(path, headers)
-        if reply is None or not is_start:
+        if reply is None or change is None:
             return reply
         status, answered, body = reply
-        return status, answered, start_page(body)
+        return status, answered, change(body)
 
     def refusal(self, path: str, headers: Any) -> Reply | None:
         """What is answered instead; None lets a request through."""

@@ -5,7 +5,7 @@
 // what was drawn, is drawn anew only after something has come for it, while somebody moves
 // something, and now and then.
 {
-  const RESTING_MS = 250;
+  const RESTING_MS = 500;
   const MOVING_MS = 120; // what moves over the picture moves with it, no more often than it comes
   const AFTER_INPUT_MS = 400; // the camera swings on for a moment
   const INPUTS = ["pointerdown", "pointermove", "pointerup", "wheel", "keydown", "keyup", "resize"];
@@ -29,6 +29,24 @@
     if (time !== lastFrame) decide(time);
     callback(time);
   });
+
+  // Software takes several times as long for smooth edges, and for pictures in all smaller sizes.
+  const getContext = HTMLCanvasElement.prototype.getContext;
+  const isSoftware = () => {
+    const attributes = { failIfMajorPerformanceCaveat: true };
+    return getContext.call(document.createElement("canvas"), "webgl2", attributes) === null;
+  };
+  HTMLCanvasElement.prototype.getContext = function (kind, attributes) {
+    if (kind !== "webgl2" || !attributes?.antialias || !isSoftware()) return getContext.call(this, kind, attributes);
+    const gl = getContext.call(this, kind, { ...attributes, antialias: false });
+    const { texParameteri } = gl;
+    gl.texParameteri = (target, name, value) => {
+      const isSmall = name === gl.TEXTURE_MIN_FILTER && value === gl.LINEAR_MIPMAP_LINEAR;
+      texParameteri.call(gl, target, name, isSmall ? gl.LINEAR : value);
+    };
+    gl.generateMipmap = () => {};
+    return gl;
+  };
 
   const context = WebGL2RenderingContext.prototype;
   const offScreen = new WeakMap(); // contexts that draw into a texture, which is never left out
