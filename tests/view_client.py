@@ -129,10 +129,11 @@ class ViewClient:
         elif kind in ("CameraFrustumMessage", "RemoveSceneNodeMessage"):
             self.gui[f"{kind} {message['name']}"] = message
 
-    def shows(self, width):
-        """Whether the latest picture is so wide and whole: parts of it come while it is refined."""
-        is_there = bool(self.images) and self.images[-1].shape[1] == width
-        return is_there and self.says("pixels in")
+    def shows(self, width, height):
+        """Whether the latest picture is so large and whole: parts of it come while it is refined,
+        and that it is finished is said after it."""
+        is_there = bool(self.images) and self.images[-1].shape[:2] == (height, width)
+        return is_there and self.says(f"{width} x {height} pixels")
 
     def texts(self):
         """What the panel says."""
