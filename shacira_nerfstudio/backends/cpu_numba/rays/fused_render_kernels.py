@@ -155,17 +155,17 @@ def _finish(
 @numba.njit(**FUSED)
 def render(
     origins, directions, u_mins, t_maxs, num_steps, jitter, features, gaps, strides, filled,
-    contracted, low, extent, step_size, knee, table, item_bytes, width, levels, mode, seed,
-    num_outputs, params, density_layers, color_layers, first_chunk, early_stop, min_weight, color,
-    transmittance, distance, last, begin, end,
+    contracted, low, extent, step_size, knee, table, width, levels, mode, seed, num_outputs, params,
+    density_layers, color_layers, first_chunk, early_stop, min_weight, color, transmittance,
+    distance, last, begin, end,
 ):  # fmt: skip
     """Renders rays begin:end. See :meth:`Backend.render` and `march_kernels.march`.
 
     Args:
         features: float32 [R, A].
-        table, item_bytes: Of [E d], row after row, see `interpolate_kernels.look_up`.
+        table: float32, int8 or int16 [E d], row after row.
         width: d.
-        levels: int64 [levels that are read, 6], as there.
+        levels: int64 [levels that are read, 6], see `interpolate_kernels.look_up`.
         num_outputs: Outputs of the density network.
         density_layers: Of a network whose inputs are the latents of the levels that are read.
         color, transmittance, distance, last: float32 [R, 3], [R], [R], [R, 3]; zeros, and ones for
@@ -215,7 +215,7 @@ def render(
             total += filling
             for index in range(len(levels)):
                 part = z[index * width : (index + 1) * width]
-                look_up(x, table, item_bytes, width, levels[index], mode, seed, part, filling)
+                look_up(x, table, width, levels[index], mode, seed, part, filling)
             density_forward(z, params, halves, density_layers, outputs, INT_ZERO, filling)
             at, num_picked = INT_ZERO, INT_ZERO
             for index in range(since, taken):

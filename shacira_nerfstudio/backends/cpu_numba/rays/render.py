@@ -53,7 +53,7 @@ def render(
     kernel: Any = fused_render_kernels.render
     counts = run(
         lambda begin, end: kernel(
-            *rays, features, *space, *table.content(), channels, level_table, table.mode,
+            *rays, features, *space, table.rows.ravel(), channels, level_table, table.mode,
             table.seed, networks.num_density_outputs, networks.params, networks.density_layers,
             networks.color_layers, FIRST_CHUNK, early_stop, min_weight, color, transmittance,
             distance, last, begin, end,

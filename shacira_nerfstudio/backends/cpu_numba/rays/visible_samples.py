@@ -41,7 +41,7 @@ def march_visible(
     kernel: Any = visible_samples_kernels.march_visible
     parts = run(
         lambda begin, end: kernel(
-            *rays, *space, *table.content(), channels, levels, table.mode, table.seed,
+            *rays, *space, table.rows.ravel(), channels, levels, table.mode, table.seed,
             grid.num_levels, num_outputs, networks.params, networks.halves,
             networks.density_layers, CHUNK, max_samples, max_optical_depth, begin, end,
         ),

@@ -78,15 +78,15 @@ def _keep(kept, total, sources, count, t_starts, t_ends, x, z, outputs):
 @numba.njit(**FUSED)
 def march_visible(
     origins, directions, u_mins, t_maxs, num_steps, jitter, gaps, strides, filled, contracted, low,
-    extent, step_size, knee, table, item_bytes, width, levels, mode, seed, num_levels, num_outputs,
-    params, halves, layers, most_of_a_ray, max_samples, limit, begin, end,
+    extent, step_size, knee, table, width, levels, mode, seed, num_levels, num_outputs, params,
+    halves, layers, most_of_a_ray, max_samples, limit, begin, end,
 ):  # fmt: skip
     """Samples of rays begin:end. See :meth:`Backend.march_visible` and `march_kernels.march`.
 
     Args:
-        table, item_bytes: Of [E d], row after row, see `interpolate_kernels.look_up`.
+        table: float32, int8 or int16 [E d], row after row.
         width: d.
-        levels: int64 [levels that are read, 6], as there.
+        levels: int64 [levels that are read, 6], see `interpolate_kernels.look_up`.
         most_of_a_ray: Samples of one ray in a batch.
         limit: Optical depth that ends a ray.
 
@@ -136,7 +136,7 @@ def march_visible(
             for index in range(len(levels)):
                 row = levels[index, PLACE] * width
                 part = z[row : row + width]
-                look_up(x, table, item_bytes, width, levels[index], mode, seed, part, filling)
+                look_up(x, table, width, levels[index], mode, seed, part, filling)
             density_forward(z, params, halves, layers, outputs, INT_ZERO, filling)
             if total + filling > kept.shape[1]:
                 kept, places = _grown(kept, places, total + filling)

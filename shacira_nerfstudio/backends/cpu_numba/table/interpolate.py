@@ -47,10 +47,6 @@ class TableRows:
             quantizer = IDENTITY
         return cls(rows.numpy(), grid, _MODES[quantizer.mode], np.uint32(quantizer.seed))
 
-    def content(self) -> tuple[np.ndarray, int]:
-        """The rows as bytes, and how many make a number, for `interpolate_kernels.look_up`."""
-        return self.rows.ravel().view(np.uint8), self.rows.itemsize
-
     def nonzero_levels(self, num_levels: int) -> np.ndarray:
         """Which of the first levels hold anything: indices, int64. The finest levels of a file
         often do not; those of a float table always do."""

@@ -194,34 +194,16 @@ def interpolate_forward(
 
 
 @numba.njit(**FUSED)
-def look_up(x, table, item_bytes, width, level, mode, seed, out, count):
+def look_up(x, table, width, level, mode, seed, out, count):
     """Writes out [C, :count], the interpolated rows of one level.
 
-    Kernels that look up among other things take a table of any type as bytes: they are long, and
-    would be compiled anew for each type.
-
     Args:
-        table: uint8, the bytes of a table of float32, int8 or int16.
-        item_bytes: Of one number of it.
         level: int64 [6], see PLACE and what follows it.
     """
-    first, size = level[FIRST_ROW], level[SIZE]
-    nx, ny, nz = level[RESOLUTION], level[RESOLUTION + 1], level[RESOLUTION + 2]
-    if item_bytes == 4:
-        interpolate_forward(
-            x, table.view(np.float32), first, nx, ny, nz, size, width, mode, seed, out, INT_ZERO,
-            count,
-        )  # fmt: skip
-    elif item_bytes == 2:
-        interpolate_forward(
-            x, table.view(np.int16), first, nx, ny, nz, size, width, mode, seed, out, INT_ZERO,
-            count,
-        )  # fmt: skip
-    else:
-        interpolate_forward(
-            x, table.view(np.int8), first, nx, ny, nz, size, width, mode, seed, out, INT_ZERO,
-            count,
-        )  # fmt: skip
+    interpolate_forward(
+        x, table, level[FIRST_ROW], level[RESOLUTION], level[RESOLUTION + 1], level[RESOLUTION + 2],
+        level[SIZE], width, mode, seed, out, INT_ZERO, count,
+    )  # fmt: skip
 
 
 @numba.njit(**FUSED)
