@@ -62,26 +62,31 @@ def test_without_a_browser(monkeypatch, capsys):
 
 
 WAITS = """
-import os, signal, subprocess, sys, threading
+import os, signal, subprocess, sys
+from shacira_nerfstudio.bench.viewers.limits import within
 
 def sleeper():
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
 
 process = sleeper()
-with within(1000, "nothing"):
-    pass
 try:
     with within(1000, "nothing"):
-        raise KeyError
-except KeyError:
-    assert process.poll() is None
-os.kill(process.pid, signal.SIGSTOP)  # such a one does not even hear that it shall end
-try:
-    with within(0.3, "a picture"):
-        process.wait(100)
-except RuntimeError as error:
-    print(error)
-assert process.returncode == -signal.SIGKILL
+        pass
+    try:
+        with within(1000, "nothing"):
+            raise KeyError
+    except KeyError:
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGSTOP)  # such a one does not even hear that it shall end
+    try:
+        with within(0.3, "a picture"):
+            process.wait(100)
+    except RuntimeError as error:
+        print(error)
+    assert process.returncode == -signal.SIGKILL
+finally:
+    process.kill()
+    process.wait()
 """
 
 

@@ -35,7 +35,7 @@ def test_the_start_page_has_our_script_before_all_others_and_no_tracker(get, pat
     reply, page = get(path, **{"Accept-Encoding": "gzip"})
     assert reply.status == 200 and reply.headers["Content-Type"] == "text/html"
     assert page.index(b"requestAnimationFrame") < page.index(b"/assets/index-")
-    assert page.count(b"<head>") == 1 and b"google" not in page and b"gtag" not in page
+    assert page.count(b"<head>") == 1 and b"googletag" not in page and b"gtag" not in page
 
 
 def test_what_stays_on_this_machine_is_not_compressed(get):

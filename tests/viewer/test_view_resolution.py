@@ -63,22 +63,23 @@ def test_a_few_rays_say_nothing_about_speed():
 
 def test_bands_take_a_fraction_of_a_frame():
     adaptive = settled(200_000)
-    rows = adaptive.tile_rows((512, 512))
-    assert rows * 512 / adaptive.rate == pytest.approx(resolution.TILE_SECONDS, rel=0.1)
-    assert settled(10).tile_rows((4096, 100)) == 1
+    bands = adaptive.bands((512, 512))
+    assert 512 * 512 / len(bands) / adaptive.rate == pytest.approx(resolution.TILE_SECONDS, rel=0.1)
+    assert settled(10).bands((4096, 3)) == [(0, 1), (1, 2), (2, 3)]
 
 
-@pytest.mark.parametrize("rate", [20_000, 100_000, 150_000, 1_000_000])
-def test_bands_are_alike(rate):
-    rows = settled(rate).tile_rows((512, 512))
-    assert rows == 512 or 512 % rows == 0 or 512 % rows > 0.8 * rows
+@pytest.mark.parametrize("rate", [20_000, 100_000, 150_000, 10_000_000])
+def test_bands_are_alike_and_all_of_a_picture(rate):
+    bands = settled(rate).bands((300, 311))
+    assert [row for begin, end in bands for row in range(begin, end)] == list(range(311))
+    assert len({end - begin for begin, end in bands}) <= 2
+    assert max(end - begin for begin, end in bands) - min(end - begin for begin, end in bands) <= 1
 
 
 def test_a_frame_of_a_moving_camera_is_two_bands():
     for rate in (50_000, 200_000):
         adaptive = settled(rate)
-        width, height = adaptive.moving_size(1.5, 1024)
-        assert adaptive.tile_rows((width, height)) == -(-height // 2)
+        assert len(adaptive.bands(adaptive.moving_size(1.5, 1024))) == 2
 
 
 def test_refinement_ends_with_all_pixels_and_wastes_few():

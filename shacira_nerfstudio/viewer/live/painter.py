@@ -118,8 +118,7 @@ class Painter:
     ) -> Iterator[int]:
         """Fills bands of rows and yields how many rows are there after each, until a picture is
         whole or not wanted any more."""
-        height, rows = size[1], self._resolution.tile_rows(size)
-        waiting = deque((begin, min(begin + rows, height)) for begin in range(0, height, rows))
+        waiting = deque(self._resolution.bands(size))
         begun = deque[tuple[int, Future]]()
         while waiting or begun:
             while waiting and len(begun) < _BANDS_AT_A_TIME:

@@ -59,12 +59,13 @@ class AdaptiveResolution:
             self._side = side
         return size_of(aspect, min(max(self._side, _MIN_SIDE), max_side))
 
-    def tile_rows(self, size: Size) -> int:
-        """Rows of a picture between two looks whether it is still wanted; as many each time, or the
-        last few would hardly keep all cores busy."""
+    def bands(self, size: Size) -> list[tuple[int, int]]:
+        """Rows of a picture, begins and ends, between two looks whether it is still wanted: as many
+        each time, or the last few would hardly keep all cores busy."""
         width, height = size
-        num_tiles = round(width * height / max(self.rate * TILE_SECONDS, _MIN_TILE))
-        return -(-height // max(num_tiles, 1))
+        count = round(width * height / max(self.rate * TILE_SECONDS, _MIN_TILE))
+        count = min(max(count, 1), height)
+        return [(height * i // count, height * (i + 1) // count) for i in range(count)]
 
 
 def size_of(aspect: float, side: float) -> Size:

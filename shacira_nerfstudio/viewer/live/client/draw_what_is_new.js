@@ -33,8 +33,11 @@
   // Software takes several times as long for smooth edges, and for pictures in all smaller sizes.
   const getContext = HTMLCanvasElement.prototype.getContext;
   const isSoftware = () => {
-    const attributes = { failIfMajorPerformanceCaveat: true };
-    return getContext.call(document.createElement("canvas"), "webgl2", attributes) === null;
+    const probe = getContext.call(document.createElement("canvas"), "webgl2");
+    const names = probe?.getExtension("WEBGL_debug_renderer_info");
+    const name = names ? probe.getParameter(names.UNMASKED_RENDERER_WEBGL) : "";
+    probe?.getExtension("WEBGL_lose_context")?.loseContext();
+    return /SwiftShader|llvmpipe|softpipe|Software|Basic Render/i.test(name);
   };
   HTMLCanvasElement.prototype.getContext = function (kind, attributes) {
     if (kind !== "webgl2" || !attributes?.antialias || !isSoftware()) return getContext.call(this, kind, attributes);
