@@ -236,7 +236,7 @@ def expected_picture(page, scene, **more):
 
 def test_drag_wheel_and_slider_end_in_the_sharp_picture(show, reference):
     packed = random_scene()
-    scene, page = unpack_scene(packed, reference), show(packed, width=330, height=260)
+    scene, page = unpack_scene(packed, reference), show(packed, width=420, height=320)
     wait_until_sharp(page)
     first = picture(page)
     assert psnr(first, expected_picture(page, scene)) > 33  # 8 bits, and smoothing of edges
