@@ -4,18 +4,26 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONWARNINGS ?= ignore
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint style types tests clean
 
 demo: $(VENV)/.installed
 	$(BIN)/shacira demo --output-dir demo_output
 
-test: $(VENV)/.installed-dev lint
-	SHACIRA_TEST_BACKENDS=reference,cpu_numba $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Pyright runs beside the tests, for it uses one core of two.
+test: style
+	$(MAKE) --no-print-directory --jobs=2 types tests
 
-lint: $(VENV)/.installed-dev
+lint: style types
+
+style: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+tests: $(VENV)/.installed-dev
+	SHACIRA_TEST_BACKENDS=reference,cpu_numba $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf $(VENV) demo_output build *.egg-info

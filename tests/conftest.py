@@ -1,11 +1,13 @@
 """Grids and fields that every test can afford, and the backends under test."""
 
+import gc
 import os
 import pathlib
 
 import hypothesis
 import pytest
 import torch
+from compile_once import share_compilation
 
 from shacira_nerfstudio.backends import get_backend
 from shacira_nerfstudio.grid import GridSpec
@@ -14,6 +16,12 @@ from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField
 # The same examples in every run, no files left behind, and no clock: machines may be busy.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("repeatable")
+
+# Modules of tests load a million objects that stay: nobody need look for garbage among them.
+gc.disable()
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    share_compilation()
 
 # A name may say where the backend runs: reference@cuda.
 BACKENDS = os.environ.get("SHACIRA_TEST_BACKENDS", "reference,cpu_numba").split(",")
@@ -61,6 +69,12 @@ def pytest_collection_modifyitems(items):
     place = {TESTS / name: number for number, name in enumerate(FIRST)}
     assert all(path.exists() for path in place), "a file of FIRST has gone"
     items.sort(key=lambda item: place.get(item.path, len(FIRST)))
+
+
+def pytest_collection_finish():
+    """Ends what began above."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -73,6 +73,7 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "PIL": ("scenes", "plugin", "viewer", "cli", "pictures", "bench.pictures"),
     "imageio_ffmpeg": ("viewer.render_video", "pictures.files.video_files"),
     "playwright": ("bench.viewers.browser",),
+    "psutil": ("bench.viewers.limits",),
     "pytorch_msssim": ("bench.pictures.metrics",),
     "cv2": ("pictures.files.image_files",),
     "tifffile": ("pictures.files.image_files",),

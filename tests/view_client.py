@@ -5,12 +5,14 @@ import io
 import socket
 import threading
 import time
+from unittest import mock
 
 import msgspec
 import numpy as np
 from PIL import Image
 from websockets.sync.client import connect
 
+from shacira_nerfstudio.viewer.live import panel
 from shacira_nerfstudio.viewer.view import view
 
 LIMIT_S = 120.0
@@ -18,22 +20,28 @@ LIMIT_S = 120.0
 
 
 @contextlib.contextmanager
-def serving(folder, contents):
-    """Runs the viewer of files scene0.shacira, ... with these bytes in a thread; gives its port."""
+def serving(folder, contents, *, first_side="256"):
+    """Runs the viewer of files scene0.shacira, ... with these bytes in a thread; gives its port.
+
+    Args:
+        first_side: Pixels of the longer side before another number is chosen; here few, in less
+            time.
+    """
     paths = [folder / f"scene{number}.shacira" for number in range(len(contents))]
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content)
     port, ended = free_port(), threading.Event()
     options = {"host": "127.0.0.1", "port": port, "ended": ended}
     thread = threading.Thread(target=view, args=(paths,), kwargs=options)
-    thread.start()
-    try:
-        wait_until_listening(port)
-        yield port
-    finally:
-        ended.set()
-        thread.join(LIMIT_S)
-        assert not thread.is_alive()
+    with mock.patch.object(panel, "FIRST_SIDE", first_side):
+        thread.start()
+        try:
+            wait_until_listening(port)
+            yield port
+        finally:
+            ended.set()
+            thread.join(LIMIT_S)
+            assert not thread.is_alive()
 
 
 def free_port():
@@ -120,6 +128,12 @@ class ViewClient:
             self.camera[kind] = message
         elif kind in ("CameraFrustumMessage", "RemoveSceneNodeMessage"):
             self.gui[f"{kind} {message['name']}"] = message
+
+    def shows(self, width, height):
+        """Whether the latest picture is so large and whole: parts of it come while it is refined,
+        and that it is finished is said after it."""
+        is_there = bool(self.images) and self.images[-1].shape[:2] == (height, width)
+        return is_there and self.says(f"{width} x {height} pixels")
 
     def texts(self):
         """What the panel says."""

@@ -6,9 +6,11 @@ hides.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from shacira_nerfstudio.viewer.live.scene_files import SceneFile, check_file
@@ -75,7 +77,8 @@ def _show(
     listeners: list[Callable[[SceneFile], None]],
     ended: threading.Event,
 ) -> None:
-    from shacira_nerfstudio.viewer.live.live_viewer import LiveViewer
+    with _without_collection():
+        from shacira_nerfstudio.viewer.live.live_viewer import LiveViewer
 
     viewer = LiveViewer(server, files)
     try:
@@ -85,6 +88,20 @@ def _show(
         _wait(ended, viewer.first_scene, files)
     finally:
         viewer.stop()
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Python looks for garbage again and again while packages load, and there is none: a tenth of
+    the time that PyTorch takes. What has been loaded stays, and need not be looked at later."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def _wait(ended: threading.Event, is_shown: threading.Event, files: Sequence[SceneFile]) -> None:

@@ -1,6 +1,8 @@
 """Figures of the viewers against their bars, and what cannot be measured. The measurements
 themselves take a browser and minutes."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,40 @@ def test_without_a_browser(monkeypatch, capsys):
     monkeypatch.delenv("SHACIRA_CHROMIUM", raising=False)
     assert measured("--only", "view") == 2
     assert "chromium" in capsys.readouterr().err
+
+
+WAITS = """
+import os, signal, subprocess, sys
+from shacira_nerfstudio.bench.viewers.limits import within
+
+def sleeper():
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+
+process = sleeper()
+try:
+    with within(1000, "nothing"):
+        pass
+    try:
+        with within(1000, "nothing"):
+            raise KeyError
+    except KeyError:
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGSTOP)  # such a one does not even hear that it shall end
+    try:
+        with within(0.3, "a picture"):
+            process.wait(100)
+    except RuntimeError as error:
+        print(error)
+    assert process.returncode == -signal.SIGKILL
+finally:
+    process.kill()
+    process.wait()
+"""
+
+
+def test_what_hangs_is_ended_and_named():
+    # In a process of its own, as all that it has started are ended: such as a browser of tests.
+    found = subprocess.run(
+        [sys.executable, "-c", WAITS], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert found.stdout == "expected a picture within 0 s, it came too late\n"

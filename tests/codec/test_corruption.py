@@ -25,7 +25,7 @@ from shacira_nerfstudio.codec.sections.table import KNOWN
 from shacira_nerfstudio.grid import GridSpec
 
 TINY = make.tiny_scene()
-DATA = encode_scene(TINY)
+DATA = (make.FOLDER / f"{make.NAME}.shacira").read_bytes()  # of TINY, see test_golden.py
 PARTS = [(section.tag, bytes(section.payload)) for section in unpack_sections(DATA, known=KNOWN)]
 
 

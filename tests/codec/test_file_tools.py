@@ -23,7 +23,7 @@ from shacira_nerfstudio.codec.file_tools import bytes_by_part
 from shacira_nerfstudio.codec.sections.table import KNOWN
 
 TINY = make.tiny_scene()
-DATA = encode_scene(TINY)
+DATA = (make.FOLDER / f"{make.NAME}.shacira").read_bytes()  # of TINY, see test_golden.py
 
 
 def test_levels_of_a_file_that_was_truncated():

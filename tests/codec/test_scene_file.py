@@ -25,7 +25,7 @@ from shacira_nerfstudio.codec.sections.table import SECTIONS
 from shacira_nerfstudio.grid import GridSpec
 
 TINY = make.tiny_scene()
-DATA = encode_scene(TINY)
+DATA = (make.FOLDER / f"{make.NAME}.shacira").read_bytes()  # of TINY, see test_golden.py
 
 
 @modest(20)

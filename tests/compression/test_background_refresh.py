@@ -12,7 +12,7 @@ def test_one_piece_of_work_at_a_time():
     work, found, gate = BackgroundWork(), [], threading.Event()
     assert work.is_idle
     work.install()  # nothing to install
-    work.begin(lambda: gate.wait(10) and threading.current_thread().name, found.append)
+    work.begin(lambda: gate.wait(120) and threading.current_thread().name, found.append)
     assert not work.is_idle
     work.install()  # not done yet
     assert not found

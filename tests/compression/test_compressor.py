@@ -259,7 +259,7 @@ def test_a_thread_finds_what_the_step_would_have(hosts, monkeypatch):
 
     def slowly(*arguments, **options):
         if threading.current_thread() is not threading.main_thread():
-            assert gate.wait(10)
+            assert gate.wait(120)
         return code_lengths(*arguments, **options)
 
     monkeypatch.setattr(background_refresh, "code_lengths", slowly)

@@ -29,7 +29,7 @@ def server(tmp_path_factory):
 
 
 def get(server, address):
-    with urllib.request.urlopen(server.url + address, timeout=10) as answer:
+    with urllib.request.urlopen(server.url + address, timeout=120) as answer:
         return answer.read()
 
 

@@ -1,7 +1,6 @@
 """The viewer's panel: what it shows is what is there, and training goes on as if it were not."""
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -168,27 +167,30 @@ def test_training_ends_the_same_with_exports_and_looks_in_between(scene, tmp_pat
         model = trainer.pipeline.model
         steps(trainer, 0, 20)
         if name == "watched":
-            panel, done = model.viewer_panel, threading.Event()
+            panel = model.viewer_panel
+            wanted, done = threading.Semaphore(0), threading.Semaphore(0)
 
-            def watch(panel=panel, done=done, trainer=trainer):
-                while not done.is_set():
+            def watch(panel=panel, wanted=wanted, done=done, trainer=trainer):
+                while wanted.acquire():
                     press(panel)
                     with trainer.train_lock:
                         panel.levels.value = 1
                         in_render_thread(lambda: shown(trainer))
                     panel.wait_for_export()
+                    done.release()
 
-            thread = threading.Thread(target=watch)
-            thread.start()
+            threading.Thread(target=watch, daemon=True).start()
+            wanted.release()
             for step in range(20, NUM_STEPS):
                 with trainer.train_lock:  # as the host does for each step
                     steps(trainer, step, step + 1)
-                time.sleep(0.01)
-            done.set()
-            thread.join()
+                if step in (33, 46, NUM_STEPS - 1):
+                    assert done.acquire(timeout=120)
+                if step in (34, 47):
+                    wanted.release()
             assert "written and verified" in panel.exported.text
             exports = list((trainer.config.get_base_dir() / "exports").iterdir())
-            assert len(exports) > 1
+            assert len(exports) == 3
         else:
             steps(trainer, 20, NUM_STEPS)
         stop(trainer)

@@ -1,5 +1,6 @@
 """A headless Chromium for tests of marker `browser`, and what any machine needs to run one."""
 
+import contextlib
 import importlib.util
 import pathlib
 import sys
@@ -14,6 +15,10 @@ if GOLDEN not in sys.path:
     sys.path.insert(0, GOLDEN)
 
 
+PATIENCE_S = 180
+"""For whatever a browser is waited for: only what never comes takes it, on any busy machine."""
+
+
 @pytest.fixture(scope="session")
 def chromium():
     """A running browser with an empty profile of its own."""
@@ -26,19 +31,18 @@ def chromium():
 
     with sync_playwright() as playwright:
         # Playwright makes a new user data folder for each launch and removes it.
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=path, args=FLAGS, timeout=1000 * PATIENCE_S
+        )
         yield browser
         browser.close()
 
 
-@pytest.fixture
-def open_page(chromium):
-    """Opens a page from disk in a fresh tab: ``open_page(path, width=, height=)``.
-
-    Whatever the page logs as an error, throws or asks the network for fails the test when it ends;
-    ``page.complaints.clear()`` forgives it.
-    """
+@contextlib.contextmanager
+def opening_pages(chromium):
+    """What :func:`open_page` is."""
     context = chromium.new_context(offline=True)
+    context.set_default_timeout(1000 * PATIENCE_S)
     pages = []
 
     def open_page(path, *, width=320, height=240):
@@ -69,13 +73,29 @@ def open_page(chromium):
 
 
 @pytest.fixture
+def open_page(chromium):
+    """Opens a page from disk in a fresh tab: ``open_page(path, width=, height=)``.
+
+    Whatever the page logs as an error, throws or asks the network for fails the test when it ends;
+    ``page.complaints.clear()`` forgives it.
+    """
+    with opening_pages(chromium) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def open_lasting_page(chromium):
+    """As :func:`open_page`, for tests that share a page: the last of them fails."""
+    with opening_pages(chromium) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="session")
 def decoded():
     """Waits for the end of a page's decoder: ``decoded(page)`` is its digest, or fails."""
 
-    def decoded(page, *, timeout_s=60):
-        page.wait_for_selector(
-            "html[data-digest], html[data-error]", state="attached", timeout=1000 * timeout_s
-        )
+    def decoded(page):
+        page.wait_for_selector("html[data-digest], html[data-error]", state="attached")
         found = page.evaluate("() => ({...document.documentElement.dataset})")
         assert "error" not in found, found["error"]
         return found["digest"]

@@ -196,7 +196,7 @@ def test_the_loader_unpacks_what_zlib_packed(tmp_path, field):
         script = f'const PROGRAM = "{base64.b64encode(data).decode()}";\n{loader}'
         (tmp_path / name).write_text(script, encoding="utf-8")
     command = [str(NODE), "-e", UNPACK, *(str(tmp_path / name) for name in texts)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for (expected, _), line in zip(texts.values(), done.stdout.splitlines(), strict=True):
         found = json.loads(line)
@@ -240,7 +240,7 @@ def test_a_damaged_page_says_so(open_page, tmp_path, field):
     for name, page in damage.items():
         assert page != whole
         tab = open_page(write(tmp_path / f"{name}.html", page))
-        tab.wait_for_selector("html[data-error]", state="attached", timeout=60_000)
+        tab.wait_for_selector("html[data-error]", state="attached")
         problem = tab.evaluate("document.documentElement.dataset.error")
         assert problem in tab.inner_text("body"), name
 
@@ -251,6 +251,6 @@ def test_a_page_without_its_end_says_so(open_page, tmp_path, field):
     cuts = {"in the file": whole.index("octet-stream") + 500, "in the program": len(whole) - 900}
     for name, cut in cuts.items():
         page = open_page(write(tmp_path / f"{name}.html", whole[:cut]))
-        page.wait_for_selector("#problem", state="visible", timeout=10_000)
+        page.wait_for_selector("#problem", state="visible")
         assert "Its end is missing" in page.inner_text("#problem")
         assert not page.locator("#controls").is_visible()

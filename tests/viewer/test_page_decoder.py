@@ -48,7 +48,6 @@ def decode(source, tmp_path):
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
         )
         assert run.returncode == 0, run.stderr
         return [json.loads(line) for line in run.stdout.splitlines()]

@@ -5,6 +5,7 @@ import time
 import pytest
 from strategies import busy_scene
 from synthetic_ball import make_ball
+from view_client import LIMIT_S
 
 from shacira_nerfstudio.codec import encode_scene, save_scene, truncate
 from shacira_nerfstudio.codec.container import unpack_sections
@@ -38,8 +39,8 @@ def watched(tmp_path):
         file.stop()
 
 
-def wait_for(condition, seconds=20):
-    end = time.monotonic() + seconds
+def wait_for(condition):
+    end = time.monotonic() + LIMIT_S
     while not condition():
         assert time.monotonic() < end, "in vain"
         time.sleep(0.02)
@@ -89,8 +90,16 @@ def test_another_file_in_its_place_is_shown(watched, data):
 def test_a_file_that_is_removed_stays_on_show(watched, data):
     file = watched(data)
     wait_for(lambda: file.status.is_complete)
-    file.path.unlink()
-    time.sleep(0.4)
+    path, looks = file.path, []
+
+    class Counted:
+        def stat(self):
+            looks.append(1)
+            return path.stat()
+
+    path.unlink()
+    file.path = Counted()
+    wait_for(lambda: len(looks) > 1)  # the first look has been dealt with
     assert file.scene is not None and not file.status.error
 
 

@@ -95,7 +95,7 @@ def test_a_file_that_is_still_to_come_is_black(scene, space):
 def test_a_picture_that_nobody_wants_is_not_finished(scene, space):
     answers = iter([True, True, False])
     one = painter([scene], space)
-    one._resolution.tile_rows = lambda width: 4
+    one._resolution.bands = lambda size: [(0, 4), (4, 8), (8, 20)]
     found = one.paint(request_of(space), (30, 20), is_wanted=lambda: next(answers))
     assert found is None
     assert next(answers, "none left") == "none left"
@@ -104,7 +104,7 @@ def test_a_picture_that_nobody_wants_is_not_finished(scene, space):
 def test_a_picture_that_takes_long_is_shown_in_parts(scene, space, monkeypatch):
     monkeypatch.setattr("shacira_nerfstudio.viewer.live.painter._PART_SECONDS", -1.0)
     one, parts = painter([scene], space), []
-    one._resolution.tile_rows = lambda width: 8
+    one._resolution.bands = lambda size: [(0, 8), (8, 16), (16, 20)]
     before = np.full((10, 15, 3), 7, np.uint8)
     whole = one.paint(
         request_of(space),

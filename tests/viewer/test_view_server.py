@@ -63,8 +63,21 @@ def sessions():
     return [t for t in threading.enumerate() if t.name == "shacira view"]
 
 
-def widest(client):
-    return max((image.shape[1] for image in client.images), default=0)
+def look(client, **pose):
+    """Moves the camera of a client; gives the picture after that.
+
+    In two windows, for the shape of a picture tells whether it is one of those before.
+    """
+    client.receive(lambda: client.says("pixels in"))
+    for aspect, height in ((1.25, 205), (1.5, 171)):
+        client.look(**pose, aspect=aspect)
+        client.receive(lambda height=height: client.shows(256, height))
+    return client.images[-1]
+
+
+def difference(image, other):
+    """Of two pictures, from 0 to 255 at each pixel."""
+    return np.abs(image.astype(int) - other).max(-1)
 
 
 def test_a_camera_that_rests_gets_the_picture_of_the_library(serve, client_of, packed):
@@ -77,9 +90,11 @@ def test_a_camera_that_rests_gets_the_picture_of_the_library(serve, client_of, p
     pose = {"position": (0.0, 0.2, 3.0), "fov": 0.75, "aspect": 1.5}
     client.set("Resolution", "512")
     client.receive(lambda: client.says("512 x 341 pixels"))
+    client.look(**{**pose, "aspect": 1.25})
+    client.receive(lambda: client.shows(512, 410))
     client.images.clear()
     client.look(**pose)
-    client.receive(lambda: widest(client) == 512)
+    client.receive(lambda: client.shows(512, 341))
     space = ShownScene(packed, lambda: None).camera_space()
     camera = space.camera(
         ViewPose((0, 1, 0, 0), pose["position"], pose["fov"], pose["aspect"]), 512, 341
@@ -94,19 +109,11 @@ def test_a_camera_that_rests_gets_the_picture_of_the_library(serve, client_of, p
 def test_each_client_has_a_camera_and_controls_of_its_own(serve, client_of):
     port = serve()
     first, second = client_of(port, position=(0, 0, 3.0)), client_of(port, position=(0, 0, 3.0))
-    for client in (first, second):
-        client.receive(lambda client=client: client.says("pixels in"))
-        client.look(position=(0, 0.0, 3.0))
-        client.set("Resolution", "256")
-        client.receive(lambda client=client: client.says("256 x 171 pixels"))
-    before = first.images[-1]
+    before, _ = (look(client, position=(0, 0.1, 3.0)) for client in (first, second))
     second.set("Output", "accumulation")
-    second.images.clear()
-    second.receive(lambda: widest(second) == 256 and np.ptp(second.images[-1], axis=-1).max() < 12)
-    first.images.clear()
-    first.look(position=(0, 0.0, 3.0))
-    first.receive(lambda: widest(first) == 256)
-    assert np.abs(first.images[-1].astype(int) - before).max() < 30  # as it was, in colour
+    second.receive(lambda: second.shows(256, 171) and np.ptp(second.images[-1], axis=-1).max() < 12)
+    again = look(first, position=(0, 0.1, 3.0))
+    assert difference(again, before).max() < 30  # as it was, in colour
 
 
 @pytest.mark.parametrize("end", ["close", "die"])
@@ -132,7 +139,7 @@ def test_a_picture_for_a_client_that_went_is_nobody_s(client_of):
     try:
         server.on_client_connect(handles.put)
         client = client_of(server.get_port())
-        handle = handles.get(timeout=20)
+        handle = handles.get(timeout=LIMIT_S)
         session = Session(handle, [])
         image = np.zeros((4, 4, 3), np.uint8)
         session.show_frame(image)
@@ -170,28 +177,25 @@ def test_a_file_that_grows_gains_levels_in_the_browser(serve, client_of, data, t
     last = unpack_sections(data, known=KNOWN)[-1].offset
     client = client_of(serve(data[:last]))
     client.receive(lambda: client.says("2 of 3 levels"))
-    client.look(position=(0, 0, 3.0))
-    client.set("Resolution", "256")
-    client.receive(lambda: client.says("256 x 171 pixels"))
-    before = client.images[-1]
-    client.images.clear()
+    before = look(client, position=(0, 0.1, 3.0))
     (tmp_path / "scene0.shacira").write_bytes(data)
-    client.receive(lambda: client.says(f"{len(data):,} bytes, 3 levels") and widest(client) == 256)
-    assert np.abs(client.images[-1].astype(int) - before).max() > 15
+    client.receive(lambda: client.says(f"{len(data):,} bytes, 3 levels"))
+    client.receive(
+        lambda: client.shows(256, 171) and difference(client.images[-1], before).max() > 15
+    )
+
+
+def line(client):
+    """Column of a picture in which the divider stands."""
+    return np.abs(client.images[-1][40].astype(int) - (255, 170, 40)).sum(-1).argmin()
 
 
 def test_two_files_have_a_divider(serve, client_of, data):
     client = client_of(serve(data, data))
-    client.receive(lambda: client.says("pixels in"))
-    client.look(position=(0, 0, 3.0))
-    client.set("Resolution", "256")
-    client.receive(lambda: client.says("256 x 171 pixels"))
+    look(client, position=(0, 0.1, 3.0))
     for divider in (0.25, 0.75):
-        client.images.clear()
         client.set("Divider", divider)
-        client.receive(lambda: widest(client) == 256)
-        line = np.abs(client.images[-1][40].astype(int) - (255, 170, 40)).sum(-1).argmin()
-        assert line == pytest.approx(256 * divider, abs=2)
+        client.receive(lambda x=256 * divider: client.shows(256, 171) and abs(line(client) - x) < 3)
     assert client.says("scene0.shacira") and client.says("scene1.shacira")
 
 
@@ -201,15 +205,13 @@ def test_the_slider_reaches_the_levels_of_files_that_come_later(serve, client_of
     assert client.control("Levels")["max"] == 2
     (tmp_path / "scene0.shacira").write_bytes(data)
     client.receive(lambda: client.control("Levels")["max"] == 3)
+    client.receive(lambda: client.says(f"{len(data):,} bytes, 3 levels"))
     assert client.control("Levels")["value"] == 3
-    client.look(position=(0, 0, 3.0))
-    client.set("Resolution", "256")
-    client.receive(lambda: client.says("256 x 171 pixels"))
-    before = client.images[-1]
-    client.images.clear()
+    before = look(client, position=(0, 0.1, 3.0))
     client.set("Levels", 1)
-    client.receive(lambda: widest(client) == 256)
-    assert np.abs(client.images[-1].astype(int) - before)[:, :120].max() > 30
+    client.receive(
+        lambda: client.shows(256, 171) and difference(client.images[-1], before)[:, :120].max() > 30
+    )
 
 
 def test_stored_cameras_are_shown_and_can_be_clicked(serve, client_of):

@@ -41,3 +41,10 @@ def run(function: Callable[..., Any], tasks: Sequence[tuple], num_threads: int) 
 
 def blocks(count: int, block: int) -> list[tuple[int, int]]:
     return [(begin, min(begin + block, count)) for begin in range(0, count, block)]
+
+
+def even_blocks(count: int, most: int, num_threads: int) -> list[tuple[int, int]]:
+    """Blocks of at most ``most``, as many for each thread: of few a last one by itself would take
+    as long as all before it."""
+    per_thread = -(-count // (most * num_threads))
+    return blocks(count, max(-(-count // max(per_thread * num_threads, 1)), 1))

@@ -33,14 +33,15 @@ for (const name of ["texImage2D", "texSubImage2D"]) {
     const image = values[values.length - 1];
     if (image instanceof HTMLImageElement && image.src.startsWith("blob:")) {
       const found = { width: image.naturalWidth, height: image.naturalHeight };
-      requestAnimationFrame(() => window.pictures.push({ at: Date.now() / 1000, ...found }));
+      requestAnimationFrame(() => requestAnimationFrame(
+        () => window.pictures.push({ at: Date.now() / 1000, ...found })));
     }
     return upload.apply(this, values);
   };
 }
 """
-"""Notes when a picture that the server has sent reaches the screen: one frame after it became a
-texture."""
+"""Notes when a picture that the server has sent is on the screen: two frames after it became a
+texture, as the first of them is drawn with it."""
 
 NOTE_PAGE = """
 window.noted = { frames: [] };
@@ -84,14 +85,15 @@ def chromium() -> Iterator[Any]:
         raise ValueError(f"expected one of {', '.join(_NAMES)} on this machine, found none")
     if importlib.util.find_spec("playwright") is None:
         raise ValueError("expected playwright to drive the browser: pip install playwright")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         try:
             yield browser
         finally:
-            browser.close()
+            with contextlib.suppress(Error):  # it was killed, and something else says why
+                browser.close()
 
 
 @contextlib.contextmanager
@@ -99,10 +101,13 @@ def tab(
     browser: Any, *, width: int, height: int, note: str, offline: bool = False
 ) -> Iterator[Any]:
     """A fresh tab whose pages run a script of this module first."""
+    from playwright.sync_api import Error
+
     context = browser.new_context(viewport={"width": width, "height": height}, offline=offline)
     try:
         page = context.new_page()
         page.add_init_script(note)
         yield page
     finally:
-        context.close()
+        with contextlib.suppress(Error):
+            context.close()

@@ -3,6 +3,7 @@ click to what is seen of it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import statistics
@@ -10,24 +11,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from shacira_nerfstudio.bench import environment
 from shacira_nerfstudio.bench.viewers.browser import NOTE_PAGE, NOTE_PICTURES, chromium, tab
+from shacira_nerfstudio.bench.viewers.limits import within
 from shacira_nerfstudio.codec import load_scene
 from shacira_nerfstudio.output_files import write_file
 
 SIDE = 512
-"""Pixels of the window's sides."""
+"""Pixels of a picture's sides."""
+WINDOW = 640
+"""Pixels of the viewer's window, which shows a picture of ``SIDE``: in one as small as that viser
+folds its panel away, and with it what is read here."""
 DRAG_SECONDS, LEAD_SECONDS = 6.0, 1.5
 """How long the camera is turned, and how much of that passes before frames are counted: until then
 the viewer learns how many pixels it can afford."""
 _PACKAGE = __name__.partition(".")[0]
 _STEP_SECONDS = 0.03
-_PATIENCE = 100.0
+_PATIENCE = 60.0
 """Seconds, after which there is something wrong."""
 _QUIET_SECONDS = 1.5
 ORBIT = ("--orbit", "--frames", "100", "--width", "400", "--height", "400")
@@ -106,22 +111,24 @@ def _text(row: dict[str, Any]) -> str:
 
 def measure_view(file: Path) -> Figures:
     """The viewer's command, a browser that is already open, a mouse that turns the scene."""
-    # In a narrow window viser folds its panel away, and with it what is read here.
-    side = 2 * SIDE
-    with chromium() as browser, tab(browser, width=side, height=side, note=NOTE_PICTURES) as page:
-        page.goto("about:blank")
+    options = {"width": WINDOW, "height": WINDOW, "note": NOTE_PICTURES}
+    with _page(**options) as page:
         start = time.time()
         with _command("view", str(file), "--port", "0") as process:
             assert process.stdout is not None
-            line = process.stdout.readline()
+            with within(_PATIENCE, "the viewer's address"):
+                line = process.stdout.readline()
             if not line.startswith("http"):
                 raise RuntimeError(f"expected the viewer's address, got {line!r}")
             listening = time.time() - start
-            page.goto(line.split()[0], wait_until="commit")
-            page.wait_for_function("() => window.pictures.length > 0", timeout=1e3 * _PATIENCE)
-            first = page.evaluate("() => window.pictures[0].at") - start
+            with within(_PATIENCE, "the viewer's page"):
+                page.goto(line.split()[0], wait_until="commit", timeout=0)
+            with within(_PATIENCE, "the viewer's first picture"):
+                page.wait_for_function("() => window.pictures.length > 0", timeout=0)
+                first = page.evaluate("() => window.pictures[0].at") - start
             _wait_for_rest(page)
-            _choose_resolution(page)
+            with within(_PATIENCE, f"a choice of {SIDE} pixels"):
+                _choose_resolution(page)
             frames, moved, rested = _drag_and_rest(page)
     return {
         "view: listens [s]": listening,
@@ -132,36 +139,55 @@ def measure_view(file: Path) -> Figures:
     }
 
 
+@contextmanager
+def _page(**options: Any) -> Iterator[Any]:
+    """A tab of a browser of its own, see :func:`tab`, which is ended even if it hangs."""
+    stack = contextlib.ExitStack()
+    try:
+        with within(_PATIENCE, "a browser"):
+            browser = stack.enter_context(chromium())
+            page = stack.enter_context(tab(browser, **options))
+            page.goto("about:blank", timeout=0)
+        yield page
+    finally:
+        with within(_PATIENCE, "the end of the browser"):
+            stack.close()
+
+
 def _choose_resolution(page: Any) -> None:
     """Asks for as many pixels as the window has."""
     page.get_by_label("Resolution").first.click()
     page.get_by_role("option", name=str(SIDE), exact=True).click()
-    page.wait_for_function(f"() => document.body.innerText.includes('{SIDE} x {SIDE} pixels in')")
+    page.wait_for_function(
+        f"() => document.body.innerText.includes('{SIDE} x {SIDE} pixels in')", timeout=0
+    )
     _wait_for_rest(page)
 
 
 def _wait_for_rest(page: Any) -> None:
     """Until the panel says that the picture is finished, and no other comes."""
     seen, since = -1, time.time()
-    end = since + _PATIENCE
-    while time.time() < end:
-        count = page.evaluate("() => window.pictures.length")
-        if count != seen:
-            seen, since = count, time.time()
-        is_done = page.evaluate("() => document.body.innerText.includes('pixels in')")
-        if is_done and time.time() - since > _QUIET_SECONDS:
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"expected a finished picture, found none in {_PATIENCE:.0f} s")
+    with within(_PATIENCE, "a finished picture"):
+        while True:
+            count, is_done = page.evaluate(
+                "() => [window.pictures.length, document.body.innerText.includes('pixels in')]"
+            )
+            if count != seen:
+                seen, since = count, time.time()
+            if is_done and time.time() - since > _QUIET_SECONDS:
+                return
+            time.sleep(0.2)  # looking takes time, too
 
 
 def _drag_and_rest(page: Any) -> tuple[list[dict[str, float]], float, float]:
     """Turns the scene for some time and lets go: the frames that were counted, the seconds in which
     they were shown, and the seconds from the last movement to the last picture."""
-    counted, end = _drag(page)
+    with within(DRAG_SECONDS + _PATIENCE, "a scene that turns"):
+        counted, end = _drag(page)
     page.wait_for_timeout(300)  # by then the next picture has begun
     _wait_for_rest(page)
-    pictures = page.evaluate("() => window.pictures")
+    with within(_PATIENCE, "what was noted of pictures"):
+        pictures = page.evaluate("() => window.pictures")
     frames = [p for p in pictures if counted <= p["at"] <= end]
     last = pictures[-1]
     if (last["width"], last["height"]) != (SIDE, SIDE) or last["at"] < end:
@@ -201,36 +227,55 @@ def measure_html(file: Path) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scene.html"
         with _command("html", str(file), "-o", str(path)) as process:
-            process.communicate(timeout=_PATIENCE)
+            with within(_PATIENCE, "a page that is written"):
+                process.communicate()
         if process.returncode:
             raise RuntimeError(f"expected a page, got exit status {process.returncode}")
         num_bytes = path.stat().st_size
-        with chromium() as browser:
-            options = {"width": SIDE, "height": SIDE, "note": NOTE_PAGE, "offline": True}
-            with tab(browser, **options) as page:
-                page.goto(path.as_uri())
-                patience = 1e3 * _PATIENCE
-                page.wait_for_function("() => window.noted.decoded", timeout=patience)
+        options = {"width": SIDE, "height": SIDE, "note": NOTE_PAGE, "offline": True}
+        with _page(**options) as page:
+            with within(_PATIENCE, "a page that has decoded its file"):
+                page.goto(path.as_uri(), timeout=0)
+                page.wait_for_function("() => window.noted.decoded", timeout=0)
                 error = page.evaluate("() => document.documentElement.dataset.error")
-                if error:
-                    raise RuntimeError(f"expected a page that is whole, got: {error}")
-                page.wait_for_function("() => window.noted.sharp", timeout=patience)
+            if error:
+                raise RuntimeError(f"expected a page that is whole, got: {error}")
+            with within(_PATIENCE, "the first picture of a page"):
+                page.wait_for_function("() => window.noted.first", timeout=0)
+            is_sharp = _becomes_sharp(page)
+            with within(DRAG_SECONDS + _PATIENCE, "a page that turns"):
                 noted = page.evaluate("() => window.noted")
                 origin = page.evaluate("() => performance.timeOrigin / 1000")
                 counted, end = _drag(page)
                 page.evaluate("() => { window.noted.sharp = null }")
-                page.wait_for_function("() => window.noted.sharp", timeout=patience)
+            is_sharp_again = _becomes_sharp(page)
+            with within(_PATIENCE, "what was noted of frames"):
                 after = page.evaluate("() => window.noted")
     frames = [f for f in after["frames"] if counted <= f["at"] + origin <= end]
-    return {
+    figures = {
         "html: bytes over 1.4 x file + 60 kB": num_bytes / (1.4 * file.stat().st_size + 60_000),
         "html: first picture [s]": noted["first"],
         "html: decoded [s]": noted["decoded"],
-        "html: finest picture [s]": noted["sharp"],
         "html: frames/s while moving": len(frames) / (end - counted),
         "html: side of these frames": _median_side(frames),
-        "html: finest picture after rest [s]": after["sharp"] + origin - end,
     }
+    if is_sharp:
+        figures["html: finest picture [s]"] = noted["sharp"]
+    if is_sharp_again:
+        figures["html: finest picture after rest [s]"] = after["sharp"] + origin - end
+    return figures
+
+
+def _becomes_sharp(page: Any) -> bool:
+    """Waits for the finest picture of a page, but not for long: without a GPU it may take minutes,
+    and nothing is asked of it."""
+    with within(_PATIENCE, "an answer of a page"):
+        end = time.time() + _PATIENCE / 3
+        while time.time() < end:
+            if page.evaluate("() => Boolean(window.noted.sharp)"):
+                return True
+            time.sleep(0.2)
+    return False
 
 
 # ── shacira render ──
@@ -241,7 +286,8 @@ def measure_render(file: Path) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         start = time.time()
         with _command("render", str(file), *ORBIT, "-o", folder) as process:
-            process.communicate(timeout=10 * _PATIENCE)
+            with within(5 * _PATIENCE, "100 pictures"):
+                process.communicate()
         seconds = time.time() - start
         count = len(list(Path(folder).glob("*.png")))
     if process.returncode or count != 100:

@@ -57,19 +57,23 @@ class Features:
         )
 
 
-def reached_entries(grid: GridSpec, level: int, occupancy: np.ndarray | None) -> np.ndarray:
+def reached_entries(
+    grid: GridSpec, level: int, occupancy: np.ndarray | None, *, fast: bool | None = None
+) -> np.ndarray:
     """Entries that rendering can read: all but those that no occupied cell touches.
 
     Args:
         occupancy: bool, any number of cells along each axis; None means that everything is occupied
             and every entry reached.
+        fast: True demands numba, False forbids it.
 
     Returns:
         bool [table_size]. Entries that are not reached hold 0 by rule and cost nothing.
     """
     if occupancy is None or saturated_levels(grid, occupancy)[level]:
         return np.ones(grid.table_sizes[level], dtype=bool)
-    return level_features(TouchedSlabs(grid, level, occupancy), None).touched_cells > 0
+    slabs = TouchedSlabs(grid, level, occupancy)
+    return level_features(slabs, None, fast=fast).touched_cells > 0
 
 
 def entry_magnitudes(symbols: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ class PaintFunction(Protocol):
         scale: Scale | None = None,
         before: np.ndarray | None = None,
         show_part: Callable[[np.ndarray], None] | None = None,
+        is_rough: bool = False,
     ) -> Picture | None: ...
 
 
@@ -68,7 +69,7 @@ class FrameLoop:
         self._paint, self._screen, self._resolution = paint, screen, resolution
         self._changed = threading.Condition()
         self._request: Request | None = None
-        self._version, self._is_stopped = 0, False
+        self._version, self._asked, self._is_stopped = 0, 0.0, False
         self._thread = threading.Thread(target=self._run, name="shacira view", daemon=True)
 
     def start(self) -> None:
@@ -89,6 +90,7 @@ class FrameLoop:
         """Wants another picture from now on, or the same one anew."""
         with self._changed:
             self._request, self._version = request, self._version + 1
+            self._asked = time.monotonic()
             self._changed.notify_all()
 
     def _is_running(self) -> bool:
@@ -116,10 +118,10 @@ class FrameLoop:
     def _draw(self, version: int, request: Request) -> None:
         aspect, most = request.pose.aspect, request.max_side
         moving = self._resolution.moving_size(aspect, most)
-        picture = self._paint(request, moving, is_wanted=self._is_running)
+        sizes = refinement_sizes(moving, aspect, most)
+        picture = self._paint(request, moving, is_wanted=self._is_running, is_rough=bool(sizes))
         if picture is None:
             return
-        sizes = refinement_sizes(moving, aspect, most)
         if sizes:
             self._screen.show_frame(picture.image)
         elif self._rests(version):
@@ -144,9 +146,8 @@ class FrameLoop:
             self._screen.show_picture(request, picture, is_last=size == sizes[-1])
 
     def _rests(self, version: int) -> bool:
-        """Waits a moment for something else to be asked for; False if it was."""
+        """Waits until nothing else was asked for in a while; False if something was."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._is_stopped or self._version > version, SETTLE_SECONDS
-            )
+            left = self._asked + SETTLE_SECONDS - time.monotonic()
+            self._changed.wait_for(lambda: self._is_stopped or self._version > version, left)
             return self._version == version and not self._is_stopped

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import torch
 from PIL import Image
 
 from shacira_nerfstudio.viewer.live.camera_space import CameraSpace, ViewPose
@@ -15,8 +19,11 @@ from shacira_nerfstudio.viewer.live.resolution import AdaptiveResolution, Size
 from shacira_nerfstudio.viewer.live.scene_files import SceneFile
 from shacira_nerfstudio.viewer.live.tones import Output, Scale, pixels
 
-_PART_SECONDS = 0.6
+_PART_SECONDS = 1.0
 """Between two looks at a picture that takes longer."""
+_BANDS_AT_A_TIME = 2
+"""What is to be done before and after the rays of a band keeps one core busy; those of another band
+keep the others."""
 _CHANNELS: dict[Output, int] = {"colour": 3, "depth": 2, "accumulation": 1, "bits": 1}
 
 
@@ -68,11 +75,13 @@ class Painter:
         scale: Scale | None = None,
         before: np.ndarray | None = None,
         show_part: Callable[[np.ndarray], None] | None = None,
+        is_rough: bool = False,
     ) -> Picture | None:
         """A picture; None once it is not wanted any more.
 
         Args:
             scale: Of brightness; by default the picture's own.
+            is_rough: Whether it is one of a moving camera.
             before: A picture of the same view with fewer pixels.
             show_part: Gets what is there after some time, the rest being that of ``before``.
         """
@@ -84,20 +93,44 @@ class Painter:
             np.zeros((height, part.stop - part.start, _CHANNELS[request.output]), np.float32)
             for part in columns
         ]
-        rows = self._resolution.tile_rows(width)
-        for begin in range(0, height, rows):
-            if not is_wanted():
-                return None
-            self._fill(request, camera.rays(begin, begin + rows), columns, values, begin)
-            now, end = time.perf_counter(), begin + rows
-            if show_part and before is not None and scale and end < height:
+
+        def fill(begin: int, end: int) -> None:
+            band = [rows[begin:end] for rows in values]
+            self._fill(request, camera.rays(begin, end), columns, band, is_rough=is_rough)
+
+        num_rows = 0
+        for num_rows in self._finished(fill, size, is_wanted):
+            now = time.perf_counter()
+            if show_part and before is not None and scale and num_rows < height:
                 if now - shown > _PART_SECONDS:
-                    shown, image = now, _resized(before, size)
-                    image[:end] = self._image(request, [v[:end] for v in values], scale, columns)
+                    shown, image, done = now, _resized(before, size), [v[:num_rows] for v in values]
+                    image[:num_rows] = self._image(request, done, scale, columns)
                     show_part(image)
+        self._resolution.note(num_rows * width, time.perf_counter() - start)
+        if num_rows < height:
+            return None
         scale = scale or Scale.of(request.output, values)
         image = self._image(request, values, scale, columns)
         return Picture(image, columns, scale, time.perf_counter() - start)
+
+    def _finished(
+        self, fill: Callable[[int, int], None], size: Size, is_wanted: Callable[[], bool]
+    ) -> Iterator[int]:
+        """Fills bands of rows and yields how many rows are there after each, until a picture is
+        whole or not wanted any more."""
+        waiting = deque(self._resolution.bands(size))
+        begun = deque[tuple[int, Future]]()
+        while waiting or begun:
+            while waiting and len(begun) < _BANDS_AT_A_TIME:
+                if is_wanted():
+                    begin, end = waiting.popleft()
+                    begun.append((end, _bands().submit(fill, begin, end)))
+                else:
+                    waiting.clear()
+            if begun:
+                end, band = begun.popleft()
+                band.result()
+                yield end
 
     def _fill(
         self,
@@ -105,25 +138,34 @@ class Painter:
         rays: tuple,
         columns: list[slice],
         values: list[np.ndarray],
-        begin: int,
+        *,
+        is_rough: bool,
     ) -> None:
         """Reads the rays of some rows, each file's in its columns."""
-        start, width = time.perf_counter(), columns[-1].stop
+        width = columns[-1].stop
         origins, directions = (part.view(-1, width, 3) for part in rays)
         for number, part, found in zip(request.files, columns, values, strict=True):
             scene = self._files[number].scene
             if scene is None or part.start == part.stop:
                 continue  # still to come: black
             some = [r[:, part].reshape(-1, 3).contiguous() for r in (origins, directions)]
-            read = scene.read(request.output, request.num_levels, *some)
-            found[begin : begin + len(origins)] = read.reshape(len(origins), -1, read.shape[1])
-        self._resolution.note(origins.shape[0] * width, time.perf_counter() - start)
+            read = scene.read(request.output, request.num_levels, *some, is_rough=is_rough)
+            found[:] = read.reshape(len(origins), -1, read.shape[1])
 
     def _image(
         self, request: Request, values: list[np.ndarray], scale: Scale, columns: list[slice]
     ) -> np.ndarray:
         parts = [pixels(request.output, part, scale) for part in values]
         return mark_divider(np.concatenate(parts, axis=1), columns)
+
+
+@lru_cache(maxsize=1)
+def _bands() -> ThreadPoolExecutor:
+    """Threads for bands of all clients. Torch must not split its operations there as well: the
+    kernels bring threads of their own."""
+    return ThreadPoolExecutor(
+        _BANDS_AT_A_TIME, "bands", initializer=torch.set_num_threads, initargs=(1,)
+    )
 
 
 def _resized(image: np.ndarray, size: Size) -> np.ndarray:

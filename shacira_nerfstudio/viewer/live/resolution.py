@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import math
 
-FRAME_SECONDS = 0.08
+FRAME_SECONDS = 0.1
 """For the rays of a frame while the camera moves; the rest of an eighth of a second is for coding
 and sending it."""
-TILE_SECONDS = 0.04
-"""For the rays between two looks whether the camera has moved on."""
+TILE_SECONDS = 0.05
+"""For the rays between two looks whether the camera has moved on; two bands of them are drawn at a
+time."""
 _FIRST_RATE = 40_000.0
 """Rays a second that are expected of a scene nobody has measured."""
 _MIN_SIDE, _MIN_TILE = 24, 1024
-_KEEP = 1.15
-"""Sizes that differ by less than this factor are not changed: pictures whose sharpness changes with
-each frame flicker."""
+_KEEP_SMALLER, _KEEP_LARGER = 1.15, 0.95
+"""A size is kept while what can be afforded is less than so many times as large, and more than so
+many times: pictures whose sharpness changes with each frame flicker, and frames that take too long
+are fewer."""
 _COARSE_STEP, _FINE_STEP, _FINE_SIDE = 3.0, 2.0, 512
 """Longest sides of two pictures after each other differ by these factors while the camera rests;
 the second one from so many pixels on."""
+_LEAST_GAIN = 1.8
+"""Factor by which a picture in between is larger than the moving one, or it were no news."""
 
 Size = tuple[int, int]
 """Width, height."""
@@ -51,13 +55,17 @@ class AdaptiveResolution:
         """
         num_rays = self.rate * FRAME_SECONDS
         side = math.sqrt(num_rays * max(aspect, 1 / aspect))
-        if not 1 / _KEEP < side / max(self._side, 1e-9) < _KEEP:
+        if not _KEEP_LARGER < side / max(self._side, 1e-9) < _KEEP_SMALLER:
             self._side = side
         return size_of(aspect, min(max(self._side, _MIN_SIDE), max_side))
 
-    def tile_rows(self, width: int) -> int:
-        """Rows of a picture between two looks whether it is still wanted."""
-        return max(1, round(max(self.rate * TILE_SECONDS, _MIN_TILE) / width))
+    def bands(self, size: Size) -> list[tuple[int, int]]:
+        """Rows of a picture, begins and ends, between two looks whether it is still wanted: as many
+        each time, or the last few would hardly keep all cores busy."""
+        width, height = size
+        count = round(width * height / max(self.rate * TILE_SECONDS, _MIN_TILE))
+        count = min(max(count, 1), height)
+        return [(height * i // count, height * (i + 1) // count) for i in range(count)]
 
 
 def size_of(aspect: float, side: float) -> Size:
@@ -71,7 +79,7 @@ def refinement_sizes(moving: Size, aspect: float, max_side: int) -> list[Size]:
     pixels. Each costs so much more than those before it that these hardly delay it."""
     sides, side = [], float(max_side)
     # The last one is whole, however little it adds to the moving one.
-    while side > max(moving) * (1.2 if sides else 1.0):
+    while side > max(moving) * (_LEAST_GAIN if sides else 1.0):
         sides.append(side)
         side /= _FINE_STEP if side > _FINE_SIDE else _COARSE_STEP
     return [size_of(aspect, side) for side in reversed(sides)]

@@ -3,7 +3,8 @@
 viser's own would hand out any file of the machine to a request such as `GET /../../etc/passwd`,
 open a tunnel to a public address when a page asks for it, take another port without a word, talk to
 any web page that the browser has open, and its page tells Google of each visit. Here each of these
-is refused.
+is refused. Nor is anything compressed that goes no further than this machine, or is compressed
+already: the cores are for rendering.
 """
 
 from __future__ import annotations
@@ -22,6 +23,15 @@ from urllib.parse import urlsplit
 
 import viser
 from viser.infra import _infra
+
+from shacira_nerfstudio.viewer.live.client.page_files import (
+    LIGHT,
+    START_PAGES,
+    is_light,
+    is_program,
+    start_page,
+    steady_program,
+)
 
 Reply = tuple[http.HTTPStatus, dict[str, str], bytes]
 _PATH = re.compile(r"/(?:[\w,-][\w.,-]*/)*(?:[\w,-][\w,-]*\.[\w.,-]*)?")
@@ -132,7 +142,7 @@ class _Guard:
         self.is_used = True
 
         async def look(path: str, headers: Any) -> Any:
-            reply = self.refusal(path, headers) or await process_request(path, headers)
+            reply = self.refusal(path, headers) or await self._file(path, headers, process_request)
             if reply is None:
                 return None  # a websocket
             status, answered, body = reply
@@ -141,7 +151,23 @@ class _Guard:
         with warnings.catch_warnings():  # viser's choice of a server that is going out of use
             warnings.simplefilter("ignore", DeprecationWarning)
             serve: Any = websockets.server.serve  # pyright: ignore[reportAttributeAccessIssue]
-        return serve(handler, *where, process_request=look, **options)
+        # Pictures are JPEG: there is nothing to gain from the compression of messages.
+        return serve(handler, *where, process_request=look, compression=None, **options)
+
+    async def _file(self, path: str, headers: Any, process_request: Callable) -> Reply | None:
+        """A file of viser's page; None for what is no file."""
+        path = path.partition("?")[0]
+        if is_light(path):
+            return http.HTTPStatus.OK, {"Content-Type": "image/vnd.radiance"}, LIGHT
+        change = start_page if path in START_PAGES else steady_program if is_program(path) else None
+        if change or is_loopback(self._host):
+            headers = headers.copy()
+            headers.pop("Accept-Encoding", None)
+        reply = await process_request(path, headers)
+        if reply is None or change is None:
+            return reply
+        status, answered, body = reply
+        return status, answered, change(body)
 
     def refusal(self, path: str, headers: Any) -> Reply | None:
         """What is answered instead; None lets a request through."""

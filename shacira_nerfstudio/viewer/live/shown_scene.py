@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # decoding begins while PyTorch loads
     from shacira_nerfstudio.viewer.live.camera_space import CameraSpace
     from shacira_nerfstudio.viewer.live.tones import Output
 
+_ROUGH_WEIGHT = 1 / 24
+"""Of a sample, from which it gets a colour of its own in a rough picture."""
+
 
 class ShownScene:
     """What is on show never changes: another number of levels is another scene, which reads the
@@ -100,20 +103,32 @@ class ShownScene:
         self._when_counted()
 
     def read(
-        self, output: Output, num_levels: int, origins: Tensor, directions: Tensor
+        self,
+        output: Output,
+        num_levels: int,
+        origins: Tensor,
+        directions: Tensor,
+        *,
+        is_rough: bool = False,
     ) -> np.ndarray:
         """What rays give, float32 [R, channels] as :func:`tones.pixels` takes them.
 
         Bits are 0 as long as they are being counted.
+
+        Args:
+            is_rough: Whether colours may be rough, as in a frame that another one follows at once.
         """
         import torch
 
         from shacira_nerfstudio.model.bits import ray_bits
+        from shacira_nerfstudio.model.volrend import MIN_WEIGHT
 
         scene = self.at_level(num_levels)
         origins, directions = origins.to(scene.device), directions.to(scene.device)
         if output == "colour":
-            return scene.render_colors(origins, directions).cpu().numpy()
+            min_weight = _ROUGH_WEIGHT if is_rough else MIN_WEIGHT
+            colors = scene.render_colors(origins, directions, min_weight=min_weight)
+            return colors.cpu().numpy()
         if output == "bits":
             bits = self.entry_bits()
             if bits is None:

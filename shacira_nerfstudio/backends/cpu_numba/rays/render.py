@@ -13,7 +13,7 @@ from shacira_nerfstudio.backends.cpu_numba.networks.shade import PackedNetworks
 from shacira_nerfstudio.backends.cpu_numba.rays import fused_render_kernels
 from shacira_nerfstudio.backends.cpu_numba.rays.march import RAY_BLOCK, Rays
 from shacira_nerfstudio.backends.cpu_numba.table.interpolate import TableRows
-from shacira_nerfstudio.backends.cpu_numba.threads import blocks, run
+from shacira_nerfstudio.backends.cpu_numba.threads import even_blocks, run
 from shacira_nerfstudio.backends.types import NetworkWeights, Rendering
 
 FIRST_CHUNK = 4
@@ -58,7 +58,7 @@ def render(
             networks.color_layers, FIRST_CHUNK, early_stop, min_weight, color, transmittance,
             distance, last, begin, end,
         ),
-        blocks(num_rays, RAY_BLOCK),
+        even_blocks(num_rays, RAY_BLOCK, num_threads),
         num_threads,
     )  # fmt: skip
     return Rendering(

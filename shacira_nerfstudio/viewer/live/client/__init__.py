@@ -1,0 +1,1 @@
+"""What of viser's page is answered in another way than viser has it."""
