@@ -17,20 +17,13 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("interpreted kernels do not compile", allow_module_level=True)
 triton = pytest.importorskip("triton", reason="pip install triton")
 compiler = pytest.importorskip("triton.backends.compiler")
+tl = pytest.importorskip("triton.language")
 self_check = pytest.importorskip("shacira_nerfstudio.backends.triton.self_check")
 kernels = {
     name: importlib.import_module(f"shacira_nerfstudio.backends.triton.{name}")
     for name in (
-        *(
-            "adam",
-            "composite",
-            "interpolate",
-            "march",
-            "noise",
-            "rates",
-            "touched_rows",
-            "visible_samples",
-        ),
+        *("networks.fused", "rays.composite", "rays.march", "rays.visible_samples"),
+        *("table.adam", "table.interpolate", "table.noise", "table.rates", "table.touched_rows"),
     )
 }
 
@@ -54,6 +47,11 @@ CONTRACTED = {"AFFINE": False, "KNEE": True, "CAPPED": True}
 PER_RAY = {"BLOCK": 32}
 # Files are rendered in waves, from integers.
 INTEGERS = {kind: {"MODE": "none", "table_ptr": kind} for kind in ("*i8", "*i16")}
+NO_HIDDEN = {"w2_ptr": None, "b2_ptr": None}
+SHORT = {"HIDDEN": 64, "PAD_HIDDEN": 64, "PAD_OUT": 16, "BLOCK": 64}
+DENSITY = {**SHORT, **NO_HIDDEN, "A": 0, "IN": 16, "PAD_IN": 16, "OUT": 16, "SIGMOID": False}
+DENSITY |= {"features_ptr": None, "rays_ptr": None}
+COLOR = {**SHORT, "A": 16, "IN": 31, "PAD_IN": 32, "OUT": 3, "SIGMOID": True}
 RENDERED = {"first_ptr": "*i64", "jitter_ptr": None, "strides_ptr": None, "limits_ptr": None}
 
 
@@ -63,7 +61,7 @@ def channels(count):
 
 VARIANTS = [
     *(
-        ("interpolate", "_forward_kernel", 8, {**TABLE, **channels(c), "D": d, "MODE": mode, **n})
+        ("table.interpolate", "_look_up_kernel", 8, {**TABLE, **channels(c), "D": d, "MODE": mode, **n})
         for d, c, mode, n in [
             (3, 1, "noise", {}),
             (3, 1, "round", {}),
@@ -74,30 +72,35 @@ VARIANTS = [
         ]
     ),
     *(
-        ("interpolate", "_backward_kernel", 8, {**TABLE, **channels(c), "D": d, "stride_c": 1})
+        ("table.interpolate", "_table_gradient_kernel", 8, {**TABLE, **channels(c), "D": d, "stride_c": 1})
         for d, c in [(3, 1), (3, 2), (3, 4), (2, 1), (2, 2)]
     ),
     *(
-        ("interpolate", "_forward_kernel", 8, {**TABLE, **channels(c), "D": 3, **INTEGERS[kind]})
+        ("table.interpolate", "_look_up_kernel", 8, {**TABLE, **channels(c), "D": 3, **INTEGERS[kind]})
         for c, kind in [(1, "*i8"), (2, "*i8"), (1, "*i16")]
     ),
     *(
-        ("march", "_march_kernel", 1, {**STEPS, **shape, **task})
+        ("rays.march", "_march_kernel", 1, {**STEPS, **shape, **task})
         for shape in (AFFINE, CONTRACTED, {**CONTRACTED, **RENDERED})
         for task in (COUNTS, WRITES)
     ),
-    ("composite", "_forward_kernel", 1, {**PER_RAY, **channels(3)}),
-    ("composite", "_backward_kernel", 1, {**PER_RAY, **channels(3)}),
-    ("composite", "_visible_kernel", 1, {**PER_RAY, "MAX_LOG": 15.0}),
-    ("visible_samples", "_keep_kernel", 2, {**PER_RAY, "FOUND": 21, "OUTPUTS": 16, "ROWS": 64}),
-    ("rates", "_coded_kernel", 4, {**RATED, "C": 1}),
-    ("rates", "_logistic_kernel", 4, {**RATED, "C": 1}),
-    ("rates", "_add_kernel", 4, {**RATED, "C": 1}),
-    ("rates", "_add_kernel", 4, {**RATED, "C": 2, "touched_ptr": None}),
-    ("touched_rows", "_mark_kernel", 4, {"C": 1, "BYTES": 128}),
-    ("adam", "_update_kernel", 4, {**channels(1), "MOST_UPDATES": 2**15 - 1, "ROWS": 1024}),
-    ("adam", "_update_kernel", 4, {**channels(2), "MOST_UPDATES": 2**15 - 1, "ROWS": 512}),
-    *(("noise", "_quantize_kernel", 4, {"BLOCK": 1024, "MODE": m}) for m in ("noise", "round")),
+    ("rays.composite", "_composite_kernel", 1, {**PER_RAY, **channels(3)}),
+    ("rays.composite", "_composite_gradient_kernel", 1, {**PER_RAY, **channels(3)}),
+    ("rays.composite", "_visible_kernel", 1, {**PER_RAY, "MAX_LOG": 15.0}),
+    ("rays.visible_samples", "_keep_kernel", 2, {**PER_RAY, "FOUND": 21, "OUTPUTS": 16, "ROWS": 64}),
+    ("table.rates", "_coded_kernel", 4, {**RATED, "C": 1}),
+    ("table.rates", "_logistic_kernel", 4, {**RATED, "C": 1}),
+    ("table.rates", "_add_kernel", 4, {**RATED, "C": 1}),
+    ("table.rates", "_add_kernel", 4, {**RATED, "C": 2, "touched_ptr": None}),
+    ("table.touched_rows", "_mark_kernel", 4, {"C": 1, "BYTES": 128}),
+    ("table.adam", "_update_kernel", 4, {**channels(1), "MOST_UPDATES": 2**15 - 1, "ROWS": 1024}),
+    ("table.adam", "_update_kernel", 4, {**channels(2), "MOST_UPDATES": 2**15 - 1, "ROWS": 512}),
+    *(
+        ("networks.fused", name, 4, {**network, **own, "TYPE": tl.bfloat16})
+        for network in (COLOR, DENSITY)
+        for name, own in (("_network_kernel", {}), ("_network_gradient_kernel", {"TOTAL": 9999}))
+    ),
+    *(("table.noise", "_quantize_kernel", 4, {"BLOCK": 1024, "MODE": m}) for m in ("table.noise", "round")),
 ]
 
 
@@ -158,10 +161,10 @@ def test_rows_are_read_and_added_at_once():
     """Four channels are one access, and Hopper adds them in one as well."""
     constants = {**TABLE, **channels(4), "D": 3}
     forward = {**constants, "MODE": "none", "count_ptr": None}
-    ptx = compiled(kernels["interpolate"]._forward_kernel, forward, 90, num_warps=8)["ptx"]
+    ptx = compiled(kernels["table.interpolate"]._look_up_kernel, forward, 90, num_warps=8)["ptx"]
     assert ptx.count(".v4.b32") >= 8
     backward = {**constants, "stride_c": 1}
-    ptx = compiled(kernels["interpolate"]._backward_kernel, backward, 90, num_warps=8)["ptx"]
+    ptx = compiled(kernels["table.interpolate"]._table_gradient_kernel, backward, 90, num_warps=8)["ptx"]
     assert ptx.count(".add.v4.f32") == 8
     assert "relaxed" in ptx
     assert "acq_rel" not in ptx

@@ -30,7 +30,7 @@ pytest.importorskip("triton", reason="pip install triton")
 if DEVICE == "cuda" and not torch.cuda.is_available():
     reason = "no GPU: test_triton_interpreter.py runs these"
     pytest.skip(reason, allow_module_level=True)
-visible_samples = pytest.importorskip("shacira_nerfstudio.backends.triton.visible_samples")
+visible_samples = pytest.importorskip("shacira_nerfstudio.backends.triton.rays.visible_samples")
 
 # Dense and rounded up, dense and full (vertices at N wrap around), hashed; axes of their own.
 GRIDS = {

@@ -23,7 +23,10 @@ pytestmark = pytest.mark.nerfstudio
 pytest.importorskip("triton", reason="pip install triton")
 backend_module = pytest.importorskip("shacira_nerfstudio.backends.triton.backend")
 DEVICE = "meta"
-KERNELS = ("adam", "composite", "interpolate", "march", "noise", "rates", "touched_rows")
+KERNELS = (
+    *("networks.fused", "rays.composite", "rays.march", "rays.visible_samples", "table.adam"),
+    *("table.interpolate", "table.noise", "table.rates", "table.touched_rows"),
+)
 BEGIN, END = 4, 14
 """Steps of the run that are taken: some update the occupancy, of all cells and of some; none is
 logged, and none refreshes code lengths, which test_background_refresh.py is about."""
@@ -82,11 +85,11 @@ def move_module(module):
 
 
 def forget_constants():
-    level_constants = importlib.import_module("shacira_nerfstudio.backends.triton.levels")
-    adam = importlib.import_module("shacira_nerfstudio.backends.triton.adam")
+    level_constants = importlib.import_module("shacira_nerfstudio.backends.triton.table.levels")
+    adam = importlib.import_module("shacira_nerfstudio.backends.triton.table.adam")
     for cached in (constant, level_constants.level_constants, adam._corrections):
         cached.cache_clear()
-    importlib.import_module("shacira_nerfstudio.backends.triton.march")._latest.clear()
+    importlib.import_module("shacira_nerfstudio.backends.triton.rays.march")._latest.clear()
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +115,7 @@ def on_device(trainer, monkeypatch, precision):
     pixels = DevicePixels(images["image"], torch.as_tensor(images["image_idx"]), None, "cpu")
     rays = DeviceRays(manager.eight_bit.cameras, "cpu")
     batches = DeviceBatches(rays, manager.eight_bit.alpha_color, pixels, "cpu")
-    for name in (*KERNELS, "visible_samples"):
+    for name in KERNELS:
         module = importlib.import_module(f"shacira_nerfstudio.backends.triton.{name}")
         monkeypatch.setattr(module, "launch", lambda *a, **k: None)
     # Of this device torch knows no autocast, and Adam no kernel.

@@ -170,7 +170,7 @@ def _merge(
     return exponent, covered
 
 
-@triton.jit(do_not_specialize=["max_samples", "capacity"])
+@triton.jit(do_not_specialize=["max_samples", "capacity", "G"])
 def _march_kernel(
     origins_ptr, directions_ptr, occupancy_ptr, bounds_ptr, settings_ptr, jitter_ptr, first_ptr,
     limits_ptr, strides_ptr, info_ptr, next_ptr, out_ptr, max_samples, capacity, G,
