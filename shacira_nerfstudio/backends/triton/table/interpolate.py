@@ -16,12 +16,13 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from shacira_nerfstudio.backends.geometry import constant
 from shacira_nerfstudio.backends.sparse_rows import IDENTITY, SparseRowGradient, TableQuantizer
 from shacira_nerfstudio.backends.triton.launch import launch
 from shacira_nerfstudio.backends.triton.table.levels import (
     LEVEL_FIELDS,
-    check_size,
     cells_of,
+    check_size,
     corner_of,
     level_constants,
 )
@@ -40,8 +41,7 @@ def _look_up_kernel(
     FIELDS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     level, begin = tl.program_id(1), tl.program_id(0) * BLOCK
-    if count_ptr is not None:
-        num_samples = tl.minimum(num_samples, tl.load(count_ptr).to(tl.int32))
+    num_samples = tl.minimum(tl.load(count_ptr), num_samples).to(tl.int32)
     if begin < num_samples:
         sample = begin + tl.arange(0, BLOCK)
         mask = sample < num_samples
@@ -65,7 +65,9 @@ def _look_up_kernel(
         tl.store(rows + sample[:, None], total, mask=mask[:, None] & (channel < C))
 
 
-@triton.jit(do_not_specialize=["num_samples", "stride_s", "stride_d", "stride_g", "stride_l"])
+@triton.jit(
+    do_not_specialize=["num_samples", "stride_s", "stride_d", "stride_g", "stride_l", "stride_c"]
+)
 def _table_gradient_kernel(
     x_ptr, upstream_ptr, levels_ptr, grad_ptr, num_samples, stride_s, stride_d, stride_g,
     stride_l, stride_c, D: tl.constexpr, C: tl.constexpr, PADDED_C: tl.constexpr,
@@ -111,13 +113,15 @@ def look_up(
 
     Args:
         num_levels: Levels from this one on are 0.
-        count: How many of the samples there are, on the device; the rest is left as it is.
+        count: How many of the samples there are, int64 [1]; the rest is left as it is.
         out: Where to write, [L C, S], contiguous.
     """
     x, table = x.detach().float(), table.detach().contiguous()
     num_samples, channels = len(x), table.shape[1]
     check_size(grid.num_entries, channels)
     read = grid.num_levels if num_levels is None else min(num_levels, grid.num_levels)
+    if count is None:  # so many that all are there: one kernel serves both
+        count = constant((2**31 - 1,), torch.int64, x.device)
     if out is None:
         out = torch.empty(grid.num_levels * channels, num_samples, device=x.device)
     if read < grid.num_levels:
