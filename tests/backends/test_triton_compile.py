@@ -45,9 +45,12 @@ from triton_variants import (  # noqa: E402
 self_check = importlib.import_module("shacira_nerfstudio.backends.triton.self_check")
 backend_module = importlib.import_module("shacira_nerfstudio.backends.triton.backend")
 
-MOST_REGISTERS = {"networks.fused": 255}
-"""Of a thread, where 128 is not enough: at 128 a processor of any of these cards has room for 16
-warps, which is where look-ups begin to wait for memory side by side."""
+MOST_REGISTERS = {"networks.fused": 255, "rays.march": 168, "rays.visible_samples": 160}
+"""Of a thread, where 96 is not enough. A processor of any of these cards has 65,536: of kernels that
+a warp runs alone 12 fit at 168."""
+MOST_SPILLED = {"_network_gradient_kernel": 640}
+"""Bytes of a thread that do not fit into registers, where there may be any: those sums are what
+makes the fused networks an option that a card has to prove."""
 
 
 @pytest.mark.parametrize("architecture", [75, 80, 90])
@@ -59,10 +62,10 @@ def test_compiles(module, architecture, tmp_path):
         if home == module:
             kernel = getattr(kernels[module], name)
             found = compiled(kernel, constants, architecture, num_warps=num_warps)
-            registers, spilled = resources(found["cubin"], tmp_path)
             # What does not fit into registers goes to memory and back.
-            assert spilled == 0, f"{name} {constants}"
-            assert registers <= MOST_REGISTERS.get(module, 128), f"{name} {constants}"
+            registers, spilled = resources(found["cubin"], tmp_path)
+            assert spilled <= MOST_SPILLED.get(name, 0), f"{name} {constants}"
+            assert registers <= MOST_REGISTERS.get(module, 96), f"{name} {constants}"
 
 
 def test_every_kernel_is_compiled():
