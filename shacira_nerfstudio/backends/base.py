@@ -60,6 +60,11 @@ class Backend(FieldOperations):
             raise ValueError(f"backend {self.name} computes in float32: expected that or auto")
         return self
 
+    def with_fused_networks(self) -> Backend:
+        """The same backend; but each network of :meth:`density_outputs` and :meth:`shade` is one
+        kernel forward and one backward, if there are such kernels for its :attr:`precision`."""
+        return self
+
     def prepare_training(self) -> None:
         """Sets the process up as the backend wants it; to be called once, before the first step."""
 

@@ -109,6 +109,8 @@ class FieldCopy:
         lengths = code_lengths(latents, classes, self.grid, is_soft=self.is_soft)
         found = lengths, classes.index, classes.first[:-1]
         first, second, third = map(torch.from_numpy, found)
+        if self.arrived is not None:  # what is installed from pinned memory is not waited for
+            first, second, third = first.pin_memory(), second.pin_memory(), third.pin_memory()
         return first, second, third
 
 

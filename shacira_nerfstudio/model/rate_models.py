@@ -144,8 +144,9 @@ class CodeLengths(RateModel):
         if width <= unit or (width - 1) % unit:
             raise ValueError(f"expected {unit} k + 1 code lengths in each table, got {width}")
         device = self.code_lengths.device
-        self.code_lengths = code_lengths.to(device)
-        self.classes, self.first_table = classes.to(device), first_table.to(device)
+        self.code_lengths = code_lengths.to(device, non_blocking=True)
+        self.classes = classes.to(device, non_blocking=True)
+        self.first_table = first_table.to(device, non_blocking=True)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         # The number of tables is the checkpoint's.

@@ -51,6 +51,9 @@ class NetworksConfig:
     auto is bfloat16 where the processor has instructions for it, or the NVIDIA card (on older ones
     float16, with scaled gradients). On a CPU steps are 10 to 20 percent shorter, and lego came out
     as well, but fox lost 0.3 dB. Pictures of a file are rendered in float32 in any case."""
+    fused: bool = False
+    """Compute each network in one kernel while training, where there is one: in backend triton, for
+    short numbers. Whether it is faster, `shacira bench cuda` says of a card."""
     RANGES: ClassVar[dict[str, str]] = {
         "hidden_dim": "[1, 4096]",
         "geo_feat_dim": "[1, 4096]",

@@ -83,6 +83,7 @@ def build_scene(
     """The scene that training starts from."""
     grid, networks, rate = config.grid, config.networks, config.rate
     latent_dim = settled(grid.latent_dim)
+    backend = backend.with_precision(networks.precision)
     quantizer = get_quantizer(config.quantizer.mode)
     field = RadianceField.create(
         GridSpec.create(
@@ -98,7 +99,7 @@ def build_scene(
             sh_degree=networks.sh_degree,
             appearance_dim=networks.appearance_dim,
         ),
-        backend.with_precision(networks.precision),
+        backend.with_fused_networks() if networks.fused else backend,
         latent_dim=latent_dim,
         features_per_level=grid.features_per_level,
         # Signs need no scale of their own, the first layer has one for each.

@@ -20,7 +20,7 @@ from shacira_nerfstudio.model.sparse_row_adam import SparseRowAdam
 REQUIRED = {"interpolate", "march", "composite"}
 # Single precision in another order, behind networks and sums over a ray.
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
-SETTING_UP = {"with_precision", "prepare_training"}
+SETTING_UP = {"with_precision", "with_fused_networks", "prepare_training"}
 # Where it is more than march_visible it pads: test_triton_parity.py looks at what.
 PADDING = {"sample_training_rays"}
 
@@ -264,3 +264,4 @@ def test_a_backend_without_networks_of_its_own_computes_in_float32(backend):
     assert dummy.with_precision("auto") is dummy
     with pytest.raises(ValueError, match="required_only computes in float32"):
         dummy.with_precision("bfloat16")
+    assert dummy.with_fused_networks() is dummy

@@ -1,147 +1,71 @@
-"""Every kernel of backend triton compiles for cards of several generations, without one: Turing
-(RTX 20), Ampere (RTX 30, A100), Hopper (H100).
+"""Every kernel of backend triton compiles for cards of several generations, without one.
 
-All variants that training uses. That they are right, test_triton_interpreter.py shows.
+All variants that training and rendering use. That they are right, test_triton_interpreter.py shows.
 """
 
+import importlib
 import importlib.util
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from shacira_nerfstudio.backends import available_backends, get_backend, selection
+from shacira_nerfstudio.backends import (
+    AdamState,
+    FieldArrays,
+    MarchSettings,
+    NetworkWeights,
+    SparseRowGradient,
+    TableQuantizer,
+    available_backends,
+    get_backend,
+    selection,
+)
+from shacira_nerfstudio.grid import GridSpec
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("interpreted kernels do not compile", allow_module_level=True)
 triton = pytest.importorskip("triton", reason="pip install triton")
-compiler = pytest.importorskip("triton.backends.compiler")
-self_check = pytest.importorskip("shacira_nerfstudio.backends.triton.self_check")
-kernels = {
-    name: importlib.import_module(f"shacira_nerfstudio.backends.triton.{name}")
-    for name in (
-        *(
-            "adam",
-            "composite",
-            "interpolate",
-            "march",
-            "noise",
-            "rates",
-            "touched_rows",
-            "visible_samples",
-        ),
-    )
-}
+pytest.importorskip("triton.backends.compiler")
+from triton_variants import (  # noqa: E402
+    ARCHITECTURES,
+    MODULES,
+    SIGNATURES,
+    TABLE,
+    VARIANTS,
+    Launches,
+    channels,
+    compiled,
+    kernels,
+    resources,
+)
 
-ARCHITECTURES = [75, 80, 90]
-POINTERS = {  # all others are float32
-    **dict.fromkeys(["info_ptr", "kept_info_ptr", "first_ptr", "next_ptr"], "*i64"),
-    **dict.fromkeys(["counts_ptr", "count_ptr", "rays_ptr"], "*i64"),
-    **dict.fromkeys(["levels_ptr", "offsets_ptr", "first_table_ptr"], "*i32"),
-    **dict.fromkeys(["classes_ptr", "updates_ptr"], "*i16"),
-    **dict.fromkeys(["occupancy_ptr", "touched_ptr", "strides_ptr"], "*u8"),
-    **dict.fromkeys(["settings_ptr", "bounds_ptr"], "*fp64"),
-}
-FLOATS = {"max_depth", "share_1", "share_2", "eps", "lr", "shrink"}  # other numbers are int32
+self_check = importlib.import_module("shacira_nerfstudio.backends.triton.self_check")
+backend_module = importlib.import_module("shacira_nerfstudio.backends.triton.backend")
 
-TABLE = {"FIELDS": 8, "BLOCK": 256}
-RATED = {"RATE_BLOCK": 16, "BLOCK": 1024}
-STEPS = {"first_ptr": None, "NEVER": 2**31 - 1, "STEPS": 64, "MAX_EXPONENT": 5}
-COUNTS, WRITES = {"WRITES": False, "out_ptr": None}, {"WRITES": True}
-AFFINE = {"AFFINE": True, "KNEE": False, "CAPPED": False, "limits_ptr": None, "strides_ptr": None}
-CONTRACTED = {"AFFINE": False, "KNEE": True, "CAPPED": True}
-PER_RAY = {"BLOCK": 32}
-# Files are rendered in waves, from integers.
-INTEGERS = {kind: {"MODE": "none", "table_ptr": kind} for kind in ("*i8", "*i16")}
-RENDERED = {"first_ptr": "*i64", "jitter_ptr": None, "strides_ptr": None, "limits_ptr": None}
+MOST_REGISTERS = {"networks.fused": 255, "rays.march": 168, "rays.visible_samples": 160}
+"""Of a thread, where 96 is not enough. A processor of any of these cards has 65,536: of kernels that
+a warp runs alone 12 fit at 168."""
+MOST_SPILLED = {"_network_gradient_kernel": 640}
+"""Bytes of a thread that do not fit into registers, where there may be any: those sums are what
+makes the fused networks an option that a card has to prove."""
 
 
-def channels(count):
-    return {"C": count, "PADDED_C": triton.next_power_of_2(count)}
-
-
-VARIANTS = [
-    *(
-        ("interpolate", "_forward_kernel", 8, {**TABLE, **channels(c), "D": d, "MODE": mode, **n})
-        for d, c, mode, n in [
-            (3, 1, "noise", {}),
-            (3, 1, "round", {}),
-            (3, 1, "none", {"count_ptr": None}),
-            (3, 2, "noise", {}),
-            (3, 4, "round", {}),
-            (2, 1, "noise", {"count_ptr": None}),
-        ]
-    ),
-    *(
-        ("interpolate", "_backward_kernel", 8, {**TABLE, **channels(c), "D": d, "stride_c": 1})
-        for d, c in [(3, 1), (3, 2), (3, 4), (2, 1), (2, 2)]
-    ),
-    *(
-        ("interpolate", "_forward_kernel", 8, {**TABLE, **channels(c), "D": 3, **INTEGERS[kind]})
-        for c, kind in [(1, "*i8"), (2, "*i8"), (1, "*i16")]
-    ),
-    *(
-        ("march", "_march_kernel", 1, {**STEPS, **shape, **task})
-        for shape in (AFFINE, CONTRACTED, {**CONTRACTED, **RENDERED})
-        for task in (COUNTS, WRITES)
-    ),
-    ("composite", "_forward_kernel", 1, {**PER_RAY, **channels(3)}),
-    ("composite", "_backward_kernel", 1, {**PER_RAY, **channels(3)}),
-    ("composite", "_visible_kernel", 1, {**PER_RAY, "MAX_LOG": 15.0}),
-    ("visible_samples", "_keep_kernel", 2, {**PER_RAY, "FOUND": 21, "OUTPUTS": 16, "ROWS": 64}),
-    ("rates", "_coded_kernel", 4, {**RATED, "C": 1}),
-    ("rates", "_logistic_kernel", 4, {**RATED, "C": 1}),
-    ("rates", "_add_kernel", 4, {**RATED, "C": 1}),
-    ("rates", "_add_kernel", 4, {**RATED, "C": 2, "touched_ptr": None}),
-    ("touched_rows", "_mark_kernel", 4, {"C": 1, "BYTES": 128}),
-    ("adam", "_update_kernel", 4, {**channels(1), "MOST_UPDATES": 2**15 - 1, "ROWS": 1024}),
-    ("adam", "_update_kernel", 4, {**channels(2), "MOST_UPDATES": 2**15 - 1, "ROWS": 512}),
-    *(("noise", "_quantize_kernel", 4, {"BLOCK": 1024, "MODE": m}) for m in ("noise", "round")),
-]
-
-
-def compiled(kernel, constants, architecture, **options):
-    """The binary, with arguments of the types that they have in training."""
-
-    types = {name: value for name, value in constants.items() if str(value).startswith("*")}
-    constants = {name: value for name, value in constants.items() if name not in types}
-
-    def type_of(name):
-        if name in types:
-            return types[name]
-        if name in constants:
-            return "constexpr"
-        return POINTERS.get(name, "*fp32") if name.endswith("_ptr") else number_type(name)
-
-    def number_type(name):
-        return "fp32" if name in FLOATS else "i32"
-
-    names = kernel.arg_names
-    source = triton.compiler.ASTSource(
-        kernel,
-        {name: type_of(name) for name in names},
-        {(names.index(name),): value for name, value in constants.items()},
-        {
-            (i,): [["tt.divisibility", 16]]
-            for i, name in enumerate(names)
-            if type_of(name).startswith("*")
-        },
-    )
-    target = compiler.GPUTarget("cuda", architecture, 32)
-    return triton.compile(source, target=target, options=options).asm
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("module", kernels)
-def test_compiles(module, architecture):
+@pytest.mark.parametrize("architecture", [75, 80, 90])
+@pytest.mark.parametrize("module", MODULES)
+def test_compiles(module, architecture, tmp_path):
+    if architecture not in ARCHITECTURES[module]:
+        pytest.skip("asks for tensor cores that Triton knows")
     for home, name, num_warps, constants in VARIANTS:
         if home == module:
             kernel = getattr(kernels[module], name)
             found = compiled(kernel, constants, architecture, num_warps=num_warps)
-            assert len(found["cubin"]) > 1000, f"{name} {constants}"
-            # An array in local memory, or what did not fit into registers, would be slow.
-            assert ".local" not in found["ptx"], f"{name} {constants}"
+            # What does not fit into registers goes to memory and back.
+            registers, spilled = resources(found["cubin"], tmp_path)
+            assert spilled <= MOST_SPILLED.get(name, 0), f"{name} {constants}"
+            assert registers <= MOST_REGISTERS.get(module, 96), f"{name} {constants}"
 
 
 def test_every_kernel_is_compiled():
@@ -154,14 +78,87 @@ def test_every_kernel_is_compiled():
     assert every == {variant[:2] for variant in VARIANTS}
 
 
+BOX = ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
+MARCHES = [
+    MarchSettings("affine", BOX, near=0.05, far=30.0, step_size=0.1),
+    MarchSettings("contracted", BOX, near=0.05, far=1000.0, step_size=0.1, knee=2.0),
+]
+
+
+def run_everything(backend, settings, num_channels, num_layers):
+    """What training and rendering ask of a backend, with kernels that do nothing: no sample."""
+    grid = GridSpec(3, ((4, 4, 4), (16, 16, 16)), (64, 512))
+    table = torch.randn(grid.num_entries, num_channels, requires_grad=True)
+
+    def layers(*sizes):
+        pairs = zip(sizes[:-1], sizes[1:], strict=True)
+        return tuple((torch.randn(b, a, requires_grad=True), torch.randn(b)) for a, b in pairs)
+
+    weights = NetworkWeights(
+        layers(2 * num_channels, 16, 4), layers(5, *[16] * (num_layers - 1), 3)
+    )
+    field = FieldArrays(table.detach(), grid, weights)
+    rays, cells = (torch.zeros(2, 3), torch.ones(2, 3)), torch.ones(4, 4, 4, dtype=torch.bool)
+    rated = torch.rand(2, 5), torch.zeros(table.shape, dtype=torch.int16), torch.zeros(2).int()
+    gradient = SparseRowGradient.zeros(*table.shape)
+    adam = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-15, "weight_decay": 0.0}
+    state = AdamState(torch.zeros(len(table), 2, num_channels), torch.zeros(len(table)).short())
+    for mode in ("none", "round", "noise"):
+        for strides in (None, torch.zeros(4, 4, 4, dtype=torch.uint8)):
+            now = replace(field, quantizer=TableQuantizer(mode, 5))
+            found = backend.sample_training_rays(
+                *rays, cells, settings, now, early_stop=1e-3, jitter=torch.rand(2),
+                log2_strides=strides,
+            )  # fmt: skip
+            reads = {"quantizer": now.quantizer, "gradient": gradient}
+            latents = backend.interpolate(found.positions, table, grid, **reads)
+            shaded = found.density_outputs, torch.ones(2, 2), found.ray_indices, weights
+            shaded = backend.shade(latents, *shaded)
+            spans = found.t_starts, found.t_ends, found.packed_info
+            bits = backend.coded_bits(table, *rated, grid, gradient=gradient)
+            bits = bits + backend.logistic_bits(
+                table, *torch.ones(2, 2, num_channels), grid, seed=5, gradient=gradient
+            )
+            (backend.composite(*shaded, *spans)[0].sum() + bits).backward()
+            backend.update_rows(table.detach(), gradient, state, **adam)
+            backend.quantize(table, now.quantizer)
+    for kind in (torch.int8, torch.int16, torch.float32):
+        for limits in (None, torch.ones(2, 2)):
+            now = replace(field, table=field.table.to(kind))
+            options = {"early_stop": 1e-3, "min_weight": 0.0, "limits": limits}
+            backend.render(*rays, cells, settings, now, torch.ones(2, 2), **options)
+
+
+@pytest.mark.parametrize("settings", MARCHES, ids=lambda settings: settings.contraction)
+def test_what_training_and_rendering_use_is_compiled(settings, monkeypatch):
+    """Whatever runs here runs compiled above; what the trainer itself runs,
+    test_steps_without_waiting.py holds against the same list."""
+    launches = Launches(monkeypatch)
+    plain = backend_module.TritonBackend(torch.device("cpu"), precision="bfloat16")
+    for backend in (plain, plain.with_fused_networks()):
+        for num_channels in (1, 2):
+            for num_layers in (2, 3):
+                run_everything(backend, settings, num_channels, num_layers)
+    assert len(launches.found) > 25
+    assert launches.found <= SIGNATURES, launches.found - SIGNATURES
+
+
+def test_a_variant_that_is_not_compiled_is_noticed(monkeypatch):
+    launches = Launches(monkeypatch)
+    grid = GridSpec(2, ((4, 4),), (16,))
+    backend = backend_module.TritonBackend(torch.device("cpu"))
+    backend.interpolate(torch.rand(3, 2), torch.randn(16, 5), grid)
+    assert len(launches.found) == 1 and not launches.found <= SIGNATURES
+
+
 def test_rows_are_read_and_added_at_once():
     """Four channels are one access, and Hopper adds them in one as well."""
     constants = {**TABLE, **channels(4), "D": 3}
-    forward = {**constants, "MODE": "none", "count_ptr": None}
-    ptx = compiled(kernels["interpolate"]._forward_kernel, forward, 90, num_warps=8)["ptx"]
+    home = kernels["table.interpolate"]
+    forward = {**constants, "MODE": "none"}
+    ptx = compiled(home._look_up_kernel, forward, 90, num_warps=8)["ptx"]
     assert ptx.count(".v4.b32") >= 8
-    backward = {**constants, "stride_c": 1}
-    ptx = compiled(kernels["interpolate"]._backward_kernel, backward, 90, num_warps=8)["ptx"]
+    ptx = compiled(home._table_gradient_kernel, constants, 90, num_warps=8)["ptx"]
     assert ptx.count(".add.v4.f32") == 8
     assert "relaxed" in ptx
     assert "acq_rel" not in ptx

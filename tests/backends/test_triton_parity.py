@@ -30,7 +30,7 @@ pytest.importorskip("triton", reason="pip install triton")
 if DEVICE == "cuda" and not torch.cuda.is_available():
     reason = "no GPU: test_triton_interpreter.py runs these"
     pytest.skip(reason, allow_module_level=True)
-visible_samples = pytest.importorskip("shacira_nerfstudio.backends.triton.visible_samples")
+visible_samples = pytest.importorskip("shacira_nerfstudio.backends.triton.rays.visible_samples")
 
 # Dense and rounded up, dense and full (vertices at N wrap around), hashed; axes of their own.
 GRIDS = {
@@ -504,6 +504,124 @@ def test_networks_in_short_numbers(triton, device, precision):
         # bfloat16 has 8 bits, errors go through five layers, and turn units on and off.
         limit = 0.06 if precision == "bfloat16" else 0.03
         assert (found - expected).norm() < limit * expected.norm()
+
+
+def test_fused_networks(triton, device):
+    """As torch's products in the same number format, in values and gradients."""
+    # The interpreter knows no products of bfloat16.
+    short = triton.with_precision("float16" if IS_INTERPRETED else "bfloat16")
+    fused = short.with_fused_networks()
+    assert fused.has_fused_networks and not short.has_fused_networks
+    assert triton.with_fused_networks() is triton  # float32 has none
+    count = 150 if IS_INTERPRETED else 3000
+    for num_hidden in (1, 2):
+        weights = tiny_networks(12, device, hidden=24, geometry=5, features=7)
+        color = weights.color if num_hidden == 2 else (weights.color[0], weights.color[2])
+        weights = NetworkWeights(weights.density, color)
+        # As interpolation hands them over; a last block that is not full.
+        latents = torch.randn(4, 3, count, device=device).permute(2, 0, 1)
+        features = torch.randn(5, 7, device=device)
+        rays = torch.arange(count, device=device) * 5 // count
+        upstream = torch.rand(count, device=device), torch.rand(count, 3, device=device)
+        upstream = [1e-7 * gradient for gradient in upstream]
+        results = []
+        for backend in (fused, short, triton):
+            leaves = [v.clone().requires_grad_() for v in (latents, features)]
+            own = weights.map(lambda _, v: v.clone().requires_grad_())
+            outputs = backend.density_outputs(latents, weights)
+            sigmas, rgbs = backend.shade(leaves[0], outputs, leaves[1], rays, own)
+            torch.autograd.backward((sigmas.log(), rgbs), upstream)
+            grads = [v.grad for v in (*leaves, *own.named().values())]
+            results.append([outputs, sigmas.log(), rgbs, *grads])
+        for found, same_format, exact in zip(*results, strict=True):
+            assert found.dtype == torch.float32
+            # Sums in another order turn some roundings over; what float32 gives is as far away as
+            # from torch's own short products.
+            limit = 0.005 if IS_INTERPRETED else 0.03
+            assert (found - same_format).norm() < limit * same_format.norm()
+            assert (found - exact).norm() < 2 * limit * exact.norm()
+
+
+def test_fused_networks_say_what_they_are_made_for(triton, device):
+    fused = triton.with_precision("bfloat16").with_fused_networks()
+    wide = tiny_networks(12, device, hidden=136)
+    with pytest.raises(ValueError, match=r"at most 128 numbers .+, got \[12, 136, 4\]"):
+        fused.density_outputs(torch.zeros(2, 4, 3, device=device), wide)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_samples_and_none(triton, device, reference, count):
+    """Everything that is asked for nothing gives nothing, with gradients that are 0."""
+    grid, field = GRIDS[3], tiny_field(device)
+    x, table = torch.rand(count, 3, device=device), field.table.clone().requires_grad_()
+    truth = table.detach().clone().requires_grad_()
+    latents, expected = triton.interpolate(x, table, grid), reference.interpolate(x, truth, grid)
+    torch.testing.assert_close(latents, expected, rtol=1e-5, atol=1e-4)
+    latents.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(table.grad, truth.grad, rtol=1e-4, atol=1e-4)
+    assert triton.quantize(table[:count], TableQuantizer("round")).shape == (count, 1)
+    info = torch.tensor([[0, count]], device=device)[:count]
+    spans = torch.zeros(count, device=device), torch.ones(count, device=device), info
+    sigmas, rgbs = torch.rand(count, device=device), torch.rand(count, 3, device=device)
+    for found, value in zip(
+        triton.composite(sigmas, rgbs, *spans), reference.composite(sigmas, rgbs, *spans),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(found, value)
+    features, rays = torch.rand(1, 4, device=device), torch.zeros_like(info[:, 0])
+    for backend in (triton, triton.with_precision("float16").with_fused_networks()):
+        leaf = latents.detach().clone().requires_grad_()
+        weights = field.weights.map(lambda _, v: v.clone().requires_grad_())
+        outputs = backend.density_outputs(leaf, weights)
+        sigmas, rgbs = backend.shade(leaf, outputs, features, rays, weights)
+        (sigmas.sum() + rgbs.sum()).backward()
+        assert rgbs.shape == (count, 3) and bool(leaf.grad.any()) == bool(count)
+        for value in weights.named().values():
+            assert bool(value.grad.any()) <= bool(count)
+
+
+def test_no_rays(triton, device):
+    cells, field = torch.ones(4, 4, 4, dtype=torch.bool, device=device), tiny_field(device)
+    arguments = *[torch.zeros(0, 3, device=device)] * 2, cells, MARCHES["affine"], field
+    for sample in (triton.march_visible, *[triton.sample_training_rays] * 2):
+        found = sample(*arguments, early_stop=0.1)
+        assert found.packed_info.shape == (0, 2) and int(found.num_visible) == 0
+    rendering = triton.render(
+        *arguments, torch.zeros(0, 4, device=device), early_stop=0.1, min_weight=0.0
+    )
+    assert rendering.color.shape == (0, 3) and rendering.num_samples == 0
+
+
+def strided(tensor):
+    """The same numbers, none beside its neighbour."""
+    return torch.stack([tensor, torch.zeros_like(tensor)], -1)[..., 0]
+
+
+def test_inputs_that_are_not_contiguous(triton, device, reference):
+    rays, cells = make_rays(3, device), (torch.rand(6, 6, 6) < 0.5).to(device)
+    options = {
+        "jitter": torch.rand(3, device=device),
+        "limits": torch.rand(3, 2, device=device) + torch.tensor([0.0, 3.0], device=device),
+        "first_step": torch.arange(3, device=device),
+        "log2_strides": torch.randint(0, 3, cells.shape, dtype=torch.uint8).to(device),
+    }
+    apart = {name: strided(value) for name, value in options.items()}
+    assert not any(value.is_contiguous() for value in apart.values())
+    assert_same_samples(
+        triton.march(*map(strided, rays), strided(cells), MARCHES["contracted_knee"], **apart),
+        reference.march(*rays, cells, MARCHES["contracted_knee"], **options),
+    )
+    table, x = torch.randn(GRIDS[3].num_entries, 2, device=device), torch.rand(5, 3, device=device)
+    torch.testing.assert_close(
+        triton.interpolate(strided(x), strided(table), GRIDS[3]),
+        triton.interpolate(x, table, GRIDS[3]),
+    )
+    samples = packed_samples([2, 0, 3], device)
+    for found, expected in zip(
+        triton.composite(*map(strided, samples)), triton.composite(*samples), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
 
 
 def train(backend, field, rays, cells, target, coded, *, steps):

@@ -106,6 +106,70 @@ def test_all_stages_fit_into_the_time_and_name_what_they_lack(run):
         run(dict(STAGES), only=["lions"])
 
 
+def test_any_error_costs_its_own_stage_alone(run):
+    def figures(session):
+        raise TypeError("what nobody thought of")
+
+    failed, rows, _ = run({"odd": Stage(9, figures), "next": Stage(9, lambda session: {})})
+    assert failed == ["odd"] and rows[0]["error"] == "TypeError: what nobody thought of"
+    assert rows[1]["is_done"]
+
+
+def test_figures_are_held_against_the_bars(run):
+    found = {"metrics": {"psnr": 35.6}, "bytes": 600_001, "train_seconds": 240.0}
+    _, rows, lines = run({"lego": Stage(9, lambda session: found)})
+    assert [bar["is_met"] for bar in rows[0]["bars"]] == [True, False, True]
+    assert lines[1:] == [
+        "  dB: 35.6, bar 35.5: met",
+        "  bytes: 6e+05, bar 600,000: missed",
+        "  seconds: 240, bar 240: met",
+    ]
+    assert set(cuda_session.BARS) < set(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name"),
+    [
+        ("_look_up_kernel", "_look_up_kernel"),
+        (
+            "void at::native::vectorized<4, at::native::Add>(int, float*)",
+            "vectorized",
+        ),
+        ("void (anonymous namespace)::sum<float, 512>(float*)", "sum"),
+        ("sm90_gemm_bf16_128x64", "sm90_gemm_bf16_128x64"),
+    ],
+)
+def test_names_that_ncu_compares(kernel, name):
+    assert cuda_session.function_name(kernel) == name
+
+
+@pytest.mark.parametrize("printed", ["", NCU], ids=["no metrics", "metrics"])
+def test_ncu_looks_at_the_slowest_kernels_late_in_training(run, tmp_path, monkeypatch, printed):
+    def kernel(name, per_step):
+        return {"name": name, "per_step": per_step, "us_per_step": 9.0}
+
+    rows = [kernel("Memcpy DtoD", 1.0), kernel("void a::b<3>(int)", 2.0), kernel("c", 0.5)]
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "profile_steps.log").write_text(json.dumps({"kernels": [*rows, kernel("d", 1.0)]}))
+    (tmp_path / "lego").mkdir()
+    (tmp_path / "lego" / "transforms_train.json").write_text("{}")
+    monkeypatch.setattr(cuda_session.shutil, "which", lambda name: f"/bin/{name}")
+    commands = []
+    monkeypatch.setattr(
+        cuda_session.Session, "run", lambda self, name, command: commands.append(command) or printed
+    )
+    failed, rows, _ = run({"kernels": Stage(9, cuda_session.kernels)})
+    (command,) = commands
+    assert "regex:^(b|c)$" in command and command[command.index("--launch-skip") + 1] == "150"
+    assert failed == ([] if printed else ["kernels"])
+    if printed:
+        assert rows[0]["figures"]["kernels"] == ["b", "c"]
+        assert len(rows[0]["figures"]["launches"]) == 2
+    else:
+        assert "expected metrics of ['b', 'c'] from ncu, got none" in rows[0]["error"]
+
+
 def test_metrics_of_ncu():
     assert cuda_session.ncu_launches(NCU) == [
         {"kernel": "_forward_kernel", "Duration": "31.5 us", "DRAM Throughput": "62.0 %"},

@@ -129,6 +129,43 @@ def test_a_beta_that_the_kernel_cannot_correct_is_refused(rival):
         optimizer.step()
 
 
+def test_what_a_gpu_saved_goes_on_on_a_cpu(tmp_path, monkeypatch):
+    """A checkpoint whose numbers are marked as those of a card, as the host reads it."""
+
+    def make_both(is_fused):
+        monkeypatch.setattr(sparse_row_adam, "_are_on_cuda", lambda _: is_fused)
+        torch.manual_seed(1)
+        table, weight = torch.nn.Parameter(torch.randn(9, 2)), torch.nn.Parameter(torch.ones(3))
+        optimizers = {"latents": SparseRowAdam([table], lr=0.1), "fields": NetworkAdam([weight])}
+        return torch.nn.ParameterList([table, weight]), optimizers
+
+    def step(parameters, optimizers):
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, 0.3)
+        for optimizer in optimizers.values():
+            optimizer.step()
+        return [parameter.detach().clone() for parameter in parameters]
+
+    parameters, optimizers = make_both(is_fused=True)
+    step(parameters, optimizers)
+    path = tmp_path / "step.ckpt"
+    states = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        torch.save({"pipeline": parameters.state_dict(), "optimizers": states}, path)
+    expected = step(parameters, optimizers)
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(path)
+    loaded = torch.load(path, map_location="cpu")
+    parameters, optimizers = make_both(is_fused=False)
+    parameters.load_state_dict(loaded["pipeline"])
+    for name, optimizer in optimizers.items():
+        optimizer.load_state_dict(loaded["optimizers"][name])
+    for found, truth in zip(step(parameters, optimizers), expected, strict=True):
+        torch.testing.assert_close(found, truth)
+
+
 def test_a_checkpoint_of_networks_moves_between_devices(monkeypatch):
     """Whether Adam is one kernel follows from where its parameters are, not from the checkpoint."""
     gradient = torch.randn(3, 4)

@@ -3,11 +3,19 @@
 tests/plugin/test_cuda.py``.
 """
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_runs import NUM_STEPS, make_config, make_trainer, steps
 
-from shacira_nerfstudio.codec import encode_scene
+from shacira_nerfstudio.cli import main as cli
+from shacira_nerfstudio.codec import encode_scene, load_scene
+from shacira_nerfstudio.viewer.scene_files import open_scene
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "v1_tiny.shacira"
 
 pytestmark = [
     pytest.mark.cuda,
@@ -39,6 +47,30 @@ def test_a_run_on_a_gpu_makes_a_file_that_the_cpu_renders_alike(scene, tmp_path)
     on_cpu = other.get_outputs_for_camera(camera.to("cpu"))["rgb"]
     # Sums in another order, and a sample more or less where a ray grazes a cell.
     assert (on_gpu - on_cpu).abs().mean() < 1e-3
+
+
+def test_commands_render_view_and_export_on_a_gpu(scene, tmp_path):
+    """What they write is what they write on a CPU, within a step of eight bits."""
+    pictures = {}
+    for device in ("cpu", "cuda"):
+        out = tmp_path / device
+        options = ["--width", "24", "--frames", "1", "--device", device]
+        assert cli.main(["render", str(GOLDEN), "-o", str(out), *options]) == 0
+        (path,) = out.iterdir()
+        pictures[device] = np.asarray(Image.open(path)).astype(int)
+        _, opened = open_scene(GOLDEN, device)  # as `shacira view` does
+        assert next(opened.parameters()).device.type == device
+    assert np.abs(pictures["cuda"] - pictures["cpu"]).mean() < 1
+
+    config = make_config(scene, tmp_path / "run")
+    config.machine.device_type = "cuda"
+    trainer = make_trainer(config)
+    config.save_config()
+    steps(trainer, 0, 20)
+    trainer.save_checkpoint(19)
+    where = ["--load-config", str(trainer.base_dir / "config.yml")]
+    assert cli.main(["export", *where, "--output-dir", str(tmp_path / "export")]) == 0
+    assert load_scene(tmp_path / "export" / "scene.shacira").grid.num_entries > 0
 
 
 @pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "cuda")], ids="-".join)

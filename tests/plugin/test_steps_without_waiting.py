@@ -22,8 +22,10 @@ from shacira_nerfstudio.plugin.pixels.device_pixels import DeviceBatches, Device
 pytestmark = pytest.mark.nerfstudio
 pytest.importorskip("triton", reason="pip install triton")
 backend_module = pytest.importorskip("shacira_nerfstudio.backends.triton.backend")
+pytest.importorskip("triton.backends.compiler")
+from triton_variants import SIGNATURES, Launches  # noqa: E402
+
 DEVICE = "meta"
-KERNELS = ("adam", "composite", "interpolate", "march", "noise", "rates", "touched_rows")
 BEGIN, END = 4, 14
 """Steps of the run that are taken: some update the occupancy, of all cells and of some; none is
 logged, and none refreshes code lengths, which test_background_refresh.py is about."""
@@ -82,11 +84,11 @@ def move_module(module):
 
 
 def forget_constants():
-    level_constants = importlib.import_module("shacira_nerfstudio.backends.triton.levels")
-    adam = importlib.import_module("shacira_nerfstudio.backends.triton.adam")
+    level_constants = importlib.import_module("shacira_nerfstudio.backends.triton.table.levels")
+    adam = importlib.import_module("shacira_nerfstudio.backends.triton.table.adam")
     for cached in (constant, level_constants.level_constants, adam._corrections):
         cached.cache_clear()
-    importlib.import_module("shacira_nerfstudio.backends.triton.march")._latest.clear()
+    importlib.import_module("shacira_nerfstudio.backends.triton.rays.march")._latest.clear()
 
 
 @pytest.fixture(scope="module")
@@ -105,16 +107,14 @@ def real(scene, tmp_path_factory):
 
 
 @contextlib.contextmanager
-def on_device(trainer, monkeypatch, precision):
+def on_device(trainer, monkeypatch, precision, *, is_fused):
     """The trainer as it would be on a GPU."""
     manager, model = trainer.pipeline.datamanager, trainer.pipeline.model
     images = manager.train_image_dataloader.cached_collated_batch
     pixels = DevicePixels(images["image"], torch.as_tensor(images["image_idx"]), None, "cpu")
     rays = DeviceRays(manager.eight_bit.cameras, "cpu")
     batches = DeviceBatches(rays, manager.eight_bit.alpha_color, pixels, "cpu")
-    for name in (*KERNELS, "visible_samples"):
-        module = importlib.import_module(f"shacira_nerfstudio.backends.triton.{name}")
-        monkeypatch.setattr(module, "launch", lambda *a, **k: None)
+    launches = Launches(monkeypatch)
     # Of this device torch knows no autocast, and Adam no kernel.
     monkeypatch.setattr(torch, "autocast", lambda *a, **k: contextlib.nullcontext())
     monkeypatch.setattr(sparse_row_adam, "_are_on_cuda", lambda _: False)
@@ -125,9 +125,8 @@ def on_device(trainer, monkeypatch, precision):
     manager.device, manager.device_batches = DEVICE, batches
     move_module(model)
     model.kwargs["device"] = DEVICE
-    model.scene.encoding.backend = backend_module.TritonBackend(
-        torch.device(DEVICE), precision=precision
-    )
+    backend = backend_module.TritonBackend(torch.device(DEVICE), precision=precision)
+    model.scene.encoding.backend = backend.with_fused_networks() if is_fused else backend
     model.scene.encoding._rounded = model.scene.encoding._sparse_gradient = None
     model.renderer_rgb.background_color = model._fill()
     grid = model.scene.occupancy
@@ -138,16 +137,22 @@ def on_device(trainer, monkeypatch, precision):
     model.callbacks._optimizers = trainer.optimizers
     model.loss_watch._is_finite = {}
     assert model.device.type == DEVICE
-    yield
+    yield launches
     forget_constants()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_no_step_waits(real, monkeypatch, precision):
-    with on_device(real, monkeypatch, precision):
+@pytest.mark.parametrize(
+    ("precision", "is_fused"),
+    [("float32", False), ("bfloat16", False), ("bfloat16", True), ("float16", False)],
+)
+def test_no_step_waits(real, monkeypatch, precision, is_fused):
+    with on_device(real, monkeypatch, precision, is_fused=is_fused) as launches:
         steps(real, BEGIN, BEGIN + 5)  # constants are sent once
         with Copies() as copies:
             history = steps(real, BEGIN + 5, END)
+        # All of it is compiled in test_triton_compile.py.
+        assert len(launches.found) > 8
+        assert launches.found <= SIGNATURES, launches.found - SIGNATURES
         losses, metrics, _ = history[-1]
         assert {"rgb_loss", "rate_loss", "distortion_loss"} <= set(losses)
         assert all(loss.device.type == DEVICE for loss in losses.values())

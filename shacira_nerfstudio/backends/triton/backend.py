@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,17 +15,10 @@ from shacira_nerfstudio.backends.sparse_rows import (
     SparseRowGradient,
     TableQuantizer,
 )
-from shacira_nerfstudio.backends.triton import (
-    adam,
-    composite,
-    interpolate,
-    march,
-    networks,
-    noise,
-    rates,
-    render,
-)
-from shacira_nerfstudio.backends.triton.visible_samples import ExpectedSamples, TrainingSamples
+from shacira_nerfstudio.backends.triton.networks import fused, short_numbers
+from shacira_nerfstudio.backends.triton.rays import composite, march, render
+from shacira_nerfstudio.backends.triton.rays.visible_samples import ExpectedSamples, TrainingSamples
+from shacira_nerfstudio.backends.triton.table import adam, interpolate, noise, rates
 from shacira_nerfstudio.backends.types import (
     FieldArrays,
     MarchSettings,
@@ -38,15 +31,54 @@ from shacira_nerfstudio.backends.types import (
 from shacira_nerfstudio.grid import GridSpec
 
 
+def _finds_visible(samples: str) -> Any:
+    """The method that samples rays where an attribute of the backend says how many to expect."""
+
+    def find(
+        self: TritonBackend,
+        origins: Tensor,
+        directions: Tensor,
+        occupancy: Tensor,
+        settings: MarchSettings,
+        field: FieldArrays,
+        *,
+        early_stop: float,
+        jitter: Tensor | None = None,
+        max_samples: int = 0,
+        limits: Tensor | None = None,
+        log2_strides: Tensor | None = None,
+    ) -> VisibleSamples:
+        rays = march.March(
+            origins,
+            directions,
+            occupancy,
+            settings,
+            jitter=jitter,
+            max_samples=max_samples,
+            limits=limits,
+            log2_strides=log2_strides,
+        )
+        return getattr(self, samples).find_visible(self, rays, field, early_stop=early_stop)
+
+    return find
+
+
 class TritonBackend(Backend):
     """All tensors float32 and on one CUDA device, tables for rendering int8 or int16, too."""
 
     name = "triton"
     supports_sparse_gradient = True
 
-    def __init__(self, device: torch.device, *, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        precision: Precision = "float32",
+        has_fused_networks: bool = False,
+    ) -> None:
         self._device = device
         self.precision: Precision = precision
+        self.has_fused_networks = has_fused_networks
         self._expected, self._training = ExpectedSamples(), TrainingSamples()
 
     def with_precision(self, precision: Precision | Literal["auto"]) -> TritonBackend:
@@ -56,6 +88,11 @@ class TritonBackend(Backend):
                 major, _ = torch.cuda.get_device_capability(self._device)
                 precision = "bfloat16" if major >= 8 else "float16" if major == 7 else "float32"
         return TritonBackend(self._device, precision=precision)
+
+    def with_fused_networks(self) -> TritonBackend:
+        if self.precision == "float32" or not fused.has_tensor_cores(self._device):
+            return self
+        return TritonBackend(self._device, precision=self.precision, has_fused_networks=True)
 
     def interpolate(
         self,
@@ -104,9 +141,14 @@ class TritonBackend(Backend):
 
     @torch.no_grad()
     def density_outputs(self, latents: Tensor, weights: NetworkWeights) -> Tensor:
+        return self._density_network(latents, weights)
+
+    def _density_network(self, latents: Tensor, weights: NetworkWeights) -> Tensor:
         if self.precision == "float32":
-            return super().density_outputs(latents, weights)
-        return networks.density_network(latents, weights, self.precision)
+            return plain_networks.density_network(latents, weights)
+        if self.has_fused_networks:
+            return fused.density_network(latents, weights, self.precision)
+        return short_numbers.density_network(latents, weights, self.precision)
 
     def shade(
         self,
@@ -116,74 +158,20 @@ class TritonBackend(Backend):
         ray_indices: Tensor,
         weights: NetworkWeights,
     ) -> tuple[Tensor, Tensor]:
-        short = self.precision if self.precision != "float32" else None
         if torch.is_grad_enabled():
-            density_outputs = (
-                networks.density_network(latents, weights, short)
-                if short
-                else plain_networks.density_network(latents, weights)
-            )
+            density_outputs = self._density_network(latents, weights)
+        sigmas, geometry = plain_networks.density_of(density_outputs), density_outputs[:, 1:]
+        if self.precision != "float32" and self.has_fused_networks:
+            inputs = geometry, ray_features, ray_indices
+            return sigmas, fused.color_network(*inputs, weights, self.precision)
         # Not ray_features[...], whose gradient sorts all indices.
-        of_rays = ray_features.index_select(0, ray_indices)
-        inputs = torch.cat([of_rays, density_outputs[:, 1:]], 1)
-        colors = (
-            networks.color_network(inputs, weights, short)
-            if short
-            else plain_networks.color_network(inputs, weights)
-        )
-        return plain_networks.density_of(density_outputs), colors
+        inputs = torch.cat([ray_features.index_select(0, ray_indices), geometry], 1)
+        if self.precision == "float32":
+            return sigmas, plain_networks.color_network(inputs, weights)
+        return sigmas, short_numbers.color_network(inputs, weights, self.precision)
 
-    def march_visible(
-        self,
-        origins: Tensor,
-        directions: Tensor,
-        occupancy: Tensor,
-        settings: MarchSettings,
-        field: FieldArrays,
-        *,
-        early_stop: float,
-        jitter: Tensor | None = None,
-        max_samples: int = 0,
-        limits: Tensor | None = None,
-        log2_strides: Tensor | None = None,
-    ) -> VisibleSamples:
-        rays = march.March(
-            origins,
-            directions,
-            occupancy,
-            settings,
-            jitter=jitter,
-            max_samples=max_samples,
-            limits=limits,
-            log2_strides=log2_strides,
-        )
-        return self._expected.find_visible(self, rays, field, early_stop=early_stop)
-
-    def sample_training_rays(
-        self,
-        origins: Tensor,
-        directions: Tensor,
-        occupancy: Tensor,
-        settings: MarchSettings,
-        field: FieldArrays,
-        *,
-        early_stop: float,
-        jitter: Tensor | None = None,
-        max_samples: int = 0,
-        limits: Tensor | None = None,
-        log2_strides: Tensor | None = None,
-    ) -> VisibleSamples:
-        rays = march.March(
-            origins,
-            directions,
-            occupancy,
-            settings,
-            jitter=jitter,
-            max_samples=max_samples,
-            limits=limits,
-            log2_strides=log2_strides,
-        )
-        return self._training.find_visible(self, rays, field, early_stop=early_stop)
+    march_visible = _finds_visible("_expected")
+    sample_training_rays = _finds_visible("_training")
 
     def render(
         self,

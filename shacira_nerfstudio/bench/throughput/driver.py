@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from shacira_nerfstudio.bench.throughput import coding, ops, processes, training
+from shacira_nerfstudio.bench.throughput import coding, cuda_ops, ops, processes, training
 from shacira_nerfstudio.bench.throughput.timing import MIN_REPEATS, Row
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ ROWS: dict[str, Callable[[Plan], Row]] = {
     "composite": lambda plan: ops.composite(plan.setting),
     "networks": lambda plan: ops.networks(plan.setting),
     "rate": lambda plan: ops.rate(plan.setting),
+    "adam": lambda plan: cuda_ops.adam(plan.setting),
+    "fused_networks": lambda plan: cuda_ops.fused_networks(plan.setting),
     "train_step": lambda plan: training.train_step(plan.runs, plan.repeats),
     "plain_step": lambda plan: training.plain_step(plan.runs, plan.repeats),
     "render": lambda plan: training.render(plan.runs, plan.repeats),
@@ -48,8 +50,9 @@ ROWS: dict[str, Callable[[Plan], Row]] = {
 """By name, in the order in which they run: those that need no scene first, new processes last."""
 CPU_ROWS = ("encode_scene", "decode_scene", "compile", "large_table")
 """Rows of what a GPU has no part in, or that processes of their own measure on a CPU."""
-CUDA_ROWS = ("plain_step",)
-"""Rows that are for a GPU alone: on a CPU plain torch takes minutes for them."""
+CUDA_ROWS = ("adam", "fused_networks", "plain_step")
+"""Rows that are for a GPU alone: choices that a card decides, and plain torch, which takes minutes
+on a CPU."""
 _FIGURES = ("ours", "rival", "ratio", "ours s (min)", "rival s (min)")
 
 

@@ -274,6 +274,11 @@ def _layers(widths: list[int], device: str) -> tuple[tuple[Tensor, Tensor], ...]
 
 def networks(setting: Setting) -> Row:
     """Both networks over packed samples, forward and backward."""
+    return networks_operation(setting).row(setting)
+
+
+def networks_operation(setting: Setting) -> Operation:
+    """See :func:`networks`."""
     sizes, count = setting.sizes, setting.sizes.num_samples
     num_inputs = sizes.num_levels * sizes.num_channels
     device = setting.device
@@ -304,7 +309,7 @@ def networks(setting: Setting) -> Row:
         limit=1e-2,
         because="networks may compute in half floats, of 8 significant bits",
         sizes={"num_samples": count, "num_inputs": num_inputs, "hidden_dim": HIDDEN_DIM},
-    ).row(setting)
+    )
 
 
 def rate(setting: Setting) -> Row:

@@ -96,56 +96,75 @@ def train_steps(
     return {"steps": warmup_steps + num_steps}
 
 
+_SHORT = {"networks.precision": "auto"}
+_PROFILED: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "fused": {**_SHORT, "networks.fused": True},
+    "without_refreshes": {**_SHORT, "rate.refresh_steps": 1_000_000},
+    # So few samples that the card is done before the host is: what is left is Python.
+    "host": {**_SHORT, "sampling.target_num_samples": 4096},
+    "default": _SHORT,
+}
+"""Settings of training that a profile compares, by name; kernels are those of the last."""
+_KERNEL_STEPS = 50
+
+
 def profile_steps(
-    data: str, dataparser: str | None, warmup_steps: int = 300, num_steps: int = 50
+    data: str, dataparser: str | None, warmup_steps: int = 300, num_steps: int = 500
 ) -> dict[str, Any]:
-    """What steps on a GPU cost: by the clock, of the host alone, and by kernels."""
-    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    """What steps on a GPU cost: by the clock, of the host alone, and by kernels.
+
+    Args:
+        num_steps: That are timed; two refreshes of code lengths begin in them.
+    """
+    figures: dict[str, Any] = {}
+    trainer: Any = None
     with tempfile.TemporaryDirectory() as folder:
-        # So few samples that the card is done before the host is: what is left is Python.
-        small = {"sampling.target_num_samples": 4096}
-        host_s, _ = _timed_steps(Path(data), Path(folder) / "small", dataparser, small, num_steps)
-        seconds, trainer = _timed_steps(
-            Path(data), Path(folder) / "full", dataparser, {}, num_steps, warmup_steps=warmup_steps
-        )
-        with torch.profiler.profile(activities=kinds) as found:
-            nerfstudio_side.run_steps(trainer, warmup_steps + num_steps, num_steps)
-            torch.cuda.synchronize()
-    sampling: Any = trainer.pipeline.model
-    kernels = [
-        {"name": event.key, "count": event.count, "us_per_step": _device_us(event) / num_steps}
-        for event in found.key_averages()
-        if _device_us(event) > 0
-    ]
-    kernels.sort(key=lambda kernel: -kernel["us_per_step"])
+        for name, options in _PROFILED.items():
+            where = Path(data), Path(folder) / name
+            trainer = nerfstudio_side.our_trainer(
+                *where, dataparser=dataparser, options=options, device="cuda"
+            )
+            nerfstudio_side.run_steps(trainer, 0, warmup_steps)
+            figures |= _timed_steps(trainer, name, warmup_steps, num_steps)
+        kernels = _kernels(trainer, warmup_steps + num_steps)
+    share = 1 - figures["without_refreshes_step_s"] / figures["default_step_s"]
     return {
-        "step_s": seconds,
-        "host_step_s": host_s,
+        **figures,
+        "refresh_share": share,
         "device_step_s": sum(kernel["us_per_step"] for kernel in kernels) * 1e-6,
-        "sampling": sampling.sampling.metrics(),
+        "sampling": trainer.pipeline.model.sampling.metrics(),
         "kernels": kernels[:20],
     }
 
 
-def _timed_steps(
-    data: Path,
-    folder: Path,
-    dataparser: str | None,
-    options: dict[str, Any],
-    num_steps: int,
-    *,
-    warmup_steps: int = 100,
-) -> tuple[float, Any]:
-    """Seconds of a step by the clock, and the trainer."""
-    trainer = nerfstudio_side.our_trainer(
-        data, folder, dataparser=dataparser, options=options, device="cuda"
-    )
-    nerfstudio_side.run_steps(trainer, 0, warmup_steps)
+def _timed_steps(trainer: Any, name: str, begin: int, count: int) -> dict[str, float]:
+    """Seconds of a step by the clock, and samples with gradients a second."""
     torch.cuda.synchronize()
-    begin = time.perf_counter()
-    nerfstudio_side.run_steps(trainer, warmup_steps, num_steps)
+    start = time.perf_counter()
+    records = nerfstudio_side.run_steps(trainer, begin, count)
     torch.cuda.synchronize()
-    return (time.perf_counter() - begin) / num_steps, trainer
+    seconds = time.perf_counter() - start
+    samples = sum(record.num_samples for record in records)
+    return {f"{name}_step_s": seconds / count, f"{name}_samples_per_s": samples / seconds}
+
+
+def _kernels(trainer: Any, begin: int) -> list[dict[str, Any]]:
+    """Those of a step, slowest first."""
+    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=kinds) as found:
+        nerfstudio_side.run_steps(trainer, begin, _KERNEL_STEPS)
+        torch.cuda.synchronize()
+    kernels = [
+        {
+            "name": event.key,
+            "per_step": event.count / _KERNEL_STEPS,
+            "us_per_step": _device_us(event) / _KERNEL_STEPS,
+        }
+        for event in found.key_averages()
+        if _device_us(event) > 0
+    ]
+    return sorted(kernels, key=lambda kernel: -kernel["us_per_step"])
 
 
 def _device_us(event: Any) -> float:

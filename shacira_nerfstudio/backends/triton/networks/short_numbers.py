@@ -24,6 +24,12 @@ times the gain of the layers behind and the largest unit, and has to stay below 
 number there is."""
 
 
+def gradient_scale(upstream: Tensor) -> Tensor:
+    """Power of 2 that gradients are multiplied by in float16, float32 []."""
+    total = upstream.abs().sum().clamp_min(1e-30)
+    return torch.exp2((_GRADIENT_SUM / total).log2().floor())
+
+
 class _Enter(torch.autograd.Function):
     """From float32 to short numbers; gradients of these come back as they would be unscaled."""
 
@@ -47,8 +53,7 @@ class _Leave(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        total = upstream.abs().sum().clamp_min(1e-30)
-        ctx.scale.append(torch.exp2((_GRADIENT_SUM / total).log2().floor()))
+        ctx.scale.append(gradient_scale(upstream))
         return (upstream * ctx.scale[-1]).to(ctx.dtype), None
 
 
@@ -64,7 +69,9 @@ def _layers(x: Tensor, layers: tuple[Layer, ...], precision: Short) -> Tensor:
         x = F.linear(x, short(weight), short(bias)).relu()
     x = _Leave.apply(x, scale) if dtype == torch.float16 else x.float()
     weight, bias = layers[-1]
-    return F.linear(x, weight.to(dtype).float(), bias)
+    # The gradient of this weight is float32: rounded on its way, without a scale, it would vanish.
+    rounding = (weight.to(dtype).float() - weight).detach()
+    return F.linear(x, weight + rounding, bias)
 
 
 def density_network(latents: Tensor, weights: NetworkWeights, precision: Short) -> Tensor:

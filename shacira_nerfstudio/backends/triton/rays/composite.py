@@ -36,7 +36,7 @@ def _weights(depth, before):
 
 
 @triton.jit(do_not_specialize=["stride_s", "stride_c"])
-def _forward_kernel(
+def _composite_kernel(
     sigmas_ptr, rgbs_ptr, starts_ptr, ends_ptr, info_ptr, out_ptr, stride_s, stride_c,
     C: tl.constexpr, PADDED_C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -66,7 +66,7 @@ def _forward_kernel(
 
 
 @triton.jit(do_not_specialize=["stride_s", "stride_c"])
-def _backward_kernel(
+def _composite_gradient_kernel(
     sigmas_ptr, rgbs_ptr, starts_ptr, ends_ptr, info_ptr, out_ptr, upstream_ptr, grad_sigmas_ptr,
     grad_rgbs_ptr, stride_s, stride_c, C: tl.constexpr, PADDED_C: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -114,7 +114,7 @@ class _Composite(torch.autograd.Function):
     ) -> Tensor:
         out = torch.empty(len(info), rgbs.shape[1] + 2, device=sigmas.device)
         launch(
-            _forward_kernel, (len(info),),
+            _composite_kernel, (len(info),),
             sigmas, rgbs, t_starts, t_ends, info, out, *rgbs.stride(), C=rgbs.shape[1],
             PADDED_C=triton.next_power_of_2(rgbs.shape[1]), BLOCK=BLOCK, num_warps=1,
         )  # fmt: skip
@@ -128,7 +128,7 @@ class _Composite(torch.autograd.Function):
         # Samples that belong to no ray, see VisibleSamples, have a gradient of 0.
         grads = torch.zeros_like(sigmas), rgbs.new_zeros(rgbs.shape)
         launch(
-            _backward_kernel, (len(info),),
+            _composite_gradient_kernel, (len(info),),
             sigmas, rgbs, t_starts, t_ends, info, out, upstream.contiguous(), *grads,
             *rgbs.stride(), C=rgbs.shape[1], PADDED_C=triton.next_power_of_2(rgbs.shape[1]),
             BLOCK=BLOCK, num_warps=1,

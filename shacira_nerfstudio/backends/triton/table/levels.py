@@ -21,6 +21,21 @@ LEVEL_FIELDS = 8
 """First entry, table size, multipliers of axes 1 and 2, whether dense, resolution of each axis."""
 
 
+MAX_NUMBERS = 1 << 30
+"""Of a table: places in it, and a block beyond its end, are int32. Four channels of 16 levels with
+2^24 entries, which are 4 GB, and 16 GB to train."""
+
+
+def check_size(num_entries: int, num_channels: int) -> None:
+    """Raises ValueError for a table that kernels could not count."""
+    if num_entries * num_channels > MAX_NUMBERS:
+        raise ValueError(
+            f"expected a table of at most {MAX_NUMBERS:,} numbers on backend triton, got "
+            f"{num_entries:,} entries of {num_channels}: take a smaller log2_hashmap_size or "
+            "latent_dim"
+        )
+
+
 @lru_cache(maxsize=16)
 def level_constants(grid: GridSpec, device: torch.device) -> Tensor:
     """int32 [L, 8], see :data:`LEVEL_FIELDS`; offsets below 2^31."""
@@ -64,6 +79,7 @@ def cells_of(x_ptr, at, mask, stride, level_ptr, D: tl.constexpr):
     step_b = tl.load(level_ptr + 2).to(tl.uint32, bitcast=True)
     step_c = tl.load(level_ptr + 3).to(tl.uint32, bitcast=True)
     is_dense = tl.load(level_ptr + 4) != 0
+    stride = tl.cast(stride, tl.int64)  # twice it may be beyond 2^31
     a, fraction_a = _along(x_ptr, at, mask, tl.load(level_ptr + 5))
     b, fraction_b = _along(x_ptr + stride, at, mask, tl.load(level_ptr + 6))
     b = b * step_b

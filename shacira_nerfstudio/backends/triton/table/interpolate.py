@@ -16,16 +16,18 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from shacira_nerfstudio.backends.geometry import constant
 from shacira_nerfstudio.backends.sparse_rows import IDENTITY, SparseRowGradient, TableQuantizer
 from shacira_nerfstudio.backends.triton.launch import launch
-from shacira_nerfstudio.backends.triton.levels import (
+from shacira_nerfstudio.backends.triton.table.levels import (
     LEVEL_FIELDS,
     cells_of,
+    check_size,
     corner_of,
     level_constants,
 )
-from shacira_nerfstudio.backends.triton.noise import int32_bits, quantized
-from shacira_nerfstudio.backends.triton.touched_rows import mark_touched
+from shacira_nerfstudio.backends.triton.table.noise import int32_bits, quantized
+from shacira_nerfstudio.backends.triton.table.touched_rows import mark_touched
 from shacira_nerfstudio.grid import GridSpec
 
 BLOCK = 256
@@ -33,14 +35,13 @@ NUM_WARPS = 8
 
 
 @triton.jit(do_not_specialize=["num_samples", "stride_s", "stride_d", "stride_out", "seed"])
-def _forward_kernel(
+def _look_up_kernel(
     x_ptr, table_ptr, levels_ptr, out_ptr, count_ptr, num_samples, stride_s, stride_d, stride_out,
     seed, D: tl.constexpr, C: tl.constexpr, PADDED_C: tl.constexpr, MODE: tl.constexpr,
     FIELDS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     level, begin = tl.program_id(1), tl.program_id(0) * BLOCK
-    if count_ptr is not None:
-        num_samples = tl.minimum(num_samples, tl.load(count_ptr).to(tl.int32))
+    num_samples = tl.minimum(tl.load(count_ptr), num_samples).to(tl.int32)
     if begin < num_samples:
         sample = begin + tl.arange(0, BLOCK)
         mask = sample < num_samples
@@ -64,8 +65,10 @@ def _forward_kernel(
         tl.store(rows + sample[:, None], total, mask=mask[:, None] & (channel < C))
 
 
-@triton.jit(do_not_specialize=["num_samples", "stride_s", "stride_d", "stride_g", "stride_l"])
-def _backward_kernel(
+@triton.jit(
+    do_not_specialize=["num_samples", "stride_s", "stride_d", "stride_g", "stride_l", "stride_c"]
+)
+def _table_gradient_kernel(
     x_ptr, upstream_ptr, levels_ptr, grad_ptr, num_samples, stride_s, stride_d, stride_g,
     stride_l, stride_c, D: tl.constexpr, C: tl.constexpr, PADDED_C: tl.constexpr,
     FIELDS: tl.constexpr, BLOCK: tl.constexpr,
@@ -110,18 +113,21 @@ def look_up(
 
     Args:
         num_levels: Levels from this one on are 0.
-        count: How many of the samples there are, on the device; the rest is left as it is.
+        count: How many of the samples there are, int64 [1]; the rest is left as it is.
         out: Where to write, [L C, S], contiguous.
     """
     x, table = x.detach().float(), table.detach().contiguous()
     num_samples, channels = len(x), table.shape[1]
+    check_size(grid.num_entries, channels)
     read = grid.num_levels if num_levels is None else min(num_levels, grid.num_levels)
+    if count is None:  # so many that all are there: one kernel serves both
+        count = constant((2**31 - 1,), torch.int64, x.device)
     if out is None:
         out = torch.empty(grid.num_levels * channels, num_samples, device=x.device)
     if read < grid.num_levels:
         out[read * channels :].zero_()
     launch(
-        _forward_kernel, (triton.cdiv(num_samples, BLOCK), read),
+        _look_up_kernel, (triton.cdiv(num_samples, BLOCK), read),
         x, table, level_constants(grid, x.device), out, count, num_samples, *x.stride(),
         num_samples, int32_bits(quantizer.seed), D=grid.num_dims, C=channels,
         PADDED_C=triton.next_power_of_2(channels), MODE=quantizer.mode, FIELDS=LEVEL_FIELDS,
@@ -135,7 +141,7 @@ def add_gradient(x: Tensor, upstream: Tensor, grid: GridSpec, grad: Tensor) -> N
     [S, L, C]."""
     channels = upstream.shape[2]
     launch(
-        _backward_kernel, (triton.cdiv(len(x), BLOCK), grid.num_levels),
+        _table_gradient_kernel, (triton.cdiv(len(x), BLOCK), grid.num_levels),
         x, upstream, level_constants(grid, x.device), grad, len(x), *x.stride(),
         *upstream.stride(), D=grid.num_dims, C=channels,
         PADDED_C=triton.next_power_of_2(channels), FIELDS=LEVEL_FIELDS, BLOCK=BLOCK,

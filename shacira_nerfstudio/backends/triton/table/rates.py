@@ -18,8 +18,9 @@ from torch.autograd.function import once_differentiable
 from shacira_nerfstudio.backends.geometry import constant
 from shacira_nerfstudio.backends.sparse_rows import RATE_BLOCK, SparseRowGradient
 from shacira_nerfstudio.backends.triton.launch import launch
-from shacira_nerfstudio.backends.triton.noise import int32_bits, noise_at
-from shacira_nerfstudio.backends.triton.touched_rows import mark_touched
+from shacira_nerfstudio.backends.triton.table.levels import check_size
+from shacira_nerfstudio.backends.triton.table.noise import int32_bits, noise_at
+from shacira_nerfstudio.backends.triton.table.touched_rows import mark_touched
 from shacira_nerfstudio.grid import GridSpec
 
 BLOCK = 1024
@@ -149,6 +150,7 @@ class _Sampling:
 
     def programs(self, channels: int) -> tuple[int, int]:
         """Enough for the largest level, times levels."""
+        check_size(self.grid.num_entries, channels)
         rows = (max(self.grid.table_sizes) // (RATE_BLOCK * self.stride) + 2) * RATE_BLOCK
         return triton.cdiv(rows * channels, BLOCK), self.grid.num_levels
 

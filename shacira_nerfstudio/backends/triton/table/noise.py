@@ -9,6 +9,7 @@ from torch import Tensor
 
 from shacira_nerfstudio.backends.sparse_rows import TableQuantizer
 from shacira_nerfstudio.backends.triton.launch import launch
+from shacira_nerfstudio.backends.triton.table.levels import check_size
 
 BLOCK = 1024
 
@@ -54,7 +55,7 @@ def int32_bits(seed: int) -> int:
 def _quantize_kernel(table_ptr, out_ptr, seed, count, MODE: tl.constexpr, BLOCK: tl.constexpr):
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = index < count
-    value = tl.load(table_ptr + index, mask=mask)
+    value = tl.load(table_ptr + index, mask=mask, other=0.0)
     value = quantized(value, index.to(tl.uint32), seed, MODE)
     tl.store(out_ptr + index, value, mask=mask)
 
@@ -64,6 +65,7 @@ def quantize(table: Tensor, quantizer: TableQuantizer) -> Tensor:
     table = table.detach().contiguous()
     if quantizer.mode == "none":
         return table
+    check_size(*table.shape)
     out, count = torch.empty_like(table), table.numel()
     launch(
         _quantize_kernel, (triton.cdiv(count, BLOCK),),

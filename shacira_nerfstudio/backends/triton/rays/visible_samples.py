@@ -14,10 +14,10 @@ import triton.language as tl
 
 from shacira_nerfstudio.backends.field_operations import FieldOperations
 from shacira_nerfstudio.backends.late_numbers import LateNumbers
-from shacira_nerfstudio.backends.triton.composite import num_visible
-from shacira_nerfstudio.backends.triton.interpolate import look_up
 from shacira_nerfstudio.backends.triton.launch import launch
-from shacira_nerfstudio.backends.triton.march import SPANS, March
+from shacira_nerfstudio.backends.triton.rays.composite import num_visible
+from shacira_nerfstudio.backends.triton.rays.march import SPANS, March
+from shacira_nerfstudio.backends.triton.table.interpolate import look_up
 from shacira_nerfstudio.backends.types import FieldArrays, VisibleSamples
 
 BLOCK = 32

@@ -8,6 +8,8 @@ differ only where a position lies within rounding of the border of a cell.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -87,12 +89,10 @@ def _ray(
 
     Args:
         o, d: Where origin and direction are stored.
-        limits: Where the ray's own bounds are, or None.
+        limits: Where the ray's own bounds are.
     """
-    t_min, t_max = tl.load(settings_ptr), tl.load(settings_ptr + 1)
-    if limits is not None:
-        t_min = tl.maximum(t_min, tl.load(limits).to(tl.float64))
-        t_max = tl.minimum(t_max, tl.load(limits + 1).to(tl.float64))
+    t_min = tl.maximum(tl.load(settings_ptr), tl.load(limits).to(tl.float64))
+    t_max = tl.minimum(tl.load(settings_ptr + 1), tl.load(limits + 1).to(tl.float64))
     ox, dx, t_min, t_max = _axis(o, d, settings_ptr, t_min, t_max, AFFINE)
     oy, dy, t_min, t_max = _axis(o + 1, d + 1, settings_ptr + 1, t_min, t_max, AFFINE)
     oz, dz, t_min, t_max = _axis(o + 2, d + 2, settings_ptr + 2, t_min, t_max, AFFINE)
@@ -170,27 +170,24 @@ def _merge(
     return exponent, covered
 
 
-@triton.jit(do_not_specialize=["max_samples", "capacity"])
+@triton.jit(do_not_specialize=["max_samples", "capacity", "G", "stride_j", "stride_f", "stride_l"])
 def _march_kernel(
     origins_ptr, directions_ptr, occupancy_ptr, bounds_ptr, settings_ptr, jitter_ptr, first_ptr,
-    limits_ptr, strides_ptr, info_ptr, next_ptr, out_ptr, max_samples, capacity, G,
-    AFFINE: tl.constexpr, KNEE: tl.constexpr, CAPPED: tl.constexpr, WRITES: tl.constexpr,
+    limits_ptr, strides_ptr, info_ptr, next_ptr, out_ptr, stride_j, stride_f, stride_l,
+    max_samples, capacity, G, AFFINE: tl.constexpr, KNEE: tl.constexpr, WRITES: tl.constexpr,
     NEVER: tl.constexpr, STEPS: tl.constexpr, MAX_EXPONENT: tl.constexpr,
 ):  # fmt: skip
     ray = tl.program_id(0).to(tl.int64)
     step_size, knee = tl.load(settings_ptr + 2), tl.load(settings_ptr + 3)
     least, half_step = tl.load(settings_ptr + 4), tl.load(settings_ptr + 5)
     o, d = origins_ptr + ray * 3, directions_ptr + ray * 3
-    jitter = tl.zeros((), tl.float64)
-    if jitter_ptr is not None:
-        jitter = tl.load(jitter_ptr + ray).to(tl.float64)
-    limits = None if limits_ptr is None else limits_ptr + ray * 2
+    jitter = tl.load(jitter_ptr + ray * stride_j).to(tl.float64)
+    limits = limits_ptr + ray * stride_l
     ox, oy, oz, dx, dy, dz, u_min, t_max, step, num_steps = _ray(
         o, d, settings_ptr, bounds_ptr, limits, strides_ptr, step_size, knee, jitter, AFFINE, KNEE
     )
-    if first_ptr is not None:
-        first = tl.load(first_ptr + ray).to(tl.int32)
-        step = tl.where(first < 0, -1, tl.maximum(first, step))
+    first = tl.load(first_ptr + ray * stride_f).to(tl.int32)
+    step = tl.where(first < 0, -1, tl.maximum(first, step))
     begin_step, count = step, tl.zeros((), tl.int32)
     next_step = tl.full((), NEVER, tl.int32)
     begin, wanted = tl.zeros((), tl.int64), tl.full((), NEVER, tl.int32)
@@ -226,15 +223,14 @@ def _march_kernel(
             x, y, z = _position(t_mid, ox, oy, oz, dx, dy, dz, AFFINE)
             end = _spacing_inverse(edge + length * step_size, knee, least, KNEE)
             _store(out, tl.cast(capacity, tl.int64), keep, start, end, x, y, z)
-        elif CAPPED:
+        else:
             over = keep & (rank > max_samples)
             next_step = tl.min(tl.where(over, steps, NEVER), 0)
         count = tl.max(rank, 0)
         step += STEPS
         goes_on = (step < num_steps) & (count < wanted) & (next_step == NEVER)
     if not WRITES:
-        if CAPPED:
-            count = tl.minimum(count, max_samples)
+        count = tl.minimum(count, max_samples)
         tl.store(info_ptr + ray * 2 + 1, tl.cast(count, tl.int64))
         tl.store(next_ptr + ray, tl.where(next_step == NEVER, -1, next_step).to(tl.int64))
 
@@ -288,28 +284,38 @@ class March:
             *(settings.near, settings.far, settings.step_size, settings.knee),
             *(1e-6 * settings.knee, 0.5 * settings.step_size, *low, *high, 1e-12, 1e-12, 1e-12),
         )
+        # What is missing is the same for all rays, so that one kernel serves whoever has it or not.
+        num_rays, device = len(origins), origins.device
+        if jitter is None:
+            jitter = constant((0.0,), torch.float32, device).expand(num_rays)
+        if first_step is None:
+            first_step = constant((0,), torch.int64, device).expand(num_rays)
+        if limits is None:
+            limits = constant((-math.inf, math.inf), torch.float32, device).expand(num_rays, 2)
+        elif limits.stride(1) != 1:
+            limits = limits.contiguous()
         self._arrays = (
             origins.contiguous(),
             directions.contiguous(),
             occupancy.contiguous().view(torch.uint8),
             _occupied_bounds(occupancy),
-            constant(numbers, torch.float64, origins.device),
-            None if jitter is None else jitter.contiguous(),
-            None if first_step is None else first_step.contiguous(),
-            None if limits is None else limits.contiguous(),
+            constant(numbers, torch.float64, device),
+            jitter,
+            first_step,
+            limits,
             None if log2_strides is None else log2_strides.contiguous(),
         )
         self._constants = {
             "G": occupancy.shape[0],
             "AFFINE": settings.contraction == "affine",
             "KNEE": settings.knee > 0,
-            "CAPPED": max_samples > 0,
             "NEVER": _NEVER,
             "STEPS": STEPS,
             "MAX_EXPONENT": MAX_LOG2_STRIDE,
         }
-        self._max_samples = max_samples
-        self.info = torch.zeros(len(origins), 2, dtype=torch.long, device=origins.device)
+        strides = (array.stride(0) for array in (jitter, first_step, limits))
+        self._numbers = (*strides, max_samples or _NEVER)
+        self.info = torch.zeros(num_rays, 2, dtype=torch.long, device=device)
         self.next_step = torch.empty_like(self.info[:, 0])
         self._launch(None, 0, writes=False)
         ends = self.info[:, 1].cumsum(0)
@@ -321,7 +327,7 @@ class March:
         # Without fused multiply-adds both passes, and `reference`, round alike.
         launch(
             _march_kernel, (len(self.info),),
-            *self._arrays, self.info, self.next_step, out, self._max_samples, capacity,
+            *self._arrays, self.info, self.next_step, out, *self._numbers, capacity,
             **self._constants, WRITES=writes, num_warps=1, enable_fp_fusion=False,
         )  # fmt: skip
 

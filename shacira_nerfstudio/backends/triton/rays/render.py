@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from shacira_nerfstudio.backends.field_operations import FieldOperations
-from shacira_nerfstudio.backends.triton.march import March
-from shacira_nerfstudio.backends.triton.visible_samples import find_visible
+from shacira_nerfstudio.backends.triton.rays.march import March
+from shacira_nerfstudio.backends.triton.rays.visible_samples import find_visible
 from shacira_nerfstudio.backends.types import FieldArrays, MarchSettings, Rendering
 
 FIRST_CHUNK = 16

@@ -1,0 +1,1 @@
+"""Both networks over packed samples."""

@@ -1,0 +1,1 @@
+"""Operations on rays: marching, compositing, and whole fields seen along rays."""

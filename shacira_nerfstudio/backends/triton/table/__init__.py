@@ -1,0 +1,1 @@
+"""Operations on rows of the table of latents: look-ups, rates, Adam."""
