@@ -51,7 +51,7 @@ NUMBA = tuple(
     for path in sorted((ROOT / room).rglob("*_numba.py"))
 )
 TORCH_BENCHES = ("bench.throughput", "bench.rate_distortion", "bench.rival_coders")
-TORCH_BENCHES += ("bench.pictures",)
+TORCH_BENCHES += ("bench.pictures", "bench.large_field")
 HOSTS = ("plugin", "pictures", "viewer")
 HOME = {  # any other third-party package -> the only modules that may import it
     "numpy": ("",),

@@ -39,6 +39,8 @@ class Sweep:
     ship_scenes: bool = False
     """Send scenes to the nodes of a cluster, which send files and logs back. Else --data-root and
     --work-dir are on a path that all nodes share."""
+    node_dir: Path | None = None
+    """Where a node keeps what is shipped; by default in its folder for temporary files."""
     num_workers: int | None = None
     """Runs at once at most; by default as many as there is room for."""
     retries: int | None = None
@@ -102,7 +104,10 @@ class Sweep:
         from shacira_nerfstudio.bench.sweep.ray_pool import RayPool
 
         return RayPool(
-            self.ray_address, ships_scenes=self.ship_scenes, num_workers=self.num_workers
+            self.ray_address,
+            ships_scenes=self.ship_scenes,
+            node_dir=self.node_dir,
+            num_workers=self.num_workers,
         )
 
 

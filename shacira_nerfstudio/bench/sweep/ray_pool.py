@@ -44,6 +44,8 @@ class RayPool:
         address: Of a cluster, as ``ray.init`` takes it. By default the one that RAY_ADDRESS names
             or that runs on this machine, or else a new one of this machine.
         ships_scenes: Nodes see neither scenes nor the work folder.
+        node_dir: Where a node keeps scenes that were shipped, and runs that are not finished; by
+            default in its folder for temporary files.
         num_workers: At most so many runs at once; by default what Ray has room for.
     """
 
@@ -52,6 +54,7 @@ class RayPool:
         address: str | None = None,
         *,
         ships_scenes: bool = False,
+        node_dir: Path | None = None,
         num_workers: int | None = None,
     ) -> None:
         try:
@@ -66,6 +69,7 @@ class RayPool:
         if self._is_ours:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         self._ships_scenes, self._num_workers = ships_scenes, num_workers
+        self._node_dir = node_dir
         self._run_remotely = ray.remote(_run_task)
         self._run_shipped = ray.remote(_run_shipped)
         self._refs: dict[Any, Task] = {}
@@ -87,7 +91,7 @@ class RayPool:
         options = {**needs, "max_retries": 0, "name": task.job.title}
         if self._ships_scenes:
             archive = None if task.data is None else self._archive(task.data)
-            ref = self._run_shipped.options(**options).remote(task, archive)
+            ref = self._run_shipped.options(**options).remote(task, archive, self._node_dir)
         else:
             ref = self._run_remotely.options(**options).remote(task)
         self._refs[ref] = task
@@ -156,10 +160,10 @@ def _run_task(task: Task) -> Outcome:
     return run_task(task)
 
 
-def _run_shipped(task: Task, archive: bytes | None) -> Shipped:
+def _run_shipped(task: Task, archive: bytes | None, node_dir: Path | None) -> Shipped:
     """On a node: with its own copy of the scene, in a folder of its own, which a later try on the
     same node finds again."""
-    root = Path(tempfile.gettempdir()) / "shacira-sweep"
+    root = node_dir or Path(tempfile.gettempdir()) / "shacira-sweep"
     folder = root / "runs" / task.job.key
     data = None if archive is None else _unpacked(archive, root / "scenes")
     outcome = run_task(replace(task, data=data, folder=folder, scenes=root / "procedural"))
