@@ -3,9 +3,9 @@
     python -m shacira_nerfstudio.bench.large_field --folder OUT [--log2-hashmap-size 22]
         [--num-levels 22] [--max-res 8192] [--occupancy-resolution 256] [--stage export|open]
 
-The field is synthetic, 62 million latents by default. Its integers have the statistics that
-training leaves: nearly all of a fine level are 0 and most others ±1, coarse levels are busy; what is
-occupied is the surface of some balls. ``export`` packs, encodes, checks (decodes and encodes again)
+The field is synthetic, 62 million latents by default. Its integers have the statistics that training
+leaves: nearly all of a fine level are 0 and most others ±1, coarse levels are busy; what is occupied
+is the surface of some balls. ``export`` packs, encodes, checks (decodes and encodes again)
 and writes, as `shacira export` does; ``open`` is what everybody else does with the file: read,
 decode, make a scene of it. Each stage is a process of its own, and prints a line of JSON.
 """
@@ -72,9 +72,9 @@ def synthetic_occupancy(resolution: int, seed: int = 0) -> np.ndarray:
 def synthetic_latents(grid: GridSpec, seed: int = 1) -> torch.Tensor:
     """Whole numbers as floats, [E, 1]: magnitudes are geometric."""
     generator = torch.Generator().manual_seed(seed)
-    parts = []
+    parts, last = [], max(grid.num_levels - 1, 1)
     for level, size in enumerate(grid.table_sizes):
-        share = _COARSE_SHARE * (_FINE_SHARE / _COARSE_SHARE) ** (level / max(grid.num_levels - 1, 1))
+        share = _COARSE_SHARE * (_FINE_SHARE / _COARSE_SHARE) ** (level / last)
         # P(magnitude >= k) = share^k up to the sign: a busy level has larger ones, too.
         uniform = torch.rand(size, 1, generator=generator).clamp_min(1e-7)
         magnitudes = (uniform.log() / np.log(share)).floor_()

@@ -129,7 +129,7 @@ def _pack_symbols(field: RadianceField, occupied: np.ndarray) -> np.ndarray:
     """Integers [E, d], 0 wherever no occupied cell looks."""
     encoding = field.encoding
     symbols = encoding.rounded().detach().cpu().numpy().astype(np.int16)
-    largest = int(np.abs(symbols.astype(np.int32)).max(initial=0))
+    largest = max(int(symbols.max(initial=0)), -int(symbols.min(initial=0)))
     if largest > MAX_SYMBOL:
         raise ValueError(f"expected latents of at most {MAX_SYMBOL} in magnitude, got {largest}")
     return without_unreached(encoding.grid, symbols, occupied)

@@ -25,7 +25,7 @@ def grid(request):
 
 @pytest.fixture(scope="module")
 def positions(grid):
-    """Of single precision: anywhere, at the ends, and as near to borders of cells as floats come."""
+    """Of single precision: anywhere, at the ends, as near to borders of cells as floats come."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(NUM_SAMPLES, grid.num_dims, generator=generator)
     cells = torch.randint(1, RESOLUTION - 1, (16, grid.num_dims), generator=generator)

@@ -159,7 +159,11 @@ def test_a_failed_job_is_told_and_the_others_go_on(plan, tmp_path, ran, monkeypa
 
 
 def test_a_step_that_leaves_nothing_behind_failed(tmp_path, monkeypatch):
-    monkeypatch.setattr(job_steps, "run_logged", lambda command, log, handles=(): (log.write_text("done") and 0, None))
+    monkeypatch.setattr(
+        job_steps,
+        "run_logged",
+        lambda command, log, handles=(): (log.write_text("done") and 0, None),
+    )
     with pytest.raises(JobError, match=r"no config\.yml"):
         job_steps.run_step(tmp_path, "train", [], [tmp_path / "config.yml"])
 
@@ -178,7 +182,9 @@ def test_a_process_reports_status_memory_and_log(tmp_path):
 def test_the_command_says_by_its_status_that_a_job_failed(plan, tmp_path, ran, monkeypatch, capsys):
     options = ["--output", str(tmp_path / "rows.jsonl"), "--work-dir", str(tmp_path / "work")]
     run = job_steps.run_logged
-    monkeypatch.setattr(job_steps, "run_logged", lambda command, log, handles=(): (log.write_text("no"), None))
+    monkeypatch.setattr(
+        job_steps, "run_logged", lambda command, log, handles=(): (log.write_text("no"), None)
+    )
     assert cli.main(["bench", "rd", str(plan), *options]) == 1
     assert capsys.readouterr().out.count("failed: demo") == 2
     monkeypatch.setattr(job_steps, "run_logged", run)

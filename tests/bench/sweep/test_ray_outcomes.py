@@ -71,7 +71,6 @@ class FakeRay(SimpleNamespace):
         pass
 
 
-
 @pytest.fixture
 def fake(monkeypatch):
     ray = FakeRay()
