@@ -3,11 +3,11 @@
     python -m shacira_nerfstudio.bench.large_field --folder OUT [--log2-hashmap-size 22]
         [--num-levels 22] [--max-res 8192] [--occupancy-resolution 256] [--stage export|open]
 
-The field is synthetic, 62 million latents by default. Its integers have the statistics that training
-leaves: nearly all of a fine level are 0 and most others ±1, coarse levels are busy; what is occupied
-is the surface of some balls. ``export`` packs, encodes, checks (decodes and encodes again)
-and writes, as `shacira export` does; ``open`` is what everybody else does with the file: read,
-decode, make a scene of it. Each stage is a process of its own, and prints a line of JSON.
+The field is synthetic, 62 million latents by default. Its integers have the statistics of trained
+ones: nearly all of a fine level are 0 and most others ±1, coarse levels are busy; what is occupied
+is the surface of some balls. ``export`` packs, encodes, checks (decodes and encodes again) and
+writes, as `shacira export` does; ``open`` is what everybody else does with the file: read, decode,
+make a scene of it. Each stage is a process of its own, and prints a line of JSON.
 """
 
 from __future__ import annotations
