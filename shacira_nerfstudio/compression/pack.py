@@ -25,6 +25,7 @@ from shacira_nerfstudio.codec import (
     SceneFormatError,
 )
 from shacira_nerfstudio.codec.latents.features import reached_entries
+from shacira_nerfstudio.codec.latents.level_kinds import saturated_levels
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.occupancy import OccupancyGrid
 from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField, weight_steps
@@ -145,8 +146,10 @@ def without_unreached(
 ) -> np.ndarray:
     """Symbols [E, d] with 0 in entries that no occupied cell reaches, as a file has them."""
     symbols = symbols.copy()
+    saturated = None if occupied is None else saturated_levels(grid, occupied)
     for level, (begin, end) in enumerate(itertools.pairwise(grid.offsets)):
-        symbols[begin:end][~reached_entries(grid, level, occupied)] = 0
+        reached = reached_entries(grid, level, occupied, saturated=saturated)
+        symbols[begin:end][~reached] = 0
     return symbols
 
 

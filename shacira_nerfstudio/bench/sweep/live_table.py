@@ -34,6 +34,7 @@ def shown() -> Iterator[tuple[Say, Callable[[Progress], None]]]:
 
 
 def _table(progress: Progress, begin: float):
+    from rich.markup import escape
     from rich.table import Table
 
     now = time.monotonic()
@@ -42,7 +43,7 @@ def _table(progress: Progress, begin: float):
     table.add_column("for", justify="right", no_wrap=True)
     table.add_column("does", ratio=3, no_wrap=True)
     for cells in rows_of(progress, now):
-        table.add_row(*cells)
+        table.add_row(*map(escape, cells))
     return table
 
 

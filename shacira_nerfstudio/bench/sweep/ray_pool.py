@@ -74,6 +74,7 @@ class RayPool:
         self._run_shipped = ray.remote(_run_shipped)
         self._refs: dict[Any, Task] = {}
         self._archives: dict[Path, Any] = {}
+        self._checked: set[Limits] = set()
 
     def try_submit(self, task: Task) -> bool:
         """Gives a run to Ray, or says that it has enough."""
@@ -83,7 +84,9 @@ class RayPool:
         room = max(1, int(resources.get("CPU", 1) // limits.cpus)) * _QUEUED
         if len(self._refs) >= (room if self._num_workers is None else self._num_workers):
             return False
-        self._check(limits, resources, gpus)
+        if limits not in self._checked:
+            self._check(limits, resources, gpus)
+            self._checked.add(limits)  # nodes that leave later may come back
         threads = str(limits.cpus)
         environ = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
         task = replace(task, environ=environ)

@@ -17,6 +17,9 @@ from typing import Any
 from shacira_nerfstudio.bench.report.rows import load_rows
 from shacira_nerfstudio.bench.sweep.locks import LockedError, locked
 
+_BEGIN = b'{"key": '
+"""Of every line."""
+
 
 class Results:
     """An open file of results; see :func:`open_results`."""
@@ -75,10 +78,11 @@ def _cut_half_line(path: Path) -> None:
     with path.open("r+b") as file:
         data = file.read()
         end = data.rfind(b"\n") + 1
-        if end == len(data):
-            return
+        rest = data[end:]
+        if not rest or rest[: len(_BEGIN)] != _BEGIN[: len(rest)]:
+            return  # nothing, or nothing of ours: reading it will say so
         with contextlib.suppress(ValueError):
-            if isinstance(json.loads(data[end:]), dict):  # whole: somebody's editor ate its end
+            if isinstance(json.loads(rest), dict):  # whole: somebody's editor ate its end
                 file.write(b"\n")
                 return
         file.truncate(end)

@@ -15,6 +15,7 @@ vertices that share it (see ``level_slabs``), 0 where there are none:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,17 +58,25 @@ class Features:
         )
 
 
-def reached_entries(grid: GridSpec, level: int, occupancy: np.ndarray | None) -> np.ndarray:
+def reached_entries(
+    grid: GridSpec,
+    level: int,
+    occupancy: np.ndarray | None,
+    *,
+    saturated: Sequence[bool] | None = None,
+) -> np.ndarray:
     """Entries that rendering can read: all but those that no occupied cell touches.
 
     Args:
+        saturated: Of each level, as :func:`saturated_levels` gives it, for whoever asks for several
+            levels: it is found by a look at the whole occupancy.
         occupancy: bool, any number of cells along each axis; None means that everything is occupied
             and every entry reached.
 
     Returns:
         bool [table_size]. Entries that are not reached hold 0 by rule and cost nothing.
     """
-    if occupancy is None or saturated_levels(grid, occupancy)[level]:
+    if occupancy is None or (saturated or saturated_levels(grid, occupancy))[level]:
         return np.ones(grid.table_sizes[level], dtype=bool)
     return level_features(TouchedSlabs(grid, level, occupancy), None).touched_cells > 0
 

@@ -29,16 +29,24 @@ def test_each_job_once(tmp_path):
 
 def test_half_a_line_is_cut_off_and_a_whole_one_gets_its_end(tmp_path):
     path = tmp_path / "rows.jsonl"
-    whole = json.dumps({**ROW, "key": "a"})
+    whole = json.dumps({"key": "a", **ROW})
     path.write_text(f"{whole}\n{whole[:30]}", "utf-8")
     with open_results(path) as results:
         assert results.keys == {"a"}
-        results.append({**ROW, "key": "b"})
+        results.append({"key": "b", **ROW})
     path.write_text(path.read_text("utf-8")[:-1], "utf-8")
     with open_results(path) as results:
         assert results.keys == {"a", "b"}
-        results.append({**ROW, "key": "c"})
+        results.append({"key": "c", **ROW})
     assert [json.loads(line)["key"] for line in path.read_text("utf-8").splitlines()] == [*"abc"]
+
+
+def test_a_file_that_holds_something_else_is_left_alone(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("first\nlast line without its end", "utf-8")
+    with pytest.raises(ValueError, match="line 1: expected JSON"), open_results(path):
+        pass
+    assert path.read_text("utf-8") == "first\nlast line without its end"
 
 
 @unix
