@@ -8,6 +8,7 @@ when the process that asked for the run has ended, however that was.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -28,14 +29,21 @@ _WAIT_S = 30.0
 
 
 def end_orphans(folder: Path) -> None:
-    """Kills the steps that are left of a worker which was killed itself; to be called by whoever
-    holds the worker's lock. While one of them lives it holds the other lock, so that the number of
-    the group is still theirs."""
+    """Kills the steps that are left of a worker which was killed itself, and waits for their end;
+    to be called by whoever holds the worker's lock. While one of them lives it holds the other
+    lock, so that the number of the group is still theirs.
+
+    Raises:
+        LockedError: they did not end, as those of another machine.
+    """
     group = folder / _GROUP
     if is_locked(folder / _STEPS_LOCK) and group.exists():
         content = json.loads(group.read_text(encoding="utf-8"))
         if content["host"] == socket.gethostname():
-            os.killpg(content["group"], signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # they have ended meanwhile
+                os.killpg(content["group"], signal.SIGKILL)
+        with locked(folder / _STEPS_LOCK, wait_s=_WAIT_S):
+            pass
 
 
 def main() -> int:
