@@ -48,7 +48,7 @@ FIRST = (
     "compression/test_compressor.py",
     "plugin/test_export_folder.py",
     "plugin/test_rate_steering.py",
-    "bench/test_sweep.py",
+    "bench/sweep/test_engine.py",
     "viewer/test_view_server.py",
     "plugin/test_viewer_panel.py",
     "viewer/test_view_browser.py",

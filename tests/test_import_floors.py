@@ -51,7 +51,7 @@ NUMBA = tuple(
     for path in sorted((ROOT / room).rglob("*_numba.py"))
 )
 TORCH_BENCHES = ("bench.throughput", "bench.rate_distortion", "bench.rival_coders")
-TORCH_BENCHES += ("bench.pictures",)
+TORCH_BENCHES += ("bench.pictures", "bench.large_field")
 HOSTS = ("plugin", "pictures", "viewer")
 HOME = {  # any other third-party package -> the only modules that may import it
     "numpy": ("",),
@@ -77,7 +77,8 @@ HOME = {  # any other third-party package -> the only modules that may import it
     "pytorch_msssim": ("bench.pictures.metrics",),
     "cv2": ("pictures.files.image_files",),
     "tifffile": ("pictures.files.image_files",),
-    "rich": ("plugin", "bench.throughput", "cli.demo"),
+    "rich": ("plugin", "bench.throughput", "bench.sweep.live_table", "cli.demo"),
+    "ray": ("bench.sweep.ray_pool",),
     "yaml": ("plugin",),
 }
 FORBIDDEN = {"pickle"}
@@ -85,7 +86,8 @@ HEAVY = ("torch", "numba", "nerfstudio")
 ABSENT = {  # importing the module, after those above it, must not load the packages
     **dict.fromkeys(["codec", "scenes.rtmv", "scenes.demo_scene", "cli.main"], HEAVY),
     **dict.fromkeys(["scenes.plaza.writer", "scenes.pixel_cache"], HEAVY),
-    **dict.fromkeys(["bench.sweep", "plugin.export_command", "viewer.view"], HEAVY),
+    **dict.fromkeys(["bench.sweep.engine", "bench.sweep.worker"], HEAVY),
+    **dict.fromkeys(["plugin.export_command", "viewer.view"], HEAVY),
     **dict.fromkeys(["pictures.decoder", "pictures.pillow_plugin"], HEAVY),
     **dict.fromkeys(["backends", "model.scene", "compression.pack"], HEAVY[1:]),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shacira_nerfstudio.backends.types import MAX_LENGTH, MarchSettings
@@ -17,6 +17,28 @@ def constant(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
     the host wait for it. Not to be written to."""
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)
+
+
+def cells_along(
+    x: Float[Tensor, "S D"], resolution: tuple[int, ...]
+) -> tuple[Int64[Tensor, "S D"], Float[Tensor, "S D"]]:
+    """Lower vertices and fractions of the cell coordinates ``x (N - 1) + 1/2`` along each axis.
+
+    A float of 24 bits that holds a cell of 8192 has 11 left for the fraction. So x is split: its
+    first 11 bits times N - 1 are exact for N up to 2^13, what is left makes a small number, and the
+    integer part is taken off before the two are added. Fractions are then right to about 2^-22.
+
+    Args:
+        x: Positions in the unit cube.
+        resolution: N of each axis.
+    """
+    scale = constant(tuple(n - 1 for n in resolution), x.dtype, x.device)
+    head = (x * 2048).round() / 2048
+    product = head * scale
+    low = product.floor()
+    rest = (product - low) + ((x - head) * scale + 0.5)
+    more = rest.floor()
+    return (low + more).long(), rest - more
 
 
 def check_rays(origins: Float[Tensor, "R 3"], directions: Float[Tensor, "R 3"]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from shacira_nerfstudio.backends.base import Backend
 from shacira_nerfstudio.backends.composed import sample_weights
 from shacira_nerfstudio.backends.geometry import (
-    constant,
+    cells_along,
     contract,
     ray_bounds,
     spacing,
@@ -46,11 +46,10 @@ class ReferenceBackend(Backend):
         corners = torch.cartesian_prod(*[torch.arange(2, device=x.device)] * grid.num_dims)
         levels = []
         for level, resolution in enumerate(grid.resolutions):
-            cell = x * constant(tuple(n - 1 for n in resolution), x.dtype, x.device) + 0.5
-            low = cell.floor()
-            fraction = (cell - low)[:, None]  # [S, 1, D]
+            low, fraction = cells_along(x, resolution)
+            fraction = fraction[:, None]  # [S, 1, D]
             weights = torch.where(corners.bool(), fraction, 1 - fraction).prod(-1)  # [S, 2^D]
-            index = grid.vertex_index(level, low.long()[:, None] + corners)  # [S, 2^D]
+            index = grid.vertex_index(level, low[:, None] + corners)  # [S, 2^D]
             # Not table[...], whose gradient sorts all indices on a GPU.
             rows = table.index_select(0, (grid.offsets[level] + index).flatten())
             levels.append((weights[..., None] * rows.view(*index.shape, table.shape[1])).sum(1))

@@ -10,6 +10,10 @@
         settings: {model.networks.hidden_dim: 32}
         rate_lambdas: [1.0e-3, 4.0e-3]
 
+``scenes: [castle, bricks/*]`` instead of ``scene`` names several, by patterns too: every run is one
+of each. ``qualities: [draft, normal]`` trains each as long as that takes, where no steps are given.
+``limits`` says what one run may take, see :class:`Limits`; it changes no result, so not the job.
+
 ``settings`` of the plan and of a run add up, everything else is replaced. ``demo_scene``
 (num_views, size, seed) writes our procedural scene instead of reading a folder. ``method`` names a
 curve, ``ablation`` a row of the ablation table, whose base is named ``base``.
@@ -20,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +36,11 @@ BASE = "base"
 """Name of the row that an ablation is compared with."""
 _TOP = {"runs"}
 _COMMON = {
-    *("scene", "dataparser", "dataparser_settings", "demo_scene", "downscale", "preset"),
-    *("settings", "rate_lambdas", "seeds", "steps", "method", "ablation"),
+    *("scene", "scenes", "qualities", "limits", "dataparser", "dataparser_settings"),
+    *("demo_scene", "downscale", "preset", "settings", "rate_lambdas", "seeds", "steps"),
+    *("method", "ablation"),
 }
+_QUALITIES = ("draft", "normal", "max")
 _DEMO_SCENE = {"num_views", "size", "seed"}
 _OWN_KEYS = {
     "model.rate_lambda": "rate_lambdas",
@@ -43,6 +49,23 @@ _OWN_KEYS = {
     "datamanager.camera_res_scale_factor": "downscale",
 }
 """Options that a plan has words of its own for."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one run may take. A pool starts as many runs at once as there is room for."""
+
+    cpus: int = 1
+    """Cores, which is also its number of threads."""
+    gpus: float | None = None
+    """Share of a card: 0.5 puts two runs on each. By default one card where there are any."""
+    memory_gb: float = 2.0
+    """Of 1e9 bytes."""
+    minutes: float = 24 * 60.0
+    """By the clock; a run that takes longer is ended."""
+    retries: int = 2
+    """How often a run is started again that was killed or failed, from where it was. What ends with
+    status 2, wrong input, is not started again."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +87,10 @@ class Job:
     rate_lambda: float
     seed: int
     steps: int
+    """0 for those that its quality takes."""
     changes: dict[str, Any]
     """Settings of its run alone, for people."""
+    limits: Limits = Limits()
 
     @property
     def is_baseline(self) -> bool:
@@ -77,6 +102,7 @@ class Job:
         """Names the job in results and folders: a digest of all its settings."""
         content = asdict(self)
         del content["changes"]  # they are in the settings
+        del content["limits"]  # they decide whether there is a result, not which
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -87,7 +113,8 @@ class Job:
         parts += [f"ablation {self.ablation}"] if self.ablation else []
         parts += [f"{key.rsplit('.', 1)[-1]} {value}" for key, value in self.changes.items()]
         rate = [] if self.is_baseline else [f"lambda {self.rate_lambda:g}"]
-        return ", ".join([*parts, *rate, f"{self.steps} steps", f"seed {self.seed}"])
+        length = [f"{self.steps} steps"] if self.steps else []
+        return ", ".join([*parts, *rate, *length, f"seed {self.seed}"])
 
     def preset_values(self) -> dict[str, Any]:
         """All of it as one preset."""
@@ -104,8 +131,16 @@ def _is_baseline(settings: dict[str, Any]) -> bool:
     return settings.get("model.quantizer.mode") == "none"
 
 
-def load_plan(path: Path) -> list[Job]:
-    """Every job of a plan, in its order: runs, then rates, then seeds.
+def job_of(content: dict[str, Any]) -> Job:
+    """From what ``dataclasses.asdict`` makes of it."""
+    return Job(**{**content, "limits": Limits(**content["limits"])})
+
+
+def load_plan(path: Path, data_root: Path | None = None) -> list[Job]:
+    """Every job of a plan, in its order: runs, then scenes, qualities, rates, seeds.
+
+    Args:
+        data_root: Where patterns of scenes are looked up.
 
     Raises:
         ValueError: naming the file and what is wrong: unknown or missing keys, keys twice, values
@@ -123,12 +158,70 @@ def load_plan(path: Path) -> list[Job]:
             raise ValueError(f"{where}: expected `key: value` lines, found {run!r}")
         _check_keys(run, _COMMON, where)
         added = {**_settings_of(values, str(path)), **_settings_of(run, where)}
-        jobs += _expand({**values, **run, "settings": added}, run, path.parent, where)
+        limits = {**_mapping(values, "limits", str(path)), **_mapping(run, "limits", where)}
+        above = {k: v for k, v in values.items() if k not in _replaced(run)}
+        both = {**above, **run, "settings": added, "limits": limits}
+        for scene in _scenes(both, data_root, where):
+            for quality in _qualities(both, where):
+                jobs += _expand({**both, "scene": scene, **quality}, run, path.parent, where)
     seen: dict[str, Job] = {}
     for job in jobs:
         if seen.setdefault(job.key, job) is not job:
             raise ValueError(f"{path}: expected each job once, found again: {job.title}")
     return jobs
+
+
+def _replaced(run: dict[str, Any]) -> set[str]:
+    """A run that names scenes in one way replaces what the plan says in the other, too."""
+    return {"scene", "scenes"} if {"scene", "scenes"} & run.keys() else set()
+
+
+def _scenes(values: dict[str, Any], data_root: Path | None, where: str) -> list[str]:
+    """Names of folders below the data root; those of patterns in alphabetical order."""
+    if "scenes" not in values:
+        return [_name(values, "scene", where)]
+    if "scene" in values:
+        raise ValueError(f"{where}: expected scene or scenes, found both")
+    given, names = values["scenes"], []
+    if not isinstance(given, list) or not given or not all(isinstance(n, str) for n in given):
+        raise ValueError(f"{where}: expected a list of names for scenes, found {given!r}")
+    for name in given:
+        if not set("*?[") & set(name):
+            names.append(name)
+            continue
+        root = data_root or Path()
+        found = sorted(p.relative_to(root).as_posix() for p in root.glob(name) if p.is_dir())
+        if data_root is None or not found:
+            raise ValueError(f"{where}: expected folders {name} in --data-root, found none")
+        names += found
+    return names
+
+
+def _qualities(values: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """What each quality changes in a run; one that changes nothing if there are none."""
+    if "qualities" not in values:
+        return [{}]
+    given = values["qualities"]
+    if not isinstance(given, list) or not given or not all(q in _QUALITIES for q in given):
+        raise ValueError(
+            f"{where}: expected a list of {', '.join(_QUALITIES)} for qualities, found {given!r}"
+        )
+    return [{"settings": {**values["settings"], "model.quality": name}} for name in given]
+
+
+def _limits(values: dict[str, Any], where: str) -> Limits:
+    given, names = values["limits"], {field.name for field in fields(Limits)}
+    where = f"{where}: limits"
+    _check_keys(given, names, where)
+    for name, value in given.items():
+        kind = int if name in ("cpus", "retries") else float
+        least = {"cpus": 1, "retries": 0, "gpus": 0}.get(name, 1e-3)
+        if not _is_number(value, kind, least=least):
+            word = "whole number" if kind is int else "number"
+            raise ValueError(
+                f"{where}: expected a {word} from {least:g} on for {name}, found {value!r}"
+            )
+    return Limits(**given)
 
 
 def _check_keys(values: dict[str, Any], allowed: set[str], where: Path | str) -> None:
@@ -204,6 +297,9 @@ def _expand(values: dict[str, Any], own: dict[str, Any], folder: Path, where: st
         raise ValueError(f"{where}: expected a downscale from 1 on, found {downscale!r}")
     if is_baseline and "rate_lambdas" in own:
         raise ValueError(f"{where}: expected no rate_lambdas for a preset without quantiser")
+    changes = dict(own.get("settings", {}))
+    if "qualities" in values:
+        changes["model.quality"] = settings["model.quality"]
     rates = [0.0] if is_baseline else _numbers(values, "rate_lambdas", float, where)
     return [
         Job(
@@ -218,12 +314,19 @@ def _expand(values: dict[str, Any], own: dict[str, Any], folder: Path, where: st
             settings=settings,
             rate_lambda=rate_lambda,
             seed=seed,
-            steps=_whole({**preset_steps, **values}, "steps", where),
-            changes=own.get("settings", {}),
+            steps=_steps({**preset_steps, **values}, where),
+            changes=changes,
+            limits=_limits(values, where),
         )
         for rate_lambda in rates
         for seed in _numbers({"seeds": [42], **values}, "seeds", int, where)
     ]
+
+
+def _steps(values: dict[str, Any], where: str) -> int:
+    """0 where qualities decide."""
+    is_open = "qualities" in values and "steps" not in values
+    return 0 if is_open else _whole(values, "steps", where)
 
 
 def _method(values: dict[str, Any], is_baseline: bool, where: str) -> str:

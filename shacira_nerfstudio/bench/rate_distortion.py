@@ -45,7 +45,8 @@ def measure_file(run: Path, export: Path) -> dict[str, Any]:
     if again != data:
         raise ValueError(f"expected {path} to encode to itself, found other bytes")
     description = describe(data)
-    trained = open_run(run, with_views=False).model.scene.field
+    opened = open_run(run, with_views=False)
+    trained = opened.model.scene.field
     latents = trained.encoding.rounded().cpu().numpy()
     exported = open_run(export)
     if exported.model.file_scene != scene:
@@ -58,6 +59,7 @@ def measure_file(run: Path, export: Path) -> dict[str, Any]:
         "num_nonzero_latents": description["num_nonzero_latents"],
         # Zeroth-order entropy over all levels, networks at 32 bits, and nothing else.
         "paper_accounting_bytes": round(entropy_bytes(latents)) + 4 * _num_weights(trained),
+        "trained_steps": opened.step + 1,
         "rate_lambda_at_end": float(scene.meta["rate_lambda"]),
         "codec_ablation_bytes": codec_ablation_bytes(scene, data, latents),
         "encode_seconds": encoded - decoded,
@@ -93,6 +95,7 @@ def measure_baseline(run: Path, folder: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "bytes_by_part": {"latents": latent_bytes, "weights": len(data) - latent_bytes},
         "compressor": compressor,
+        "trained_steps": baseline.step + 1,
         "paper_accounting_bytes": 4 * sum(p.numel() for p in used.values()),
         "encode_seconds": encoded - begin,
         "decode_seconds": decoded - begin_decode,

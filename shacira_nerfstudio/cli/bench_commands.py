@@ -59,8 +59,8 @@ class Throughput:
 
 @dataclass
 class RateDistortion:
-    """Run a plan of trainings: export each, decode the FILE, render all test views, write one JSON
-    line.
+    """Run a plan of trainings, one after the other with the whole machine: export each, decode the
+    FILE, render all test views, write one JSON line. `shacira sweep` runs several at once.
 
     Jobs whose line is there already are skipped. The exit status is 1 if a job failed; the others
     are run all the same.
@@ -80,19 +80,26 @@ class RateDistortion:
 
     def main(self) -> int:
         from shacira_nerfstudio.bench.plan import load_plan
-        from shacira_nerfstudio.bench.sweep import keys_of, run_plan
+        from shacira_nerfstudio.bench.sweep.engine import run_plan
+        from shacira_nerfstudio.bench.sweep.results import keys_of
 
         if self.list_jobs:
             done = keys_of(self.output)
-            for job in load_plan(self.plan):
+            for job in load_plan(self.plan, self.data_root):
                 print(f"{job.key} {'there' if job.key in done else 'to do'}: {job.title}")
             return 0
         check_output_dir(self.output.parent)
         check_output_dir(self.work_dir)
-        failed = run_plan(self.plan, self.output, data_root=self.data_root, work_dir=self.work_dir)
-        for job in failed:
-            print(f"failed: {job.title} ({job.key})")
-        return 1 if failed else 0
+        failures = run_plan(
+            self.plan,
+            self.output,
+            data_root=self.data_root,
+            work_dir=self.work_dir,
+            retries=0,
+        )
+        for failure in failures:
+            print(f"failed: {failure.job.title} ({failure.job.key})")
+        return 1 if failures else 0
 
 
 @dataclass

@@ -17,6 +17,7 @@ from shacira_nerfstudio.cli import (
     picture_commands,
     render_commands,
     run_commands,
+    sweep_command,
     view_command,
 )
 from shacira_nerfstudio.cli.command_union import command_union
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Any] = {
     "video": picture_commands.Video,
     "demo": run_commands.Demo,
     "demo-scene": run_commands.DemoScene,
+    "sweep": sweep_command.Sweep,
     "bench": bench_commands.Bench,
 }
 """Sub-commands: dataclasses with ``main() -> int | None``, the exit status."""

@@ -20,6 +20,7 @@ from shacira_nerfstudio.codec.latents.level_contexts import CodingContext, Level
 from shacira_nerfstudio.codec.latents.level_section import LevelParts, decode_level, encode_level
 from shacira_nerfstudio.codec.scene import PackedScene
 from shacira_nerfstudio.codec.sections.head import symbols_digest
+from shacira_nerfstudio.codec.sections.occupancy import max_cells
 from shacira_nerfstudio.codec.sections.table import KNOWN, LEVEL_TAG, SECTIONS, DecodedFields
 from shacira_nerfstudio.grid import GridSpec
 
@@ -67,6 +68,10 @@ def encode_scene(
     sections = list(encode_side_sections(scene, fast=fast).items())
     data = pack_sections([*sections, *((LEVEL_TAG, payload) for payload in latents)])
     check_size(scene.grid, scene.latent_dim, scene.num_coded_levels, len(data), MAX_ENTRIES)
+    cells = 0 if scene.occupancy is None else scene.occupancy.size
+    if cells > max_cells(len(data)):
+        most = f"at most {max_cells(len(data))} cells in a file of {len(data)} bytes"
+        raise SceneFormatError("OCCU", most, cells)
     return data
 
 

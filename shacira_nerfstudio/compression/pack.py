@@ -25,6 +25,7 @@ from shacira_nerfstudio.codec import (
     SceneFormatError,
 )
 from shacira_nerfstudio.codec.latents.features import reached_entries
+from shacira_nerfstudio.codec.latents.level_kinds import saturated_levels
 from shacira_nerfstudio.grid import GridSpec
 from shacira_nerfstudio.model.occupancy import OccupancyGrid
 from shacira_nerfstudio.model.radiance_field import FieldShape, RadianceField, weight_steps
@@ -129,7 +130,7 @@ def _pack_symbols(field: RadianceField, occupied: np.ndarray) -> np.ndarray:
     """Integers [E, d], 0 wherever no occupied cell looks."""
     encoding = field.encoding
     symbols = encoding.rounded().detach().cpu().numpy().astype(np.int16)
-    largest = int(np.abs(symbols.astype(np.int32)).max(initial=0))
+    largest = max(int(symbols.max(initial=0)), -int(symbols.min(initial=0)))
     if largest > MAX_SYMBOL:
         raise ValueError(f"expected latents of at most {MAX_SYMBOL} in magnitude, got {largest}")
     return without_unreached(encoding.grid, symbols, occupied)
@@ -145,8 +146,10 @@ def without_unreached(
 ) -> np.ndarray:
     """Symbols [E, d] with 0 in entries that no occupied cell reaches, as a file has them."""
     symbols = symbols.copy()
+    saturated = None if occupied is None else saturated_levels(grid, occupied)
     for level, (begin, end) in enumerate(itertools.pairwise(grid.offsets)):
-        symbols[begin:end][~reached_entries(grid, level, occupied)] = 0
+        reached = reached_entries(grid, level, occupied, saturated=saturated)
+        symbols[begin:end][~reached] = 0
     return symbols
 
 

@@ -1,10 +1,12 @@
 """Plans: what they expand to, and the one error that each mistake gives."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from shacira_nerfstudio.bench.plan import Job, load_plan
+from shacira_nerfstudio.bench.plan import Job, Limits, job_of, load_plan
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
@@ -93,6 +95,12 @@ def test_a_preset_that_changes_makes_another_job(write, tmp_path):
         ("steps: 100", "steps: true", "whole number"),
         ("steps: 100", "", "whole number from 1 on for steps, found None"),
         ("scene: lego", "scene: 3", "expected a name for scene"),
+        ("scene: lego", "scene: lego\nscenes: [ship]", "scene or scenes, found both"),
+        ("scene: lego", "scenes: ship", "list of names for scenes, found 'ship'"),
+        ("scene: lego", "scene: lego\nqualities: [best]", "list of draft, normal, max"),
+        ("scene: lego", "scene: lego\nlimits: {cpu: 1}", "limits: expected keys among"),
+        ("scene: lego", "scene: lego\nlimits: {cpus: 0}", "whole number from 1 on for cpus"),
+        ("scene: lego", "scene: lego\nlimits: {minutes: -1}", "number from 0.001 on for minutes"),
         ("scene: lego", "scene: lego\ndownscale: 0.5", "downscale from 1 on"),
         ("[1.0e-3, 4.0e-3]", "[1e-3]", "1.0e-3, not 1e-3"),
         ("[1.0e-3, 4.0e-3]", "[1.0e-3, 1.0e-3]", "different numbers"),
@@ -131,6 +139,41 @@ def test_steps_are_by_default_those_of_the_preset(write, tmp_path):
     assert {job.steps for job in load_plan(write("steps: 90\n" + text))} == {90}
 
 
+def test_scenes_and_qualities_multiply(write):
+    text = GOOD.replace("scene: lego", "scenes: [lego, ship]\nqualities: [draft, max]")
+    jobs = load_plan(write(text.replace("steps: 100\n", "")))
+    first = [(job.scene, job.settings["model.quality"]) for job in jobs[:16:4]]
+    assert first == [("lego", "draft"), ("lego", "max"), ("ship", "draft"), ("ship", "max")]
+    assert {job.steps for job in jobs} == {0} and len({job.key for job in jobs}) == len(jobs) == 20
+    assert "quality draft" in jobs[0].title and "steps" not in jobs[0].title
+    assert {job.steps for job in load_plan(write(text))} == {100}
+
+
+def test_patterns_are_folders_of_the_data_root(write, tmp_path):
+    for name in ("bricks/b", "bricks/a", "other/c"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    path = write(GOOD.replace("scene: lego", "scenes: [other/c, 'bricks/*']"))
+    jobs = load_plan(path, tmp_path / "data")
+    assert list(dict.fromkeys(job.scene for job in jobs)) == ["other/c", "bricks/a", "bricks/b"]
+    with pytest.raises(ValueError, match=r"expected folders bricks/\* in --data-root"):
+        load_plan(path)
+
+
+def test_a_run_replaces_the_scenes_of_the_plan(write):
+    jobs = load_plan(write(GOOD.replace("plain.yaml", "plain.yaml\n    scenes: [ship, drums]")))
+    assert [job.scene for job in jobs] == ["lego"] * 4 + ["ship", "drums"]
+
+
+def test_limits_change_no_job(write):
+    key = load_plan(write(GOOD))[0].key
+    text = "limits: {cpus: 4, memory_gb: 1.5}\n" + GOOD.replace(
+        "seeds: [1, 2]", "seeds: [1, 2]\n    limits: {retries: 0}"
+    )
+    job = load_plan(write(text))[0]
+    assert job.key == key and job.limits == Limits(cpus=4, memory_gb=1.5, retries=0)
+    assert job_of(json.loads(json.dumps(asdict(job)))) == job
+
+
 def test_the_same_job_twice_is_refused(write):
     with pytest.raises(ValueError, match="each job once, found again: lego, ngp-fp16, plain"):
         load_plan(write(GOOD + "  - preset: plain.yaml\n"))
@@ -150,7 +193,8 @@ def test_rates_above_are_for_those_that_have_one(write):
 def test_the_plans_of_the_project_load(path):
     jobs = load_plan(path)
     assert jobs and all(isinstance(job, Job) for job in jobs)
-    assert f"shacira bench rd configs/sweeps/{path.name}" in path.read_text("utf-8")
+    commands = [f"shacira {name} configs/sweeps/{path.name}" for name in ("bench rd", "sweep")]
+    assert any(command in path.read_text("utf-8") for command in commands)
 
 
 def test_the_curve_and_the_ablations_are_what_they_say():

@@ -270,7 +270,7 @@ function readOccupancy(data, dims, fileBytes) {
   const bytes = new Bytes(data, "OCCU"), side = bytes.varint(0, 4096);
   const shape = Array.from({ length: dims }, () => side || bytes.varint(1, 4096));
   demand(side || shape.some((g) => g !== shape[0]), "OCCU stores equal axes one by one");
-  const most = Math.min(2 ** 24, Math.max(2 ** 21, 128 * fileBytes));
+  const most = Math.min(2 ** 24, Math.max(2 ** 21, 512 * fileBytes));
   demand(product(shape) <= most, `OCCU claims ${shape.join(" x ")} cells`);
   const lanes = bytes.varint(1, 1024), stream = new Stream(bytes.rest(), lanes, "OCCU");
   const shapes = [shape];

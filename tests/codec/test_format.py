@@ -93,7 +93,7 @@ def test_limits_on_the_page_are_those_of_the_code():
     assert scene_file.MAX_SYMBOLS == (1 << 24, 2048) and "max(2^24, 2048 · file bytes)" in TEXT
     assert scene_file.MAX_LEVEL == (1 << 20, 64) and "max(2^20, 64 · file bytes)" in TEXT
     assert scene_file.MAX_SLABS == (1 << 17, 8) and "max(2^17, 8 · file bytes)" in TEXT
-    assert occupancy.MAX_FILE_CELLS == (1 << 21, 128) and "max(2^21, 128 · file bytes)" in TEXT
+    assert occupancy.MAX_FILE_CELLS == (1 << 21, 512) and "max(2^21, 512 · file bytes)" in TEXT
     assert scene.MAX_CELLS_PER_AXIS == 4096 and "1 ≤ G_a ≤ 4096" in TEXT
     assert level_section.MAX_TABLE_SYMBOLS == (1 << 17, 128)
     assert "≤ 2^17 + 128 · bytes of its bit" in TEXT

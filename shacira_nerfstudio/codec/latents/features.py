@@ -15,6 +15,7 @@ vertices that share it (see ``level_slabs``), 0 where there are none:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,11 +59,18 @@ class Features:
 
 
 def reached_entries(
-    grid: GridSpec, level: int, occupancy: np.ndarray | None, *, fast: bool | None = None
+    grid: GridSpec,
+    level: int,
+    occupancy: np.ndarray | None,
+    *,
+    saturated: Sequence[bool] | None = None,
+    fast: bool | None = None,
 ) -> np.ndarray:
     """Entries that rendering can read: all but those that no occupied cell touches.
 
     Args:
+        saturated: Of each level, as :func:`saturated_levels` gives it, for whoever asks for several
+            levels: it is found by a look at the whole occupancy.
         occupancy: bool, any number of cells along each axis; None means that everything is occupied
             and every entry reached.
         fast: True demands numba, False forbids it.
@@ -70,7 +78,7 @@ def reached_entries(
     Returns:
         bool [table_size]. Entries that are not reached hold 0 by rule and cost nothing.
     """
-    if occupancy is None or saturated_levels(grid, occupancy)[level]:
+    if occupancy is None or (saturated or saturated_levels(grid, occupancy))[level]:
         return np.ones(grid.table_sizes[level], dtype=bool)
     slabs = TouchedSlabs(grid, level, occupancy)
     return level_features(slabs, None, fast=fast).touched_cells > 0

@@ -33,8 +33,9 @@ COARSEST = 8
 PRECISION = 16
 """Empty space is very sure of itself: 2^16 lets an expected bit cost 2^-16 bit."""
 
-MAX_FILE_CELLS = 1 << 21, 128
-"""A file may ask for 2^21 cells or for 128 per byte of its own, whichever is more."""
+MAX_FILE_CELLS = 1 << 21, 512
+"""A file may ask for 2^21 cells or for 512 per byte of its own, whichever is more: 256 along each
+axis are allowed from 32 kB on."""
 
 
 def max_cells(file_bytes: int) -> int:
@@ -186,7 +187,10 @@ def _wavefronts(
     """Per wavefront: flat positions of its possible cells, ascending, and those in the framed
     grid."""
     flat = np.flatnonzero(possible).astype(np.int32)
-    axes = np.unravel_index(flat, possible.shape)
+    rest, axes = flat, []
+    for length in possible.shape[::-1]:  # as np.unravel_index, in half the memory
+        rest, axis = np.divmod(rest, np.int32(length))
+        axes.insert(0, axis)
     number = sum((axis << i for i, axis in enumerate(axes)), start=np.zeros_like(axes[0]))
     framed = sum(
         ((axis + 1) * stride for axis, stride in zip(axes, strides, strict=True)),

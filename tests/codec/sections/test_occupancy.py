@@ -66,5 +66,5 @@ def test_what_is_no_occupancy():
 
 def test_how_many_cells_a_file_may_ask_for():
     assert max_cells(100) == 1 << 21
-    assert max_cells(20_000) == 128 * 20_000
+    assert max_cells(20_000) == 512 * 20_000
     assert max_cells(10**9) == 1 << 24

@@ -24,6 +24,9 @@ AS_IS, ROUND, NOISE = 0, 1, 2
 PLACE, FIRST_ROW, SIZE, RESOLUTION = 0, 1, 2, 3
 """Columns of a level's row in a table of levels: which level it is, where its rows begin, how many
 there are, and three columns of vertices per axis."""
+_FINE = 2048
+"""Vertices along an axis above which positions are split, see :func:`_axis_fine`."""
+_SPLIT, _UNSPLIT = np.float32(2048), np.float32(1 / 2048)
 _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
 _P1, _P2, _I0, _I1 = np.uint32(2654435761), np.uint32(805459861), np.uint32(0), np.uint32(1)
 _T1, _T2, _T3, _T4, _T5, _T6, _T7 = (np.uint64(k * TILE) for k in range(1, 8))
@@ -37,6 +40,19 @@ def _axis(position, scale):
     cell = min(max(position, _ZERO), _ONE) * scale + _HALF
     low = np.int32(cell)
     return low, cell - np.float32(low)
+
+
+@numba.njit(inline="always", **FUSED)
+def _axis_fine(position, scale):
+    """As :func:`_axis`, where a float cannot hold a cell and its fraction together; see
+    :func:`geometry.cells_along`."""
+    x = min(max(position, _ZERO), _ONE)
+    head = np.rint(x * _SPLIT) * _UNSPLIT
+    product = head * scale
+    low = np.floor(product)
+    rest = (product - low) + ((x - head) * scale + _HALF)
+    more = np.floor(rest)
+    return np.int32(low + more), rest - more
 
 
 @numba.njit(inline="always", **FUSED)
@@ -82,15 +98,35 @@ def _corners_hashed(x, s, count, nx, ny, nz, size, fractions, corners):
         ix, fractions[i] = _axis(x0[_u64(s) + i], sx)
         iy, fractions[_T1 + i] = _axis(x1[_u64(s) + i], sy)
         iz, fractions[_T2 + i] = _axis(x2[_u64(s) + i], sz)
-        ux, uy, uz = _u32(ix), _u32(_u32(iy) * _P1), _u32(_u32(iz) * p2)
-        vx, vy, vz = _u32(ux + _I1), _u32(uy + _P1), _u32(uz + p2)
-        near, far = _u32(uz & mask), _u32(vz & mask)
-        r00, r10 = _u32(_u32(ux ^ uy) & mask), _u32(_u32(vx ^ uy) & mask)
-        r01, r11 = _u32(_u32(ux ^ vy) & mask), _u32(_u32(vx ^ vy) & mask)
-        corners[i], corners[_T1 + i] = r00 ^ near, r10 ^ near
-        corners[_T2 + i], corners[_T3 + i] = r01 ^ near, r11 ^ near
-        corners[_T4 + i], corners[_T5 + i] = r00 ^ far, r10 ^ far
-        corners[_T6 + i], corners[_T7 + i] = r01 ^ far, r11 ^ far
+        _hash(i, ix, iy, iz, mask, p2, corners)
+
+
+@numba.njit(**FUSED)
+def _corners_fine(x, s, count, nx, ny, nz, size, fractions, corners):
+    """As :func:`_corners_hashed`, of a level with more than ``_FINE`` vertices along an axis."""
+    flat = x.shape[0] == 2
+    sx, sy, sz = np.float32(nx - 1), np.float32(ny - 1), np.float32(nz - 1)
+    mask, p2 = _u32(size - 1), _I0 if flat else _P2
+    x0, x1, x2 = x[0], x[1], x[x.shape[0] - 1]
+    for i in range(_u64(count)):
+        ix, fractions[i] = _axis_fine(x0[_u64(s) + i], sx)
+        iy, fractions[_T1 + i] = _axis_fine(x1[_u64(s) + i], sy)
+        iz, fractions[_T2 + i] = _axis_fine(x2[_u64(s) + i], sz)
+        _hash(i, ix, iy, iz, mask, p2, corners)
+
+
+@numba.njit(inline="always", **FUSED)
+def _hash(i, ix, iy, iz, mask, p2, corners):
+    """Entries of the corners of sample i of a tile, in a hashed level."""
+    ux, uy, uz = _u32(ix), _u32(_u32(iy) * _P1), _u32(_u32(iz) * p2)
+    vx, vy, vz = _u32(ux + _I1), _u32(uy + _P1), _u32(uz + p2)
+    near, far = _u32(uz & mask), _u32(vz & mask)
+    r00, r10 = _u32(_u32(ux ^ uy) & mask), _u32(_u32(vx ^ uy) & mask)
+    r01, r11 = _u32(_u32(ux ^ vy) & mask), _u32(_u32(vx ^ vy) & mask)
+    corners[i], corners[_T1 + i] = r00 ^ near, r10 ^ near
+    corners[_T2 + i], corners[_T3 + i] = r01 ^ near, r11 ^ near
+    corners[_T4 + i], corners[_T5 + i] = r00 ^ far, r10 ^ far
+    corners[_T6 + i], corners[_T7 + i] = r01 ^ far, r11 ^ far
 
 
 @numba.njit(**FUSED)
@@ -98,6 +134,8 @@ def _corners(x, s, count, nx, ny, nz, size, fractions, corners):
     num_dims = x.shape[0]
     if nx * ny * (nz if num_dims == 3 else 1) <= size:
         _corners_dense(x, s, count, nx, ny, nz, size, fractions, corners)
+    elif max(nx, ny, nz) > _FINE:
+        _corners_fine(x, s, count, nx, ny, nz, size, fractions, corners)
     else:
         _corners_hashed(x, s, count, nx, ny, nz, size, fractions, corners)
     if num_dims == 2:

@@ -56,10 +56,15 @@ def level_constants(grid: GridSpec, device: torch.device) -> Tensor:
 @triton.jit
 def _along(x_ptr, at, mask, resolution):
     """Lower vertex (uint32) and fraction of samples along an axis."""
-    x = tl.load(x_ptr + at, mask=mask, other=0.0)
-    cell = tl.minimum(tl.maximum(x, 0.0), 1.0) * (resolution - 1).to(tl.float32) + 0.5
-    low = tl.floor(cell)
-    return low.to(tl.int32).to(tl.uint32), cell - low
+    x = tl.minimum(tl.maximum(tl.load(x_ptr + at, mask=mask, other=0.0), 0.0), 1.0)
+    scale = (resolution - 1).to(tl.float32)
+    # See geometry.cells_along.
+    head = tl.floor(x * 2048.0 + 0.5) * (1.0 / 2048.0)
+    product = head * scale
+    low = tl.floor(product)
+    rest = (product - low) + ((x - head) * scale + 0.5)
+    more = tl.floor(rest)
+    return (low + more).to(tl.int32).to(tl.uint32), rest - more
 
 
 @triton.jit

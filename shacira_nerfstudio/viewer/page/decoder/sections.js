@@ -144,7 +144,7 @@ function readOccupancy(payload, fileBytes) {
   const bytes = new Bytes(payload, "OCCU"), side = bytes.varint(0, 4096);
   const resolution = [0, 1, 2].map(() => side || bytes.varint(1, 4096));
   demand(side || resolution.some((g) => g !== resolution[0]), "OCCU: expected axes that differ");
-  const most = Math.min(2 ** 24, Math.max(2 ** 21, 128 * fileBytes));
+  const most = Math.min(2 ** 24, Math.max(2 ** 21, 512 * fileBytes));
   const count = resolution[0] * resolution[1] * resolution[2];
   demand(count <= most, `OCCU: expected at most ${most} cells, found ${count}`);
   const lanes = bytes.varint(1, 1024), stream = new Stream(bytes.take(bytes.left), lanes, "OCCU");

@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shacira_nerfstudio.bench import sweep
 from shacira_nerfstudio.bench.plan import load_plan
 from shacira_nerfstudio.bench.report.rows import load_rows
+from shacira_nerfstudio.bench.sweep import engine, job_steps
+from shacira_nerfstudio.bench.sweep.engine import run_plan
+from shacira_nerfstudio.bench.sweep.job_steps import JobError
+from shacira_nerfstudio.bench.sweep.tasks import Outcome
 from shacira_nerfstudio.cli import main as cli
 
 PLAN = """
@@ -40,12 +43,37 @@ def plan(tmp_path):
     return path
 
 
+class Inline:
+    """An executor in this process: a run has ended when it is submitted."""
+
+    def __init__(self, *arguments, **options):
+        self.ended = []
+
+    def try_submit(self, task):
+        task.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            row = job_steps.run_job(
+                task.job, data=task.data, folder=task.folder, scenes=task.scenes
+            )
+            self.ended.append(Outcome(task.job.key, row))
+        except JobError as error:
+            self.ended.append(Outcome(task.job.key, error=str(error), is_final=error.is_final))
+        return True
+
+    def outcomes(self, timeout_s):
+        found, self.ended = self.ended, []
+        return found
+
+    def close(self):
+        pass
+
+
 @pytest.fixture
 def ran(monkeypatch):
     """Commands that a sweep ran, each replaced by writing what it would leave behind."""
     commands = []
 
-    def run(command, log):
+    def run(command, log, handles=()):
         commands.append(command)
         log.write_text("all went well\n", "utf-8")
         name = log.stem
@@ -60,8 +88,9 @@ def ran(monkeypatch):
             path.write_text(json.dumps(FACTS), "utf-8")
         return 0, 1.5
 
-    monkeypatch.setattr(sweep, "_run", run)
-    monkeypatch.setattr(sweep, "check_jobs", lambda *arguments: None)
+    monkeypatch.setattr(job_steps, "run_logged", run)
+    monkeypatch.setattr(engine, "check_jobs", lambda *arguments: None)
+    monkeypatch.setattr(engine, "LocalPool", Inline)
     return commands
 
 
@@ -71,7 +100,7 @@ def stems(commands):
 
 def test_a_sweep_trains_exports_and_measures_each_job_once(plan, tmp_path, ran):
     output, said = tmp_path / "results" / "rows.jsonl", []
-    assert sweep.run_plan(plan, output, work_dir=tmp_path / "work", say=said.append) == []
+    assert run_plan(plan, output, work_dir=tmp_path / "work", say=said.append) == []
     assert stems(ran) == ["main train", "main export", "rate_distortion --run"] * 2
     rows = load_rows([output])
     assert [row["rate_lambda"] for row in rows] == [0.001, 0.01]
@@ -81,13 +110,13 @@ def test_a_sweep_trains_exports_and_measures_each_job_once(plan, tmp_path, ran):
     assert str(tmp_path) not in output.read_text("utf-8")  # no paths of a machine in results
     ran.clear()
     said.clear()
-    assert sweep.run_plan(plan, output, work_dir=tmp_path / "work", say=said.append) == []
+    assert run_plan(plan, output, work_dir=tmp_path / "work", say=said.append) == []
     assert ran == [] and len(said) == 2 and all("there already" in line for line in said)
     assert load_rows([output]) == rows
 
 
 def test_the_training_command_is_shacira_train_with_one_preset(plan, tmp_path, ran):
-    sweep.run_plan(plan, tmp_path / "rows.jsonl", work_dir=tmp_path / "work", say=lambda _: None)
+    run_plan(plan, tmp_path / "rows.jsonl", work_dir=tmp_path / "work", say=lambda _: None)
     command = ran[0]
     assert command[:4] == [sys.executable, "-m", "shacira_nerfstudio.cli.main", "train"]
     preset = Path(command[4]).read_text("utf-8")
@@ -97,62 +126,68 @@ def test_the_training_command_is_shacira_train_with_one_preset(plan, tmp_path, r
 
 def test_only_new_jobs_run_when_a_plan_grows(plan, tmp_path, ran):
     output = tmp_path / "rows.jsonl"
-    sweep.run_plan(plan, output, work_dir=tmp_path / "work", say=lambda _: None)
+    run_plan(plan, output, work_dir=tmp_path / "work", say=lambda _: None)
     ran.clear()
     plan.write_text(PLAN.replace("1.0e-2]", "1.0e-2, 0.1]"), "utf-8")
-    sweep.run_plan(plan, output, work_dir=tmp_path / "work", say=lambda _: None)
+    run_plan(plan, output, work_dir=tmp_path / "work", say=lambda _: None)
     assert len(ran) == 3
     assert [row["rate_lambda"] for row in load_rows([output])] == [0.001, 0.01, 0.1]
 
 
 def test_a_failed_job_is_told_and_the_others_go_on(plan, tmp_path, ran, monkeypatch):
-    run, output, said = sweep._run, tmp_path / "rows.jsonl", []
+    run, output, said = job_steps.run_logged, tmp_path / "rows.jsonl", []
     first = load_plan(plan)[0].key
 
-    def fail(command, log):
+    def fail(command, log, handles=()):
         if log.stem == "export" and log.parent.name == first:
             log.write_text("line\n" * 100 + "out of luck\n", "utf-8")
             return 3, None
         return run(command, log)
 
-    monkeypatch.setattr(sweep, "_run", fail)
-    failed = sweep.run_plan(plan, output, work_dir=tmp_path / "work", say=said.append)
-    assert [job.key for job in failed] == [first]
+    monkeypatch.setattr(job_steps, "run_logged", fail)
+    failed = run_plan(plan, output, work_dir=tmp_path / "work", say=said.append, retries=0)
+    assert [failure.job.key for failure in failed] == [first]
     assert [row["rate_lambda"] for row in load_rows([output])] == [0.01]
-    (report,) = [line for line in said if "failed" in line]
+    (report,) = [line for line in said if ": failed: " in line]
     assert "export ended with status 3" in report and report.endswith("out of luck")
     # The next call repeats what failed and nothing that did not.
-    monkeypatch.setattr(sweep, "_run", run)
+    monkeypatch.setattr(job_steps, "run_logged", run)
     ran.clear()
-    assert sweep.run_plan(plan, output, work_dir=tmp_path / "work", say=said.append) == []
+    assert run_plan(plan, output, work_dir=tmp_path / "work", say=said.append) == []
     assert stems(ran) == ["main export", "rate_distortion --run"]
     assert len(load_rows([output])) == 2
 
 
 def test_a_step_that_leaves_nothing_behind_failed(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "_run", lambda command, log: (log.write_text("done") and 0, None))
-    with pytest.raises(sweep.JobError, match=r"no config\.yml"):
-        sweep._step(tmp_path, "train", [], [tmp_path / "config.yml"])
+    monkeypatch.setattr(
+        job_steps,
+        "run_logged",
+        lambda command, log, handles=(): (log.write_text("done") and 0, None),
+    )
+    with pytest.raises(JobError, match=r"no config\.yml"):
+        job_steps.run_step(tmp_path, "train", [], [tmp_path / "config.yml"])
 
 
 def test_a_process_reports_status_memory_and_log(tmp_path):
     log = tmp_path / "log"
     code = "print('said'); block = bytearray(50 << 20); raise SystemExit(3)"
-    status, peak = sweep._run([sys.executable, "-c", code], log)
+    status, peak = job_steps.run_logged([sys.executable, "-c", code], log)
     assert status == 3 and log.read_text("utf-8").strip() == "said"
     if sys.platform != "win32":
         assert 52 < peak < 5000
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    assert sweep._run([sys.executable, "-c", code], log)[0] == -9
+    assert job_steps.run_logged([sys.executable, "-c", code], log)[0] == -9
 
 
 def test_the_command_says_by_its_status_that_a_job_failed(plan, tmp_path, ran, monkeypatch, capsys):
     options = ["--output", str(tmp_path / "rows.jsonl"), "--work-dir", str(tmp_path / "work")]
-    run = sweep._run
-    monkeypatch.setattr(sweep, "_run", lambda command, log: (log.write_text("no"), None))
+    run = job_steps.run_logged
+    monkeypatch.setattr(
+        job_steps, "run_logged", lambda command, log, handles=(): (log.write_text("no"), None)
+    )
     assert cli.main(["bench", "rd", str(plan), *options]) == 1
     assert capsys.readouterr().out.count("failed: demo") == 2
-    monkeypatch.setattr(sweep, "_run", run)
+    monkeypatch.setattr(job_steps, "run_logged", run)
     assert cli.main(["bench", "rd", str(plan), *options]) == 0
     capsys.readouterr()
     assert cli.main(["bench", "rd", str(plan), *options, "--list-jobs"]) == 0
@@ -165,7 +200,7 @@ def test_the_command_says_by_its_status_that_a_job_failed(plan, tmp_path, ran, m
 
 def test_results_that_are_no_rows_are_refused(plan, tmp_path, ran):
     output = tmp_path / "rows.jsonl"
-    sweep.run_plan(plan, output, work_dir=tmp_path / "work", say=lambda _: None)
+    run_plan(plan, output, work_dir=tmp_path / "work", say=lambda _: None)
     good = output.read_text("utf-8").splitlines()
     changed = json.loads(good[1])
     for line, complaint in [
@@ -191,7 +226,7 @@ def test_results_that_are_no_rows_are_refused(plan, tmp_path, ran):
 def here(monkeypatch):
     """Steps of a sweep in this process."""
 
-    def run(command, log):
+    def run(command, log, handles=()):
         assert command[:2] == [sys.executable, "-m"]
         monkeypatch.setattr(sys, "argv", sys.argv)  # training changes them
         with warnings.catch_warnings():
@@ -200,9 +235,10 @@ def here(monkeypatch):
         log.touch()
         return 0, None
 
-    monkeypatch.setattr(sweep, "_run", run)
+    monkeypatch.setattr(job_steps, "run_logged", run)
+    monkeypatch.setattr(engine, "LocalPool", Inline)
     monkeypatch.setattr(
-        sweep, "ProcessPoolExecutor", lambda count, mp_context: ThreadPoolExecutor(count)
+        engine, "ProcessPoolExecutor", lambda count, mp_context: ThreadPoolExecutor(count)
     )
 
 
@@ -242,7 +278,7 @@ runs:
         "utf-8",
     )
     output, work = tmp_path / "rows.jsonl", tmp_path / "work"
-    assert sweep.run_plan(plan, output, work_dir=work, say=lambda _: None) == []
+    assert run_plan(plan, output, work_dir=work, say=lambda _: None) == []
     ours, plain = load_rows([output])
     folder = work.resolve() / ours["key"]
     file = folder / "export" / "scene.shacira"

@@ -1,0 +1,1 @@
+"""Runs plans: many trainings, here or on a cluster, each row of the results once."""
