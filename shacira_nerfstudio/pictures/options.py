@@ -28,6 +28,8 @@ _COARSEST = 8
 _ALWAYS_ENTRIES = 1 << 20
 _SAFE_ENTRIES_PER_BYTE = 32
 """A file may have 2^20 entries in a level, or 64 for each of its bytes: half of that is safe."""
+_MOST_ENTRIES = 100_000_000
+"""Of a level: training takes about 30 bytes for each, and of the coarser ones for a third more."""
 _EXPECTED_BPP = 0.1
 """At least, where only a weight of the rate is given."""
 MAX_LOG2_TABLE = 24
@@ -132,7 +134,7 @@ class PictureOptions:
                 log2_hashmap_size=self.paper_log2_table,
             )
         num_bytes = self.target_bytes(layout) or _EXPECTED_BPP * layout.num_pixels / 8
-        most = max(_ALWAYS_ENTRIES, int(_SAFE_ENTRIES_PER_BYTE * num_bytes))
+        most = min(max(_ALWAYS_ENTRIES, int(_SAFE_ENTRIES_PER_BYTE * num_bytes)), _MOST_ENTRIES)
         resolutions = [_halved(layout.axes, k) for k in range(_num_halvings(layout.axes) + 1)]
         fitting = [axes for axes in resolutions if math.prod(axes) <= most]
         resolutions = list(reversed(fitting or resolutions[-1:]))

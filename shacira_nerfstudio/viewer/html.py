@@ -20,7 +20,16 @@ from shacira_nerfstudio.compression.pack import unpack_scene
 
 PAGE = Path(__file__).with_name("page")
 
-DECODER_FILES = ("bytes", "entropy", "sections", "cameras", "features", "levels", "scene")
+DECODER_FILES = (
+    "bytes",
+    "entropy",
+    "sections",
+    "cameras",
+    "features",
+    "flat_levels",
+    "levels",
+    "scene",
+)
 """Of ``page/decoder``, each after those that it uses."""
 
 LOADER, MAIN = "loader.js", "main.js"
