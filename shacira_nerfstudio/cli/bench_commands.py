@@ -230,7 +230,7 @@ class Images:
     Pillow writes)."""
     quality: Literal["draft", "normal", "max"] = "normal"
     """Of ours: how long training takes."""
-    rate_lambdas: tuple[float, ...] = (1.5e-3, 6e-4, 2.5e-4, 1e-4)
+    rate_lambdas: tuple[float, ...] = (8e-3, 4e-3, 2e-3, 1e-3)
     """Of ours: weights of the rate, one point of the curve each."""
     paper_log2_tables: tuple[int, ...] = (10, 11, 12)
     """Of the paper's choices, and of a plain Instant-NGP: sizes of tables, one point each."""
@@ -287,7 +287,7 @@ class Video:
     """Of ours, ngp (plain Instant-NGP in half floats), rivals (what ffmpeg writes)."""
     quality: Literal["draft", "normal", "max"] = "normal"
     """Of ours: how long training takes."""
-    rate_lambdas: tuple[float, ...] = (4e-3, 1e-3, 2.5e-4)
+    rate_lambdas: tuple[float, ...] = (8e-3, 4e-3, 2e-3)
     """Of ours: weights of the rate, one point of the curve each."""
     log2_tables: tuple[int, ...] = (14, 16, 18)
     """Of a plain Instant-NGP: sizes of tables, one point each."""

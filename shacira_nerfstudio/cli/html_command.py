@@ -49,6 +49,8 @@ class Html:
         if decode_scene(data, allow_truncated=is_partial).kind in ("image", "video"):
             from shacira_nerfstudio.pictures.page_files import embedded_page
 
-            return embedded_page(name, data, decoder=decoder_source(), allow_truncated=is_partial)
+            return embedded_page(
+                name, data, decoder=decoder_source(takes_pictures=True), allow_truncated=is_partial
+            )
         check_scene(data, allow_truncated=is_partial)
         return make_page(data, file_name=name)

@@ -26,7 +26,7 @@ class _Compress:
     output: Output
     quality: Literal["draft", "normal", "max"] = "normal"
     """How long training takes."""
-    rate_lambda: float = 3.0e-4
+    rate_lambda: float = 1.0e-3
     """Weight of the rate: larger gives smaller files; where steering starts, if there is a
     target."""
     target_size_kb: float = 0.0

@@ -67,7 +67,9 @@ def show(tmp_path_factory):
         pytest.skip("there is no node to run JavaScript with")
     folder = tmp_path_factory.mktemp("pixels")
     pixels = (page_files.PAGE / "pixels.js").read_text(encoding="utf-8")
-    (folder / "decoder.js").write_text(decoder_source() + pixels, encoding="utf-8")
+    (folder / "decoder.js").write_text(
+        decoder_source(takes_pictures=True) + pixels, encoding="utf-8"
+    )
 
     def show(jobs):
         lines = []

@@ -2,6 +2,10 @@
 // (codec/FORMAT.md, section 6).
 
 class FlatLevel extends Level {
+  constructor(shape, latentDim, occupancy, budget) {
+    demand(!occupancy.isStored, "OCCU: expected none in a picture");
+    super(shape, latentDim, occupancy, budget);
+  }
   loadOf(vertices) { return vertices; }
   walk() { return new FlatWalk(this); }
   entry(x, y) {

@@ -38,7 +38,6 @@ function readHeader(data, { payloads, levels, parts }, isField) {
   const psnr = payloads.psnr ? new Bytes(payloads.psnr, "psnr") : null;
   const prefixPsnr = psnr && grid.levels.map(() => psnr.u16() / 100);
   if (psnr) psnr.end();
-  demand(!head.isPicture || !occupancy, "OCCU: expected none in a picture");
   demand(!isField || (!head.isVideo && payloads.RNDR && occupancy),
     "HEAD: expected a radiance field with sections RNDR and OCCU");
   const networks = isField
@@ -65,8 +64,7 @@ function decodeLevels(payloads, { levels, latentDim, occupancy }, post) {
   const budget = { walked: 0, saturated: 0, neighbours: 0 };
   let parent = null, grandparent = null;
   payloads.forEach((payload, number) => {
-    const OfAxes = levels[number].resolution.length === 2 ? FlatLevel : Level;
-    const level = new OfAxes(levels[number], latentDim, cells, budget);
+    const level = new (levels[number].resolution[2] ? Level : FlatLevel)(levels[number], latentDim, cells, budget);
     const symbols = readLevel(payload, level, latentDim, parent, grandparent, `LATN ${number}`);
     hash.update(new Uint8Array(symbols.buffer));  // lower byte first, as on every browser's machine
     const latents = smallestArray(symbols);
@@ -81,8 +79,7 @@ function decodeLevels(payloads, { levels, latentDim, occupancy }, post) {
 // level, latents}, and at the end {type: "done", digest, crcOk, truncatedAt}; or {type: "error",
 // message} at any time, after which all that came before it is void. Options:
 //   allowTruncated  a file without its end gives the levels that it has; its digest is null
-//   isField         false takes pictures, videos and incomplete fields, too; their scene has `tensors`
-//                   and `architecture`
+//   isField         false takes other files, too; their scene has `tensors` and `architecture`
 function decodeScene(bytes, post, { allowTruncated = false, isField = true } = {}) {
   try {
     const sections = readSections(bytes, allowTruncated);
