@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -237,7 +237,7 @@ class Images:
     Pillow writes)."""
     quality: Literal["draft", "normal", "max"] = "normal"
     """Of ours: how long training takes."""
-    rate_lambdas: tuple[float, ...] = (1.5e-3, 6e-4, 2.5e-4, 1e-4)
+    rate_lambdas: tuple[float, ...] = (8e-3, 4e-3, 2e-3, 1e-3)
     """Of ours: weights of the rate, one point of the curve each."""
     paper_log2_tables: tuple[int, ...] = (10, 11, 12)
     """Of the paper's choices, and of a plain Instant-NGP: sizes of tables, one point each."""
@@ -245,6 +245,8 @@ class Images:
     """Steps of training; 0 means what the quality takes."""
     limit: int = 0
     """At most so many pictures; 0 means all."""
+    pages: Path | None = None
+    """Folder for a plot and a page of tables, called as the output."""
 
     def main(self) -> int:
         from shacira_nerfstudio.bench.pictures import run
@@ -272,7 +274,82 @@ class Images:
             self.data, self.output, methods=jobs, limit=self.limit, progress=_to_stderr
         )
         print(summary_text(rows))
+        _write_pages(rows, self.pages, name=self.output.stem, is_video=False)
         return 0
+
+
+@dataclass
+class Video:
+    """Measure a video: files of this package, decoded, beside a plain Instant-NGP and x264 and x265
+    on the same frames, one JSON line per method and setting.
+
+    What is in the output already is not measured again. Ends with a table.
+    """
+
+    data: Path
+    """A video, or a folder of frames."""
+    output: Path
+    """File of JSON lines."""
+    methods: tuple[str, ...] = ("ours", "rivals")
+    """Of ours, ngp (plain Instant-NGP in half floats), rivals (what ffmpeg writes)."""
+    quality: Literal["draft", "normal", "max"] = "normal"
+    """Of ours: how long training takes."""
+    rate_lambdas: tuple[float, ...] = (8e-3, 4e-3, 2e-3)
+    """Of ours: weights of the rate, one point of the curve each."""
+    log2_tables: tuple[int, ...] = (14, 16, 18)
+    """Of a plain Instant-NGP: sizes of tables, one point each."""
+    num_steps: int = 0
+    """Steps of training; 0 means what the quality takes."""
+    limit: int = 0
+    """At most so many frames; 0 means all."""
+    pages: Path | None = None
+    """Folder for a plot and a page of tables, called as the output."""
+
+    def main(self) -> int:
+        from shacira_nerfstudio.bench.pictures import videos
+        from shacira_nerfstudio.bench.pictures.summary import video_text
+        from shacira_nerfstudio.pictures.files.video_files import read_video
+        from shacira_nerfstudio.pictures.options import PictureOptions
+
+        check_output_file(self.output)
+        unknown = set(self.methods) - {"ours", "ngp", "rivals"}
+        if unknown or not self.methods:
+            raise ValueError(f"expected methods of ours, ngp, rivals, got {self.methods}")
+        frames, layout = read_video(self.data)
+        if layout.bits != 8 or layout.channels != 3:
+            raise ValueError(f"expected RGB of 8 bits, got {self.data}")
+        count = min(self.limit or layout.frames, layout.frames)
+        frames, layout = frames[:count], replace(layout, frames=count)
+        common = {"quality": self.quality, "num_steps": self.num_steps}
+        jobs = list(videos.rivals()) if "rivals" in self.methods else []
+        for weight in self.rate_lambdas if "ours" in self.methods else ():
+            options = PictureOptions(rate_lambda=weight, **common)  # pyright: ignore
+            jobs.append(videos.ours(f"ours, {self.quality}", f"{weight:g}", options))
+        for size in self.log2_tables if "ngp" in self.methods else ():
+            options = PictureOptions(
+                choices="ngp",
+                paper_levels=16,
+                paper_log2_table=size,
+                **common,  # pyright: ignore
+            )
+            jobs.append(videos.plain_grid(str(size), options))
+        name = self.data.resolve().stem
+        rows = videos.run_video(
+            name, frames, layout, self.output, methods=jobs, progress=_to_stderr
+        )
+        print(video_text(rows))
+        _write_pages(rows, self.pages, name=self.output.stem, is_video=True)
+        return 0
+
+
+def _write_pages(rows: Any, folder: Path | None, *, name: str, is_video: bool) -> None:
+    if folder is not None:
+        from shacira_nerfstudio.bench.pictures.page import write_pages
+
+        check_output_dir(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in write_pages(rows, folder, name=name, is_video=is_video):
+            print(path)
 
 
 def _to_stderr(text: str) -> None:
@@ -287,6 +364,7 @@ _COMMANDS: dict[str, Any] = {
     "codec": Codec,
     "viewers": Viewers,
     "images": Images,
+    "video": Video,
 }
 _Benchmark: Any = command_union(_COMMANDS)
 

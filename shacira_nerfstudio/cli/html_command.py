@@ -17,7 +17,8 @@ PAGE_BYTES = 60_000
 
 @dataclass
 class Html:
-    """Write one HTML page that shows a file in any browser: no server, no network, nothing else."""
+    """Write one HTML page that shows a file, scene, picture or video, in any browser: no server, no
+    network, nothing else."""
 
     file: File
     """The .shacira file; its very bytes are inside the page, with a button that saves them."""
@@ -34,11 +35,22 @@ class Html:
         if output.exists() and output.samefile(self.file):
             raise ValueError(f"expected another file to write than {self.file}")
         check_output_file(output, 4 * len(data) // 3 + PAGE_BYTES)
-        from shacira_nerfstudio.viewer.html import check_scene, make_page
-
-        check_scene(data, allow_truncated=self.allow_truncated)
-        count = write_file(output, make_page(data, file_name=self.file.name))
+        count = write_file(output, self._page(data))
         content = {"file": str(output), "bytes": count, "scene_bytes": len(data)}
         text = f"{output}: {count:,} bytes, {len(data):,} of them the scene's"
         print(as_json(content) if self.json else text)
         return 0
+
+    def _page(self, data: bytes) -> str:
+        from shacira_nerfstudio.codec import decode_scene
+        from shacira_nerfstudio.viewer.html import check_scene, decoder_source, make_page
+
+        name, is_partial = self.file.name, self.allow_truncated
+        if decode_scene(data, allow_truncated=is_partial).kind in ("image", "video"):
+            from shacira_nerfstudio.pictures.page_files import embedded_page
+
+            return embedded_page(
+                name, data, decoder=decoder_source(takes_pictures=True), allow_truncated=is_partial
+            )
+        check_scene(data, allow_truncated=is_partial)
+        return make_page(data, file_name=name)

@@ -26,7 +26,7 @@ class _Compress:
     output: Output
     quality: Literal["draft", "normal", "max"] = "normal"
     """How long training takes."""
-    rate_lambda: float = 3.0e-4
+    rate_lambda: float = 1.0e-3
     """Weight of the rate: larger gives smaller files; where steering starts, if there is a
     target."""
     target_size_kb: float = 0.0
@@ -95,7 +95,8 @@ class CompressImage(_Compress):
 
 @dataclass
 class DecompressImage:
-    """Write pictures of .shacira files, whole or a part, in any size."""
+    """Write pictures of .shacira files, whole or a part, in any size: one file, or all of a folder
+    into another folder, of which a run that was interrupted goes on where it was."""
 
     input: Inputs
     output: Output
@@ -110,41 +111,45 @@ class DecompressImage:
     """Likewise."""
     allow_truncated: bool = False
     """Accept a file whose end is missing, as far as its last whole level."""
+    overwrite: bool = False
+    """Write again what is in the output folder and newer than its file; by default that is kept."""
     json: bool = False
     """Print a JSON object per file."""
 
     def main(self) -> int:
-        from shacira_nerfstudio.codec import load_scene
-        from shacira_nerfstudio.pictures.decoder import PixelDecoder, Region
-        from shacira_nerfstudio.pictures.files.image_files import (
-            LARGE_PIXELS,
-            check_writable_format,
-            is_mapped,
-            write_bands,
-            write_image,
-        )
-        from shacira_nerfstudio.pictures.files.many_files import plan_jobs
+        from shacira_nerfstudio.pictures.files.many_files import is_newer, plan_jobs
+        from shacira_nerfstudio.progress import tracked
 
         jobs = plan_jobs(self.input, self.output, endings=(".shacira",), to=".png")
         if len(jobs) > 1:
             self.output.mkdir(parents=True, exist_ok=True)
-        for job in jobs:
-            decoder = PixelDecoder(load_scene(job.source, allow_truncated=self.allow_truncated))
-            if decoder.layout.is_video:
-                raise ValueError(f"expected a picture, got the video {job.source}")
-            check_writable_format(job.target, decoder.layout)
-            region = Region.of(decoder.layout, self.box, self._size(decoder.layout))
-            width, height, channels = region.width, region.height, decoder.layout.channels
-            if is_mapped(job.target) and width * height > LARGE_PIXELS:
-                sizes = {"width": width, "height": height}
-                layout = dataclasses.replace(decoder.layout, **sizes)
-                write_bands(job.target, decoder.bands(region), layout)
-            else:
-                write_image(job.target, decoder.pixels(self.box, (width, height)))
-            content = {"file": str(job.target), "width": width, "height": height}
-            text = f"{job.target}: {width}x{height} pixels, {channels} channels"
-            _print({**content, "channels": channels}, text, as_lines=self.json)
+            kept = [] if self.overwrite else [job for job in jobs if is_newer(job)]
+            jobs = [job for job in jobs if job not in kept]
+            if kept and not self.json:
+                print(f"{len(kept)} pictures are there already")
+        for job in tracked(jobs, "decoding", total=len(jobs), unit="pictures"):
+            self._write(job.source, job.target)
         return 0
+
+    def _write(self, source: Path, target: Path) -> None:
+        from shacira_nerfstudio.codec import load_scene
+        from shacira_nerfstudio.pictures.decoder import PixelDecoder, Region
+        from shacira_nerfstudio.pictures.files import image_files
+
+        decoder = PixelDecoder(load_scene(source, allow_truncated=self.allow_truncated))
+        if decoder.layout.is_video:
+            raise ValueError(f"expected a picture, got the video {source}")
+        image_files.check_writable_format(target, decoder.layout)
+        region = Region.of(decoder.layout, self.box, self._size(decoder.layout))
+        width, height, channels = region.width, region.height, decoder.layout.channels
+        if image_files.is_mapped(target) and width * height > image_files.LARGE_PIXELS:
+            layout = dataclasses.replace(decoder.layout, width=width, height=height)
+            image_files.write_bands(target, decoder.bands(region), layout)
+        else:
+            image_files.write_image(target, decoder.pixels(self.box, (width, height)))
+        content = {"file": str(target), "width": width, "height": height, "channels": channels}
+        text = f"{target}: {width}x{height} pixels, {channels} channels"
+        _print(content, text, as_lines=self.json)
 
     def _size(self, layout: Any) -> tuple[int, int] | None:
         left, top, right, bottom = self.box or (0, 0, layout.width, layout.height)

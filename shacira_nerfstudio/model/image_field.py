@@ -34,10 +34,11 @@ class ImageFieldShape:
     """Of a pixel."""
     hidden_dim: int = 24
     num_hidden_layers: int = 2
-    weight_bits: int = 8
+    weight_bits: int = 10
     """Bits per weight in the file, at the most."""
-    first_layer_bits: int = 10
-    """The same of the first layer, which holds the scale of every level."""
+    fine_bits: int = 12
+    """The same of the first layer, which holds the scale of every level, and of biases, which are
+    few: rounded to 8 bits, the last ones are off by a grey value."""
 
     def __post_init__(self) -> None:
         for name in ("num_channels", "hidden_dim", "num_hidden_layers", "weight_bits"):
@@ -109,7 +110,8 @@ class ImageField(nn.Module):
 
     def bits_of(self, name: str) -> int:
         """Bits per weight of a tensor, by its name."""
-        return self.shape.first_layer_bits if name == FIRST_LAYER else self.shape.weight_bits
+        is_fine = name == FIRST_LAYER or name.endswith("bias")
+        return self.shape.fine_bits if is_fine else self.shape.weight_bits
 
     def named_weights(self) -> dict[str, Tensor]:
         """Of :meth:`layers`, by the names that a file has."""

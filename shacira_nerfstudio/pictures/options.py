@@ -28,6 +28,11 @@ _COARSEST = 8
 _ALWAYS_ENTRIES = 1 << 20
 _SAFE_ENTRIES_PER_BYTE = 32
 """A file may have 2^20 entries in a level, or 64 for each of its bytes: half of that is safe."""
+_REFRESH_STEPS, _MOST_REFRESHES = 200, 16
+"""Code lengths are made anew after so many steps, but only about so often in a run: each time takes
+as long as some dozens of steps."""
+_MOST_ENTRIES = 100_000_000
+"""Of a level: training takes about 30 bytes for each, and of the coarser ones for a third more."""
 _EXPECTED_BPP = 0.1
 """At least, where only a weight of the rate is given."""
 MAX_LOG2_TABLE = 24
@@ -55,7 +60,7 @@ class PictureOptions:
     """All that compressing takes besides the pixels."""
 
     quality: Quality = "normal"
-    rate_lambda: float = 3.0e-4
+    rate_lambda: float = 1.0e-3
     """Weight of the rate, per bit and entry of the grid; where steering starts, if there is a
     target."""
     target_size_kb: float = 0.0
@@ -114,7 +119,7 @@ class PictureOptions:
                 entropy_model_layers=2 if is_paper else 1,
                 shared_entropy_model=is_paper,
                 sample_fraction=1.0 if is_paper else 0.125,
-                refresh_steps=200,
+                refresh_steps=max(_REFRESH_STEPS, self.effort.num_steps // _MOST_REFRESHES),
             ),
             schedule=ScheduleOptions(warmup_steps=50),
         )
@@ -132,7 +137,7 @@ class PictureOptions:
                 log2_hashmap_size=self.paper_log2_table,
             )
         num_bytes = self.target_bytes(layout) or _EXPECTED_BPP * layout.num_pixels / 8
-        most = max(_ALWAYS_ENTRIES, int(_SAFE_ENTRIES_PER_BYTE * num_bytes))
+        most = min(max(_ALWAYS_ENTRIES, int(_SAFE_ENTRIES_PER_BYTE * num_bytes)), _MOST_ENTRIES)
         resolutions = [_halved(layout.axes, k) for k in range(_num_halvings(layout.axes) + 1)]
         fitting = [axes for axes in resolutions if math.prod(axes) <= most]
         resolutions = list(reversed(fitting or resolutions[-1:]))

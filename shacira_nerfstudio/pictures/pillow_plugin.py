@@ -45,6 +45,7 @@ class ShaciraImageFile(ImageFile.ImageFile):
         self._size = layout.width, layout.height
         is_deep_grey = layout.bits == 16 and layout.channels == 1
         self._mode = "I;16" if is_deep_grey else _MODES[layout.channels]
+        self.info["bits"] = layout.bits  # in the file: Pillow has 16 for grey without alpha alone
         self.n_frames, self.is_animated = layout.frames, layout.frames > 1
         if layout.is_video:
             self.info["duration"] = 1000 / layout.frames_per_second

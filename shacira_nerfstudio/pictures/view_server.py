@@ -7,19 +7,16 @@ in some number of pixels. What has to be decoded does not grow with the picture.
 from __future__ import annotations
 
 import io
-import json
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from shacira_nerfstudio.codec import describe
 from shacira_nerfstudio.codec.scene_file import read_file
 from shacira_nerfstudio.pictures.decoder import PixelDecoder
 from shacira_nerfstudio.pictures.files.image_files import as_image
+from shacira_nerfstudio.pictures.page_files import served_page
 
-PAGE = Path(__file__).with_name("page") / "view.html"
-_INFO_MARKER = "/*@SHACIRA_INFO@*/"
 _MAX_SIDE = 4096
 """Pixels of a part: nobody has a larger screen."""
 
@@ -39,22 +36,9 @@ class PictureServer(ThreadingHTTPServer):
     ) -> None:
         data = path.read_bytes()
         content = read_file(data, allow_truncated=allow_truncated)
-        decoder = PixelDecoder(content.scene)
         count = content.scene.num_coded_levels
         self.decoders = [PixelDecoder(content.scene, num_levels=n + 1) for n in range(count)]
-        layout = decoder.layout
-        info = {
-            "name": path.name,
-            "width": layout.width,
-            "height": layout.height,
-            "frames": layout.frames,
-            "levels": count,
-            "bytes": len(data),
-            "prefixBytes": describe(data, content=content)["prefix_bytes"],
-        }
-        # What stands in a script must not end it.
-        text = json.dumps(info).replace("<", "\\u003c")
-        self.page = PAGE.read_text(encoding="utf-8").replace(_INFO_MARKER, text).encode()
+        self.page = served_page(path.name, data, content).encode()
         super().__init__((host, port), _Handler)
 
     @property

@@ -23,6 +23,9 @@ PAGE = Path(__file__).with_name("page")
 DECODER_FILES = ("bytes", "entropy", "sections", "cameras", "features", "levels", "scene")
 """Of ``page/decoder``, each after those that it uses."""
 
+FLAT_FILE = "flat_levels"
+"""The one more that pictures take; scenes do without it."""
+
 LOADER, MAIN = "loader.js", "main.js"
 """The only script that stands in the page as it is, and the last one of the program."""
 
@@ -80,9 +83,10 @@ def page_program(file_name: str, page: Path = PAGE) -> str:
     return "\n".join([*lines, *scripts])
 
 
-def decoder_source(page: Path = PAGE) -> str:
+def decoder_source(page: Path = PAGE, *, takes_pictures: bool = False) -> str:
     """The decoder as one classic script; it runs in a worker, and anywhere else."""
-    return "\n".join(_read(page / "decoder" / f"{name}.js") for name in DECODER_FILES)
+    names = (*DECODER_FILES, *((FLAT_FILE,) if takes_pictures else ()))
+    return "\n".join(_read(page / "decoder" / f"{name}.js") for name in names)
 
 
 def _literal(value: object) -> str:

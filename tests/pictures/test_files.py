@@ -1,10 +1,12 @@
 """Pictures on disk, through Pillow, and through the command line."""
 
+import dataclasses
 import json
 
 import make
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, UnidentifiedImageError
 from synthetic_pictures import frames, picture
 
@@ -48,6 +50,17 @@ def test_large_files_are_read_and_written_in_parts(tmp_path, capsys, monkeypatch
         assert np.array_equal(read_image(back)[0], expected)
 
 
+def test_large_tiled_files_are_unpacked_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files, "LARGE_PIXELS", 100)
+    pixels = picture(40, 36)
+    for name, options in {"tiles": {"tile": (16, 16)}, "strips": {"rowsperstrip": 5}}.items():
+        path = tmp_path / f"{name}.tif"
+        tifffile.imwrite(path, pixels, photometric="rgb", compression="zlib", **options)
+        found, layout = read_image(path)
+        assert isinstance(found, np.memmap) and layout.channels == 3
+        assert np.array_equal(found, pixels)
+
+
 def test_what_pillow_means(tmp_path):
     rgb = Image.fromarray(picture(9, 7))
     rgb.convert("P").save(tmp_path / "palette.png")
@@ -80,6 +93,17 @@ def test_pillow_opens_files(tmp_path):
     path.write_bytes(encode_scene(make.tiny_scene()))
     with pytest.raises(UnidentifiedImageError):
         Image.open(path)
+
+
+def test_pillow_has_16_bits_for_grey_alone(tmp_path):
+    # Colours are rounded to what it has, and it is said that they were 16 bits.
+    path, picture = tmp_path / "a.shacira", make.tiny_picture()
+    deep = dataclasses.replace(picture, architecture={**picture.architecture, "bits": 16})
+    path.write_bytes(encode_scene(deep))
+    with Image.open(path) as image:
+        assert (image.mode, image.info["bits"]) == ("RGBA", 16)
+        expected = (PixelDecoder(deep).pixels().astype(int) + 128) // 257
+        assert np.array_equal(np.asarray(image), expected)
 
 
 def test_a_damaged_file_is_an_error_of_pillows(tmp_path):
@@ -134,6 +158,11 @@ def test_folders_go_on_where_they_were(tmp_path, capsys):
     assert again["a.shacira"] == first["a.shacira"] and again["b.shacira"] != first["b.shacira"]
     status, _, _ = run(capsys, "image", "decompress", tmp_path / "out", "-o", tmp_path / "back")
     assert status == 0 and len(list((tmp_path / "back").iterdir())) == 2
+    (tmp_path / "back" / "b.png").unlink()
+    kept = (tmp_path / "back" / "a.png").stat().st_mtime_ns
+    status, out, _ = run(capsys, "image", "decompress", tmp_path / "out", "-o", tmp_path / "back")
+    assert status == 0 and out.startswith("1 pictures are there already") and "b.png" in out
+    assert (tmp_path / "back" / "a.png").stat().st_mtime_ns == kept
 
 
 @pytest.mark.parametrize("kind", ["folder", "mp4", "y4m"])

@@ -23,6 +23,8 @@ def test_large_pictures_have_no_more_entries_than_a_file_may_have():
     loose = PictureOptions(target_bpp=0.5).grid(layout)
     assert max(tight.table_sizes) <= 1 << 20
     assert max(loose.table_sizes) > 10_000_000
+    huge = PictureOptions(target_bpp=1.0).grid(PixelLayout(16384, 16384))
+    assert huge.resolutions[-1] == (8193, 8193)
 
 
 def test_every_pixel_comes_once_before_any_comes_again():

@@ -38,7 +38,7 @@ def test_the_page_knows_the_file(server):
     info = json.loads(page.partition("const INFO = ")[2].partition(";\n")[0])
     assert (info["width"], info["height"], info["levels"]) == (15, 10, 3)
     assert info["bytes"] == info["prefixBytes"][-1]
-    assert page.count("</script") == 1
+    assert page.count("</script") == 2
 
 
 def test_a_part_is_what_the_decoder_shows(server):

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from shacira_nerfstudio.bench import environment
 from shacira_nerfstudio.bench.pictures.metrics import figures
+from shacira_nerfstudio.bench.pictures.plain_grid import trained_plain_grid
 from shacira_nerfstudio.bench.pictures.rivals import RIVALS, encode
+from shacira_nerfstudio.bench.pictures.summary import PLAIN
 from shacira_nerfstudio.codec import decode_scene
 from shacira_nerfstudio.output_files import write_file
 from shacira_nerfstudio.pictures.compress import compress_pixels
@@ -21,7 +22,6 @@ from shacira_nerfstudio.pictures.decoder import PixelDecoder
 from shacira_nerfstudio.pictures.files.image_files import READABLE, read_image
 from shacira_nerfstudio.pictures.layout import PixelLayout
 from shacira_nerfstudio.pictures.options import PictureOptions
-from shacira_nerfstudio.pictures.training import PictureTraining
 
 Row = dict[str, Any]
 Measure = Callable[[np.ndarray, PixelLayout], Row]
@@ -49,13 +49,8 @@ def run_images(
     paths = paths[: limit or len(paths)]
     if not paths:
         raise ValueError(f"expected pictures in {folder}, found none")
-    rows = load_rows(output) if output.exists() else []
+    rows = done_rows(output)
     done = {row["key"] for row in rows}
-    common = {
-        "commit": environment.commit(),
-        "date": environment.date(),
-        "machine": environment.machine(),
-    }
     for path in paths:
         pixels, layout = read_image(path)
         if layout.bits != 8 or layout.channels != 3:
@@ -69,9 +64,20 @@ def run_images(
             quality = figures(pixels, found.pop("pixels"))
             bpp = 8 * found["bytes"] / layout.num_pixels
             row = {"key": key, "image": path.stem, "method": name, "setting": setting, "bpp": bpp}
-            rows.append({**row, **found, **quality, **common})
-            write_file(output, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+            append_row(rows, {**row, **found, **quality}, output)
     return rows
+
+
+def done_rows(path: Path) -> list[Row]:
+    """Those of a file that may not be there yet."""
+    return load_rows(path) if path.exists() else []
+
+
+def append_row(rows: list[Row], row: Row, path: Path) -> None:
+    """Adds a row, and where and when it was measured, and writes all of them."""
+    where = {"commit": environment.commit(), "machine": environment.machine()}
+    rows.append({**row, **where, "date": environment.date()})
+    write_file(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
 
 
 def load_rows(path: Path) -> list[Row]:
@@ -117,29 +123,16 @@ def ours(name: str, setting: str, options: PictureOptions) -> tuple[str, str, Me
 def plain_ngp(setting: str, options: PictureOptions) -> tuple[str, str, Measure]:
     """A plain Instant-NGP, whose file would be its parameters in half floats and nothing else."""
 
-    @torch.no_grad()
     def measure(pixels: np.ndarray, layout: PixelLayout) -> Row:
         begin = time.perf_counter()
-        with torch.enable_grad():
-            run = PictureTraining(pixels, layout, options)
-            run.train()
-        seconds, field = time.perf_counter() - begin, run.field.eval()
-        parameters = [field.encoding.latents, *field.mlp.parameters()]
-        for parameter in parameters:
-            parameter.copy_(parameter.half().float())
-        begin = time.perf_counter()
-        x, y = np.meshgrid(
-            (np.arange(layout.width) + 0.5) / layout.width,
-            (np.arange(layout.height) + 0.5) / layout.height,
-        )
-        positions = torch.from_numpy(np.stack([x.ravel(), y.ravel()], 1).astype(np.float32))
-        shown = (field(positions).clamp(0, 1) * layout.largest).round()
+        grid = trained_plain_grid(pixels, layout, options)
+        trained = time.perf_counter()
         return {
-            "bytes": 2 * sum(parameter.numel() for parameter in parameters),
-            "pixels": shown.view(pixels.shape).numpy().astype(np.uint8),
-            "train_seconds": seconds,
-            "decode_seconds": time.perf_counter() - begin,
+            "bytes": grid.num_bytes,
+            "pixels": grid.pixels(),
+            "train_seconds": trained - begin,
+            "decode_seconds": time.perf_counter() - trained,
             "steps": options.effort.num_steps,
         }
 
-    return "Instant-NGP, half floats", setting, measure
+    return PLAIN, setting, measure

@@ -16,6 +16,7 @@ Row = dict[str, Any]
 Curve = list[tuple[float, float]]
 """(bits per pixel, PSNR) by rising rate."""
 ANCHOR = "SHACIRA (published)"
+PLAIN = "Instant-NGP, half floats"
 _MEANS = ("bpp", "psnr", "ssim", "ms_ssim", "train_seconds", "decode_seconds")
 
 
@@ -65,8 +66,42 @@ def curves_of(means: Sequence[Row]) -> dict[str, Curve]:
 def summary_text(rows: Sequence[Row]) -> str:
     """A table of means, and the rate of each curve over the published one at equal PSNR."""
     means = mean_rows(rows)
+    lines = _table(means, "images")
+    lines.append(f"BD-rate against {ANCHOR}, a mean over all 24 images of Kodak:")
+    for name, curve in {**curves_of(means), **published_curves()}.items():
+        if name != ANCHOR:
+            lines.append(f"  {name:<28}{_bd_text(published_curves()[ANCHOR], curve)}")
+    return "\n".join(lines)
+
+
+def video_text(rows: Sequence[Row]) -> str:
+    """A table of a video's rows, and how many times the bytes a plain grid takes at equal PSNR."""
+    means = mean_rows(rows)
+    lines, curves = _table(means, "videos"), curves_of(means)
+    for name, curve in curves.items():
+        if name == PLAIN or PLAIN not in curves:
+            continue
+        lines.append(f"{PLAIN}, times the rate of {name} at equal PSNR:")
+        for rate, psnr in curve:
+            found = rate_at(curves[PLAIN], psnr)
+            text = "outside of its curve" if found is None else f"{found / rate:.1f}"
+            lines.append(f"  {psnr:6.2f} dB  {text}")
+    return "\n".join(lines)
+
+
+def rate_at(curve: Curve, psnr: float) -> float | None:
+    """Bits per pixel at a quality, between the points of a curve in the logarithm of the rate; None
+    outside of it."""
+    points = sorted((quality, rate) for rate, quality in curve)
+    if not points[0][0] <= psnr <= points[-1][0]:
+        return None
+    qualities, rates = zip(*points, strict=True)
+    return float(np.exp(np.interp(psnr, qualities, np.log(rates))))
+
+
+def _table(means: Sequence[Row], counted: str) -> list[str]:
     lines = [
-        f"{'method':<26}{'setting':>10}{'images':>7}{'bpp':>8}{'PSNR':>8}{'SSIM':>8}{'MS-SSIM':>9}"
+        f"{'method':<26}{'setting':>10}{counted:>7}{'bpp':>8}{'PSNR':>8}{'SSIM':>8}{'MS-SSIM':>9}"
         f"{'train s':>9}{'decode s':>9}"
     ]
     for row in means:
@@ -75,11 +110,7 @@ def summary_text(rows: Sequence[Row]) -> str:
             f"{row['psnr']:>8.2f}{row['ssim']:>8.4f}{row['ms_ssim']:>9.4f}"
             f"{row['train_seconds']:>9.2f}{row['decode_seconds']:>9.3f}"
         )
-    lines.append(f"BD-rate against {ANCHOR}, a mean over all 24 images of Kodak:")
-    for name, curve in {**curves_of(means), **published_curves()}.items():
-        if name != ANCHOR:
-            lines.append(f"  {name:<28}{_bd_text(published_curves()[ANCHOR], curve)}")
-    return "\n".join(lines)
+    return lines
 
 
 def _bd_text(anchor: Curve, curve: Curve) -> str:

@@ -41,7 +41,7 @@ _PNG_DEPTH_AT = 24
 
 def read_image(path: Path) -> tuple[np.ndarray, PixelLayout]:
     """Integers [H, W, C], uint8 or uint16, the right way up; of arrays (.npy) and of large TIFF
-    files without compression a view of the file itself.
+    files a view of the file itself, or of an unpacked copy on disk.
 
     Raises:
         ValueError: naming the file, which is no picture or of a kind that has no such integers.
@@ -89,9 +89,12 @@ def _mapped(path: Path) -> np.ndarray | None:
 
         with tifffile.TiffFile(path) as file:
             page = file.pages[0]
-            if page.size < LARGE_PIXELS or not page.is_memmappable:  # pyright: ignore
+            if page.size < LARGE_PIXELS:  # pyright: ignore
                 return None
-        values = tifffile.memmap(path, mode="r")
+            # Tiles and what is compressed are unpacked once, into a file that goes away.
+            is_plain = page.is_memmappable  # pyright: ignore
+            values = None if is_plain else page.asarray(out="memmap")
+        values = tifffile.memmap(path, mode="r") if values is None else values
     values = values if values.ndim == 3 else values[..., None]
     is_picture = values.ndim == 3 and 1 <= values.shape[2] <= MAX_CHANNELS
     if not is_picture or values.dtype not in (np.uint8, np.uint16):

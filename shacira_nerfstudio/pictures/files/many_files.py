@@ -68,3 +68,11 @@ def is_done(job: Job) -> bool:
     except SceneFormatError:
         return False
     return True
+
+
+def is_newer(job: Job) -> bool:
+    """Whether the result is there and was made from the file as it is: results are written whole
+    or not at all."""
+    if not job.target.is_file():
+        return False
+    return job.target.stat().st_mtime_ns >= job.source.stat().st_mtime_ns

@@ -55,8 +55,8 @@ class Level {
   }
 
   setKind(latentDim, budget) {
-    const [x, y, z] = this.resolution, vertices = (x + 1) * (y + 1) * (z + 1);
-    const load = this.isHashed && vertices <= 2 ** 28 ? this.occupancy.load(this.lo) : 0;
+    const vertices = this.resolution.reduce((product, n) => product * (n + 1), 1);
+    const load = this.isHashed && vertices <= 2 ** 28 ? this.loadOf(vertices) : 0;
     this.isSaturated = this.isHashed
       && (budget.walked + vertices > 2 ** 28 || load > 24 * this.numEntries);
     if (this.isHashed && !this.isSaturated) budget.walked += vertices;
@@ -66,6 +66,9 @@ class Level {
     this.hasNeighbours = this.hasFeatures && budget.neighbours + vertices * latentDim <= 2 ** 28;
     if (this.hasNeighbours) budget.neighbours += vertices * latentDim;
   }
+
+  loadOf() { return this.occupancy.load(this.lo); }
+  walk() { return new Slab(this); }
 
   // What all vertices of a row add up to along the other two axes.
   base(y, z) {
@@ -116,6 +119,9 @@ class Slab {
 
   // What all vertices of a row add up to along the other two axes.
   base(row, at) { return this.outer === 2 ? this.level.base(row, at) : this.level.base(at, row); }
+
+  features(parent, grandparent) { return levelFeatures(this, parent, grandparent); }
+  neighbours(magnitudes) { return neighbourMagnitudes(this, magnitudes); }
 
   moveTo(at) {
     this.below = at === 0 ? this.layers[2] : this.above;

@@ -74,8 +74,8 @@ function readLevel(payload, level, d, parent, grandparent, what) {
   const bits = new Bits(bytes.take(bytes.varint()), what);
   const room = { symbols: 2 ** 17 + 128 * bits.data.length };
   const stream = new Stream(bytes.take(bytes.left), lanes, what), size = level.numEntries;
-  const slab = level.hasFeatures ? new Slab(level) : null, zeros = slab ? null : new Uint8Array(size);
-  const features = slab ? levelFeatures(slab, parent, grandparent)
+  const slab = level.hasFeatures ? level.walk() : null, zeros = slab ? null : new Uint8Array(size);
+  const features = slab ? slab.features(parent, grandparent)
     : { touched: zeros, parent: zeros, grandparent: zeros };
   const isAll = level.isSaturated || !level.occupancy.isStored, all = codedEntries(features.touched, isAll);
   const halves = [0, 1].map((first) => codedEntries(features.touched, isAll, first, 2));
@@ -85,7 +85,7 @@ function readLevel(payload, level, d, parent, grandparent, what) {
     passes.forEach((entries, number) => {
       const model = new ContextModel(bits, p, channel > 0, number > 0, room);
       const neighbours = model.weights[5] && level.hasNeighbours
-        ? neighbourMagnitudes(slab, magnitudesOf(symbols, halves[0], channel, d, size)) : null;
+        ? slab.neighbours(magnitudesOf(symbols, halves[0], channel, d, size)) : null;
       const classes = model.classes(entries, channel, d, symbols, totals, features, neighbours, number > 0);
       demand(model.tables || entries.length === 0, `${what}: expected a table for every class that occurs`);
       if (!model.tables) return;

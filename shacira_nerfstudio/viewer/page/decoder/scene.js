@@ -29,7 +29,7 @@ function readNetworks(tensors, architecture, numInputs) {
 }
 
 function readHeader(data, { payloads, levels, parts }, isField) {
-  const head = readHead(payloads.HEAD), grid = readGrid(payloads.GRID, head, data.length);
+  const head = readHead(payloads.HEAD, isField), grid = readGrid(payloads.GRID, head, data.length);
   const rendering = payloads.RNDR ? readRendering(payloads.RNDR) : {};
   const occupancy = payloads.OCCU ? readOccupancy(payloads.OCCU, data.length) : null;
   const tensors = readWeights(payloads.WGTS), numLevels = grid.levels.length;
@@ -41,7 +41,7 @@ function readHeader(data, { payloads, levels, parts }, isField) {
   demand(!isField || (!head.isVideo && payloads.RNDR && occupancy),
     "HEAD: expected a radiance field with sections RNDR and OCCU");
   const networks = isField
-    ? readNetworks(tensors, head.architecture, numLevels * grid.latentDim) : { tensors };
+    ? readNetworks(tensors, head.architecture, numLevels * grid.latentDim) : { tensors, architecture: head.architecture };
   const scene = {
     formatVersion: 1, totalBytes: data.length, numLevels, numLevelsPresent: head.numPresent,
     latentDim: grid.latentDim,
@@ -64,7 +64,7 @@ function decodeLevels(payloads, { levels, latentDim, occupancy }, post) {
   const budget = { walked: 0, saturated: 0, neighbours: 0 };
   let parent = null, grandparent = null;
   payloads.forEach((payload, number) => {
-    const level = new Level(levels[number], latentDim, cells, budget);
+    const level = new (levels[number].resolution[2] ? Level : FlatLevel)(levels[number], latentDim, cells, budget);
     const symbols = readLevel(payload, level, latentDim, parent, grandparent, `LATN ${number}`);
     hash.update(new Uint8Array(symbols.buffer));  // lower byte first, as on every browser's machine
     const latents = smallestArray(symbols);
@@ -79,7 +79,7 @@ function decodeLevels(payloads, { levels, latentDim, occupancy }, post) {
 // level, latents}, and at the end {type: "done", digest, crcOk, truncatedAt}; or {type: "error",
 // message} at any time, after which all that came before it is void. Options:
 //   allowTruncated  a file without its end gives the levels that it has; its digest is null
-//   isField         false takes videos and incomplete fields, too; their scene has `tensors`
+//   isField         false takes other files, too; their scene has `tensors` and `architecture`
 function decodeScene(bytes, post, { allowTruncated = false, isField = true } = {}) {
   try {
     const sections = readSections(bytes, allowTruncated);

@@ -70,12 +70,12 @@ function checkOrder(tags) {
   }
 }
 
-function readHead(payload) {
+function readHead(payload, isField) {
   const bytes = new Bytes(payload, "HEAD"), kind = bytes.u8(0, 2);
-  demand(kind !== 1, "HEAD: expected a radiance field, found a picture: this page shows scenes");
+  demand(kind !== 1 || !isField, "HEAD: expected a radiance field, found a picture: this page shows scenes");
   const numPresent = bytes.u8(1, 64), digest = toHex(bytes.take(32));
   const architecture = readJson(bytes.take(bytes.left), 65536, "HEAD", (word) => /^[ -~]{0,200}$/.test(word));
-  return { isVideo: kind === 2, numPresent, digest, architecture };
+  return { isVideo: kind === 2, isPicture: kind === 1, numPresent, digest, architecture };
 }
 
 function readSize(bytes, volume) {
@@ -87,17 +87,18 @@ function readSize(bytes, volume) {
   return size;
 }
 
-function readGrid(payload, { numPresent }, fileBytes) {
+function readGrid(payload, { numPresent, isPicture }, fileBytes) {
   const bytes = new Bytes(payload, "GRID"), axes = bytes.u8(), isEqual = axes < 128;
-  demand(axes % 128 === 3, `GRID: expected 3 axes, found ${axes % 128}`);
+  const numAxes = isPicture ? 2 : 3;
+  demand(axes % 128 === numAxes, `GRID: expected ${numAxes} axes, found ${axes % 128}`);
   const numLevels = bytes.u8(1, 64), latentDim = bytes.u8(1, 16), levels = [];
   demand(numPresent <= numLevels, `HEAD: expected at most ${numLevels} levels, found ${numPresent}`);
-  let resolution = [0, 0, 0], total = 0, longest = 0;
+  let resolution = new Array(numAxes).fill(0), total = 0, longest = 0;
   for (let level = 0; level < numLevels; level++) {
-    const steps = Array.from({ length: isEqual ? 1 : 3 }, () => bytes.varint());
+    const steps = Array.from({ length: isEqual ? 1 : numAxes }, () => bytes.varint());
     resolution = resolution.map((n, axis) => within(
       n + steps[isEqual ? 0 : axis], 2, 2 ** 20, "a resolution of GRID"));
-    const volume = resolution[0] * resolution[1] * resolution[2];
+    const volume = resolution.reduce((a, b) => a * b);
     const numEntries = within(readSize(bytes, volume), 8, 2 ** 28, "a table size of GRID");
     demand(numEntries % 8 === 0, "GRID: expected table sizes that are multiples of 8");
     const isHashed = volume > numEntries;
@@ -111,7 +112,7 @@ function readGrid(payload, { numPresent }, fileBytes) {
     total += numEntries;
   }
   bytes.end();
-  demand(isEqual || levels.some(({ resolution: [x, y, z] }) => x !== y || y !== z),
+  demand(isEqual || levels.some(({ resolution: all }) => all.some((n) => n !== all[0])),
     "GRID: expected axes of different resolutions");
   demand(total <= 2 ** 27 && total * latentDim <= Math.max(2 ** 24, 2048 * fileBytes),
     `GRID: expected fewer entries in a file of ${fileBytes} bytes, found ${total}`);
@@ -229,7 +230,7 @@ function readWeights(payload) {
     const integers = readArray(bytes, count, -2047, 2047), values = new Float32Array(count);
     const perStep = mode === 1 ? count / rows : count;
     for (let i = 0; i < count; i++) values[i] = integers[i] * steps[Math.floor(i / perStep)];
-    tensors[name] = { shape, integers, values };
+    tensors[name] = { shape, integers, steps, values };
   }
   bytes.end();
   return tensors;
