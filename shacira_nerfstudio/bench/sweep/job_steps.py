@@ -103,8 +103,10 @@ def _demo_scene(job: Job, scenes: Path) -> Path:
     with locked(folder / "lock", wait_s=_SCENE_WAIT_S):
         if not (folder / "complete").exists():
             write_demo_scene(
-                *(folder / "data",),
-                **{"num_views": sizes["num_views"], "size": sizes["size"], "seed": sizes["seed"]},
+                folder / "data",
+                num_views=sizes["num_views"],
+                size=sizes["size"],
+                seed=sizes["seed"],
             )
             (folder / "complete").touch()
     return folder / "data"

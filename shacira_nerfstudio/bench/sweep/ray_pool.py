@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import shutil
 import tarfile
 import tempfile
@@ -67,7 +68,7 @@ class RayPool:
         self._ray: Any = ray
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         self._ships_scenes, self._num_workers = ships_scenes, num_workers
         self._node_dir = node_dir
         self._run_remotely = ray.remote(_run_task)

@@ -191,11 +191,10 @@ def _wavefronts(
     for length in possible.shape[::-1]:  # as np.unravel_index, in half the memory
         rest, axis = np.divmod(rest, np.int32(length))
         axes.insert(0, axis)
-    number = sum((axis << i for i, axis in enumerate(axes)), start=np.zeros_like(axes[0]))
-    framed = sum(
-        ((axis + 1) * stride for axis, stride in zip(axes, strides, strict=True)),
-        start=np.zeros_like(axes[0]),
-    )
+    number, framed = np.zeros_like(axes[0]), np.zeros_like(axes[0])
+    for i, (axis, stride) in enumerate(zip(axes, strides, strict=True)):
+        number += axis << i
+        framed += (axis + 1) * stride
     # MAX_CELLS_PER_AXIS keeps the numbers below 2^16, where numpy sorts by radix.
     order = np.argsort(number.astype(np.uint16), kind="stable")
     ends = np.flatnonzero(np.diff(number[order], append=-1)) + 1

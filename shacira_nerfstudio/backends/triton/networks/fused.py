@@ -157,7 +157,7 @@ def _network_gradient_kernel(
         d_w3 += tl.dot(tl.trans(g), last)
         g = tl.where(last > 0, tl.dot(g, w3), 0.0)
         if w2_ptr is not None:
-            d_b2 += tl.sum(g, 0)
+            d_b2 += tl.sum(g, 0)  # pyright: ignore[reportOperatorIssue, reportPossiblyUnbound]
             g = g.to(TYPE)
             d_w2 += tl.dot(tl.trans(g), h1)
             g = tl.where(h1 > 0, tl.dot(g, w2), 0.0)
