@@ -85,7 +85,8 @@ def synthetic_latents(grid: GridSpec, seed: int = 1) -> torch.Tensor:
 
 def synthetic_scene(grid: GridSpec, occupancy_resolution: int) -> RadianceScene:
     """A scene with these latents, quantised, and networks as they are initialised."""
-    march = MarchSettings("affine", ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)), near=0.1, far=9.0, step_size=1e-3)
+    box = (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)
+    march = MarchSettings("affine", box, near=0.1, far=9.0, step_size=1e-3)
     field = RadianceField.create(
         grid, FieldShape(), get_backend("auto", "cpu"), latent_dim=1, features_per_level=2
     )
