@@ -27,7 +27,6 @@ from shacira_nerfstudio.compression.probe import ProbeRays, probe_psnr
 from shacira_nerfstudio.compression.time_budget import TimeBudget
 from shacira_nerfstudio.model.sampling import AdaptiveSampling
 from shacira_nerfstudio.model.scene import RadianceScene
-from shacira_nerfstudio.option_ranges import settled
 from shacira_nerfstudio.output_files import write_file
 from shacira_nerfstudio.plugin.capture_kind import Choice, num_steps_of
 from shacira_nerfstudio.plugin.data_manager import ShaciraDataManager
@@ -161,7 +160,7 @@ class TrainingCallbacks:
         for name, optimizer in self._optimizers.optimizers.items():
             self.learning_rates[name] = self._base_lr[name] * factor
             if name == "latents" and model.scene.encoding.is_quantized:
-                self.learning_rates[name] *= settled(model.config.latents_lr_mult)
+                self.learning_rates[name] *= model.config.latents_lr_mult
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rates[name]
 

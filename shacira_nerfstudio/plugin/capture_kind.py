@@ -28,8 +28,7 @@ QUALITIES = ("draft", "normal", "max")
 _PLACE: dict[str, tuple[Any, Any, Any]] = {
     STEPS: (1000, 3200, 12000),
     "contraction": ("contracted", "contracted", "contracted"),
-    "rate_lambda": (1e-3, 1e-3, 1e-3),
-    "latents_lr_mult": (2.0, 2.0, 2.0),
+    "rate_lambda": (6e-4, 6e-4, 6e-4),
     "grid.num_levels": (10, 10, 16),
     "grid.latent_dim": (2, 2, 2),
     "grid.log2_hashmap_size": (17, 18, 20),
@@ -53,7 +52,6 @@ SETTINGS: dict[Kind, dict[str, tuple[Any, Any, Any]]] = {
         STEPS: (1400, 4600, 18000),
         "contraction": ("affine", "affine", "affine"),
         "rate_lambda": (1e-3, 1e-3, 1e-3),
-        "latents_lr_mult": (1.0, 1.0, 1.0),
         "grid.num_levels": (16, 16, 16),
         "grid.latent_dim": (1, 1, 1),
         "grid.log2_hashmap_size": (17, 18, 19),

@@ -113,10 +113,9 @@ class ShaciraModelConfig(ModelConfig):
     distortion_loss_mult: float | Auto = "auto"
     """Weight of the distortion loss of mip-NeRF 360 against fog; 0 means none, and auto follows the
     capture."""
-    latents_lr_mult: float | Auto = "auto"
+    latents_lr_mult: float = 1.0
     """Factor on the learning rate of latents that are quantised. Larger lets them grow faster out
-    of the noise that stands for rounding, which photographs of a place gain from; auto follows the
-    capture."""
+    of the noise that stands for rounding, which some photographs of a place gain from."""
     backend: str = "auto"
     """Implementation of the hot operations, reference, cpu_numba (CPU) or triton (CUDA); auto picks
     the fastest that loads and says which."""

@@ -62,7 +62,7 @@ NERFACTO = {
 }
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1_tiny.shacira"
 SCENE_ROWS = ["train_step", "render"]
-OP_ROWS = ["interpolate", "march", "composite", "networks", "rate", "adam", "fused_networks"]
+OP_ROWS = ["interpolate", "march", "composite", "networks", "rate", "adam"]
 CODEC_ROWS = ["encode_scene", "decode_scene"]
 
 
