@@ -162,6 +162,7 @@ def test_a_client_that_sends_nonsense_is_told_and_can_go_on(serve, client_of, ca
     client.look(fov=float("nan"))
     client.receive(lambda: client.says("expected a finite camera"))
     client.look()
+    client.receive(lambda: client.says("pixels in"))  # its words come before the error's
     client.set("Resolution", "1000000")
     client.receive(lambda: client.says("expected side of"))
     client.set("Resolution", "256")
