@@ -59,7 +59,7 @@ class RayPool:
         num_workers: int | None = None,
     ) -> None:
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ValueError(
                 "expected the package ray for --executor ray, found none: "
