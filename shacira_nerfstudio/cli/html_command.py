@@ -46,11 +46,12 @@ class Html:
         from shacira_nerfstudio.viewer.html import check_scene, decoder_source, make_page
 
         name, is_partial = self.file.name, self.allow_truncated
-        if decode_scene(data, allow_truncated=is_partial).kind in ("image", "video"):
+        scene = decode_scene(data, allow_truncated=is_partial)
+        if scene.kind in ("image", "video"):
             from shacira_nerfstudio.pictures.page_files import embedded_page
 
             return embedded_page(
                 name, data, decoder=decoder_source(takes_pictures=True), allow_truncated=is_partial
             )
-        check_scene(data, allow_truncated=is_partial)
+        check_scene(scene)
         return make_page(data, file_name=name)

@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 
 from shacira_nerfstudio.backends import get_backend
-from shacira_nerfstudio.codec import decode_scene
+from shacira_nerfstudio.codec import PackedScene
 from shacira_nerfstudio.compression.pack import unpack_scene
 
 PAGE = Path(__file__).with_name("page")
@@ -32,9 +32,8 @@ LOADER, MAIN = "loader.js", "main.js"
 SCRIPTS_MARKER, DATA_MARKER = "/*@SHACIRA_SCRIPTS@*/", "@SHACIRA_DATA@"
 
 
-def check_scene(data: bytes, *, allow_truncated: bool = False) -> None:
-    """Raises ValueError unless a file is whole and a page can show what it holds."""
-    scene = decode_scene(data, allow_truncated=allow_truncated)
+def check_scene(scene: PackedScene) -> None:
+    """Raises ValueError unless a page can show a scene."""
     unpack_scene(scene, get_backend("reference", "cpu"))
 
 

@@ -9,7 +9,8 @@ from collections import Counter
 import pytest
 
 if "SHACIRA_TEST_RAY" not in os.environ:
-    pytest.skip("on request: SHACIRA_TEST_RAY=1", allow_module_level=True)
+    reason = "starts a Ray cluster, whose limits by the clock a busy machine exceeds"
+    pytest.skip(f"{reason}; SHACIRA_TEST_RAY=1 runs it", allow_module_level=True)
 ray = pytest.importorskip("ray", reason="needs ray: pip install 'shacira_nerfstudio[sweep]'")
 
 from shacira_nerfstudio.bench.sweep.ray_pool import RayPool  # noqa: E402
